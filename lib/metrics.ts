@@ -1,0 +1,35 @@
+// The daemon's metrics, in Prometheus' text format. A registry is made where things are wired and handed down.
+import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+
+export type MetricsRegistry = Registry;
+export type { Counter, Gauge, Histogram };
+
+interface MetricOptions<Label extends string> {
+  readonly name: string;
+  readonly help: string;
+  readonly labels?: readonly Label[];
+}
+
+export const createRegistry = (): MetricsRegistry => new Registry();
+
+export function counter<Label extends string = never>(
+  registry: Registry,
+  options: MetricOptions<Label>,
+): Counter<Label> {
+  const { name, help, labels = [] } = options;
+  return new Counter({ name, help, labelNames: [...labels], registers: [registry] });
+}
+
+export function gauge<Label extends string = never>(registry: Registry, options: MetricOptions<Label>): Gauge<Label> {
+  const { name, help, labels = [] } = options;
+  return new Gauge({ name, help, labelNames: [...labels], registers: [registry] });
+}
+
+/** `buckets` are upper bounds in the metric's own unit. */
+export function histogram<Label extends string = never>(
+  registry: Registry,
+  options: MetricOptions<Label> & { readonly buckets: readonly number[] },
+): Histogram<Label> {
+  const { name, help, labels = [], buckets } = options;
+  return new Histogram({ name, help, labelNames: [...labels], buckets: [...buckets], registers: [registry] });
+}
