@@ -1,0 +1,82 @@
+// The door of this room: the volumes of all pods on this node, from a PodSpec to paths on disk and mounts of containers.
+import type { Device, Mount } from '../../cri/types.ts';
+import type { Container, ContainerStatus, Pod } from '../../kube/types/pod.ts';
+
+/** Reasons of Events that kubelet records for volumes. */
+export type VolumeErrorReason =
+  | 'FailedMount'
+  | 'FailedAttachVolume'
+  | 'FailedMapVolume'
+  | 'VolumeResizeFailed'
+  | 'FailedUnmount'
+  | 'CreateContainerConfigError';
+
+/** A volume that could not be brought up, mounted into a container, or taken down; `reason` is the Event's, and the message is kubelet's. */
+export class VolumeError extends Error {
+  override name = 'VolumeError';
+  readonly reason: VolumeErrorReason;
+  /** The volume's name in the pod's spec; empty where it is none in particular. */
+  readonly volume: string;
+  /** True: something else must come first (an object, an attachment, a driver), and the pod is woken when it does. False: it was tried and failed. */
+  readonly waiting: boolean;
+  constructor(reason: VolumeErrorReason, volume: string, message: string, waiting = false, cause?: unknown) {
+    super(message, { cause });
+    this.reason = reason;
+    this.volume = volume;
+    this.waiting = waiting;
+  }
+}
+
+export type VolumeMountStatus = NonNullable<ContainerStatus['volumeMounts']>[number];
+
+export interface ContainerMounts {
+  readonly mounts: readonly Mount[];
+  readonly devices: readonly Device[];
+  /** As for `status.containerStatuses[].volumeMounts`. */
+  readonly statuses: readonly VolumeMountStatus[];
+}
+
+/** One volume as `/stats/summary` shows it (`podStats.volume[]`). Sizes in bytes. */
+export interface VolumeStats {
+  readonly name: string;
+  readonly time: string;
+  readonly pvcRef?: { readonly name: string; readonly namespace: string };
+  readonly availableBytes?: number;
+  readonly capacityBytes?: number;
+  readonly usedBytes?: number;
+  readonly inodesFree?: number;
+  readonly inodes?: number;
+  readonly inodesUsed?: number;
+  readonly volumeHealthStats?: { readonly abnormal: boolean };
+}
+
+export interface PodVolumes {
+  /**
+   * Brings all volumes of the pod up, side by side. Idempotent: called again after a failure, and when the pod or an object it mounts has
+   * changed (then files are refreshed). Resolves when containers may start. Rejects with a VolumeError, or with the signal's reason.
+   */
+  setUp(pod: Pod, signal: AbortSignal): Promise<void>;
+  /** True when everything that setUp does is done for this pod, in the form it has now. */
+  isUp(pod: Pod): boolean;
+  /** Mounts and devices of one container, after setUp; `env` is the container's own, for subPathExpr. Not /etc/hosts, not the termination log. */
+  mountsFor(
+    pod: Pod,
+    container: Container,
+    env: Readonly<Record<string, string>>,
+    signal: AbortSignal,
+  ): Promise<ContainerMounts>;
+  /** Supplemental groups that the pod's mounted PersistentVolumes ask for (annotation pv.beta.kubernetes.io/gid). */
+  supplementalGroups(pod: Pod): number[];
+  /**
+   * The pod's containers are all gone: unmounts and removes what setUp made, and nothing else. Idempotent; works too for a pod known
+   * only by its uid, after a restart. Rejects with a VolumeError where something could not be taken down; call again.
+   */
+  tearDown(uid: string, signal: AbortSignal): Promise<void>;
+  /** The uids of all pods that have anything on disk or mounted under the root directory. */
+  known(): Promise<string[]>;
+  /** For `node.status.volumesInUse`: unique names of attachable volumes, sorted. */
+  volumesInUse(): string[];
+  stats(pod: Pod): Promise<readonly VolumeStats[]>;
+  /** The loops that keep volumes fresh (tokens, republishing, driver registration). Runs until the signal aborts. */
+  run(signal: AbortSignal): Promise<void>;
+}
