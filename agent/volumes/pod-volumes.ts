@@ -2,30 +2,7 @@
 import type { Device, Mount } from '../../cri/types.ts';
 import type { Container, ContainerStatus, Pod } from '../../kube/types/pod.ts';
 
-/** Reasons of Events that kubelet records for volumes. */
-export type VolumeErrorReason =
-  | 'FailedMount'
-  | 'FailedAttachVolume'
-  | 'FailedMapVolume'
-  | 'VolumeResizeFailed'
-  | 'FailedUnmount'
-  | 'CreateContainerConfigError';
-
-/** A volume that could not be brought up, mounted into a container, or taken down; `reason` is the Event's, and the message is kubelet's. */
-export class VolumeError extends Error {
-  override name = 'VolumeError';
-  readonly reason: VolumeErrorReason;
-  /** The volume's name in the pod's spec; empty where it is none in particular. */
-  readonly volume: string;
-  /** True: something else must come first (an object, an attachment, a driver), and the pod is woken when it does. False: it was tried and failed. */
-  readonly waiting: boolean;
-  constructor(reason: VolumeErrorReason, volume: string, message: string, waiting = false, cause?: unknown) {
-    super(message, { cause });
-    this.reason = reason;
-    this.volume = volume;
-    this.waiting = waiting;
-  }
-}
+export { VolumeError, type VolumeErrorReason } from './volume-error.ts';
 
 export type VolumeMountStatus = NonNullable<ContainerStatus['volumeMounts']>[number];
 

@@ -1,0 +1,103 @@
+// The one file that changes mounts. It calls mount(8) and umount(8), so that a file system which hangs holds up a child and not this process.
+import { release } from 'node:os';
+import { exec, ExecError } from '../../lib/exec.ts';
+import { type MountTable, readMountTable } from './mount-table.ts';
+
+/** A mount or unmount that did not work; the message is the tool's own. */
+export class MountError extends Error {
+  override name = 'MountError';
+}
+
+export interface Mounter {
+  table(): Promise<MountTable>;
+  /** Binds `source` on `target`; `readOnly` is applied in a second step, as bind mounts need. */
+  bind(
+    source: string,
+    target: string,
+    options: { recursive?: boolean; readOnly?: boolean },
+    signal?: AbortSignal,
+  ): Promise<void>;
+  mount(
+    request: { fsType: string; source: string; target: string; options: readonly string[]; timeoutMs?: number },
+    signal?: AbortSignal,
+  ): Promise<void>;
+  /** A tmpfs; without swap where the kernel can. `sizeBytes` undefined: the kernel's default. */
+  tmpfs(target: string, sizeBytes: bigint | undefined, signal?: AbortSignal): Promise<void>;
+  /** Takes off what is mounted on top at the path; nothing there is no error. A busy or dead one is detached lazily. */
+  unmount(target: string, signal?: AbortSignal): Promise<void>;
+}
+
+const kernelAtLeast = (major: number, minor: number): boolean => {
+  const [a = 0, b = 0] = release().split(/[.-]/).map(Number);
+  return a > major || (a === major && b >= minor);
+};
+
+export interface MounterDeps {
+  /** Runs mount and umount; default lib/exec. */
+  readonly run?: typeof exec;
+  /** Default: /proc/self/mountinfo. */
+  readonly readTable?: () => Promise<MountTable>;
+}
+
+const mountTimeoutMs = 120_000;
+const unmountTimeoutMs = 20_000;
+
+export function createMounter(deps: MounterDeps = {}): Mounter {
+  const { run = exec, readTable = readMountTable } = deps;
+
+  const call = async (tool: 'mount' | 'umount', args: readonly string[], timeoutMs: number, signal?: AbortSignal) => {
+    try {
+      await run(tool, args, { timeoutMs, env: { LC_ALL: 'C' }, ...(signal ? { signal } : {}) });
+    } catch (error) {
+      if (!(error instanceof ExecError)) throw error;
+      if (error.code === 'aborted' && signal?.aborted) throw signal.reason;
+      const output = error.stderr.trim() || error.message;
+      throw new MountError(`${tool} failed: ${output} (${tool} ${args.join(' ')})`, { cause: error });
+    }
+  };
+
+  const mounter: Mounter = {
+    table: readTable,
+    async bind(source, target, options, signal) {
+      const kind = options.recursive ? '--rbind' : '--bind';
+      await call('mount', ['--no-canonicalize', kind, source, target], mountTimeoutMs, signal);
+      if (!options.readOnly) return;
+      try {
+        await call('mount', ['--no-canonicalize', '-o', 'remount,bind,ro', target], mountTimeoutMs, signal);
+      } catch (error) {
+        // A volume that should be read-only must not stay behind writable.
+        await mounter.unmount(target);
+        throw error;
+      }
+    },
+    async mount({ fsType, source, target, options, timeoutMs }, signal) {
+      const flags = options.length > 0 ? ['-o', options.join(',')] : [];
+      await call('mount', ['-t', fsType, ...flags, source, target], timeoutMs ?? mountTimeoutMs, signal);
+    },
+    async tmpfs(target, sizeBytes, signal) {
+      const size = sizeBytes !== undefined && sizeBytes > 0n ? [`size=${sizeBytes}`] : [];
+      const request = { fsType: 'tmpfs', source: 'tmpfs', target };
+      if (kernelAtLeast(6, 4)) {
+        try {
+          await mounter.mount({ ...request, options: [...size, 'noswap'] }, signal);
+          return;
+        } catch (error) {
+          // Not every kernel lets every caller have it (user namespaces, no swap built in).
+          if (!(error instanceof MountError)) throw error;
+        }
+      }
+      await mounter.mount({ ...request, options: size }, signal);
+    },
+    async unmount(target, signal) {
+      if (!(await readTable()).at(target)) return;
+      try {
+        await call('umount', ['--no-canonicalize', target], unmountTimeoutMs, signal);
+      } catch (error) {
+        if (signal?.aborted) throw error;
+        if (!(await readTable()).at(target)) return;
+        await call('umount', ['--no-canonicalize', '--force', '--lazy', target], unmountTimeoutMs, signal);
+      }
+    },
+  };
+  return mounter;
+}

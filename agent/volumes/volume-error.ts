@@ -1,0 +1,39 @@
+// What went wrong with a volume, in the words an operator knows from kubelet.
+
+/** Reasons of Events that kubelet records for volumes. */
+export type VolumeErrorReason =
+  | 'FailedMount'
+  | 'FailedAttachVolume'
+  | 'FailedMapVolume'
+  | 'VolumeResizeFailed'
+  | 'FailedUnmount'
+  | 'CreateContainerConfigError';
+
+/** A volume that could not be brought up, mounted into a container, or taken down; `reason` is the Event's, and the message is kubelet's. */
+export class VolumeError extends Error {
+  override name = 'VolumeError';
+  readonly reason: VolumeErrorReason;
+  /** The volume's name in the pod's spec; empty where it is none in particular. */
+  readonly volume: string;
+  /** True: something else must come first (an object, an attachment, a driver), and the pod is woken when it does. False: it was tried and failed. */
+  readonly waiting: boolean;
+  constructor(reason: VolumeErrorReason, volume: string, message: string, waiting = false, cause?: unknown) {
+    super(message, { cause });
+    this.reason = reason;
+    this.volume = volume;
+    this.waiting = waiting;
+  }
+}
+
+/** kubelet's form: `MountVolume.SetUp failed for volume "x" : configmap "y" not found`. */
+export function setUpFailed(volume: string, cause: unknown, waiting = false): VolumeError {
+  if (cause instanceof VolumeError) return cause;
+  const why = cause instanceof Error ? cause.message : String(cause);
+  return new VolumeError(
+    'FailedMount',
+    volume,
+    `MountVolume.SetUp failed for volume "${volume}" : ${why}`,
+    waiting,
+    cause,
+  );
+}
