@@ -1,0 +1,127 @@
+// The port of a rules backend: how desired service ports become rules in the kernel, in one IP family. Implementations: iptables/,
+// nftables/; the fake: fake-backend.ts.
+import type { IpFamily } from './addresses.ts';
+import type { ServicePortKey, ServicePortState } from './model.ts';
+import type { DesiredState } from './state.ts';
+
+export type { DesiredState } from './state.ts';
+
+/** How traffic that comes from pods of this node is told from other traffic. */
+export type LocalDetector =
+  | { readonly kind: 'none' }
+  | { readonly kind: 'cidr'; readonly cidr: string }
+  | { readonly kind: 'bridge-interface'; readonly name: string }
+  | { readonly kind: 'interface-prefix'; readonly prefix: string };
+
+/** What a backend must know of its node besides the service ports. A change makes the next apply a full one. */
+export interface NodeFacts {
+  readonly localDetector: LocalDetector;
+  /** The node's own address of this family; undefined while unknown. */
+  readonly nodeIP: string | undefined;
+  /** Addresses node ports answer on; `all`: every address of this host. */
+  readonly nodePortAddresses: 'all' | readonly string[];
+  readonly masqueradeAll: boolean;
+  /** 0–31. */
+  readonly masqueradeBit: number;
+  /** iptables and IPv4 only: node ports answer on 127.0.0.0/8 too. */
+  readonly localhostNodePorts: boolean;
+  /** nf_conntrack_tcp_be_liberal is set: packets out of window are not INVALID and need not be dropped. */
+  readonly conntrackBeLiberal: boolean;
+}
+
+export interface Changes {
+  readonly upserts: readonly ServicePortState[];
+  readonly removals: readonly ServicePortKey[];
+}
+
+export interface ApplyOptions {
+  readonly signal: AbortSignal;
+  /**
+   * The kernel is made equal to `desired`: what is ours and not wanted goes, base chains and jumps are ensured. Then `changes` names
+   * everything. Else only what `changes` names is written.
+   */
+  readonly full: boolean;
+}
+
+export interface ApplyResult {
+  /** Rules (iptables) or elements and rules (nftables) that were written or deleted. */
+  readonly written: number;
+  /** The same, of ours, now in the kernel. */
+  readonly total: number;
+  /** Rules by table, for the metrics; empty where the backend has no tables of that kind. */
+  readonly byTable: Readonly<Record<string, { readonly written: number; readonly total: number }>>;
+}
+
+/** Something outside this process touched our rules, or may have. */
+export interface ForeignChange {
+  readonly what: string;
+}
+
+/** One rule or element as the kernel has it. */
+export interface RuleLine {
+  /** iptables: `nat`; nftables: the map's or chain's kind. */
+  readonly table: string;
+  readonly chain: string;
+  readonly rule: string;
+  readonly packets?: number;
+  readonly bytes?: number;
+}
+
+/** What is programmed for a service port. */
+export interface RulesDescription {
+  readonly family: IpFamily;
+  readonly key: ServicePortKey;
+  readonly desired: readonly RuleLine[];
+  readonly kernel: readonly RuleLine[];
+  /** Wanted and not in the kernel. */
+  readonly missing: readonly RuleLine[];
+  /** In the kernel and not wanted. */
+  readonly surplus: readonly RuleLine[];
+}
+
+export interface RulesBackend {
+  readonly kind: 'iptables' | 'nftables';
+  readonly family: IpFamily;
+  /** Takes over new facts; true where they differ from the former, so that the next apply must be a full one. */
+  configure(facts: NodeFacts): boolean;
+  /**
+   * Reads what of ours is in the kernel, so that the next full apply writes only the difference. Called before the first apply, after
+   * a failed one, after foreign changes and by the periodic check. Writes nothing.
+   */
+  adopt(signal: AbortSignal): Promise<void>;
+  /**
+   * One transaction per table: all of it or, where it rejects with a NetfilterError, nothing that matters. Of code `rejected` the
+   * caller bisects. Never called twice at a time.
+   */
+  apply(changes: Changes, desired: DesiredState, options: ApplyOptions): Promise<ApplyResult>;
+  /** Tells of changes that others made to our rules; ends when the signal aborts. */
+  foreignChanges(signal: AbortSignal): AsyncIterable<ForeignChange>;
+  /** What is programmed for the port, read from the kernel. */
+  describe(state: ServicePortState, signal: AbortSignal): Promise<RulesDescription>;
+  /** Everything of ours that would be in the kernel for `desired`, as the tool reads it; for `--dry-run`. */
+  render(desired: DesiredState): string;
+  /** Removes all of ours and nothing else. */
+  cleanup(signal: AbortSignal): Promise<void>;
+}
+
+export type NetfilterErrorCode =
+  | 'rejected' // the tool or the kernel refused what it was given: some part of the input is at fault
+  | 'busy' // the xtables lock was not to be had in time
+  | 'missing' // no such tool on this host
+  | 'denied' // not permitted
+  | 'timeout'
+  | 'aborted'
+  | 'failed'; // anything else
+
+/** A call of a netfilter tool that did not do what was asked. */
+export class NetfilterError extends Error {
+  override name = 'NetfilterError';
+  readonly code: NetfilterErrorCode;
+  constructor(code: NetfilterErrorCode, message: string, cause?: unknown) {
+    super(message, { cause });
+    this.code = code;
+  }
+}
+
+export const isRejected = (error: unknown): error is NetfilterError =>
+  error instanceof NetfilterError && error.code === 'rejected';
