@@ -1,0 +1,139 @@
+// Joins the client's connection to the runtime's streaming URL: the request goes on as it came, the runtime's 101 comes back as it is, and
+// from then on bytes flow both ways at the pace of the slower side. What protocol they speak is between the two.
+import { type ClientRequest, type IncomingMessage, request as httpRequest } from 'node:http';
+import { request as httpsRequest } from 'node:https';
+import { connect, type Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { HttpError, type UpgradeCall } from './routes.ts';
+
+export interface SpliceOptions {
+  /** A stream on which nothing moved for this long is ended. Default 4 hours (`streamingConnectionIdleTimeout`); 0: never. */
+  readonly idleMs: number;
+}
+
+/** Headers of one hop, but for the upgrade itself; and our own, which name us and carry the caller's credentials. */
+const kept = new Set(['authorization', 'host', 'content-length', 'transfer-encoding', 'keep-alive', 'te', 'trailer']);
+const dialMs = 30_000;
+const lingerMs = 10 * 60_000;
+const maxRefusalBytes = 64 * 1024;
+
+function forwardedHeaders(request: IncomingMessage): string[] {
+  const headers: string[] = [];
+  for (let index = 0; index + 1 < request.rawHeaders.length; index += 2) {
+    const name = request.rawHeaders[index]!;
+    if (!kept.has(name.toLowerCase())) headers.push(name, request.rawHeaders[index + 1]!);
+  }
+  return headers;
+}
+
+type Reply =
+  | { readonly kind: 'upgraded'; readonly response: IncomingMessage; readonly socket: Socket; readonly head: Buffer }
+  | { readonly kind: 'refused'; readonly response: IncomingMessage };
+
+function dial(url: URL, call: UpgradeCall): Promise<Reply> {
+  const { request, signal } = call;
+  return new Promise((resolve, reject) => {
+    const common = {
+      method: request.method ?? 'POST',
+      path: `${url.pathname}${url.search}`,
+      headers: [...forwardedHeaders(request), 'Host', url.host, 'Content-Length', '0'],
+      signal,
+      timeout: dialMs,
+    };
+    const outgoing: ClientRequest =
+      url.protocol === 'https:'
+        ? // The runtime's own certificate is made by itself, on this host; the address came over its socket.
+          httpsRequest({ ...common, host: url.hostname, port: url.port, rejectUnauthorized: false, agent: false })
+        : httpRequest({
+            ...common,
+            createConnection: () =>
+              connect({
+                host: url.hostname.replace(/^\[|\]$/g, ''),
+                port: Number(url.port || 80),
+                allowHalfOpen: true,
+                noDelay: true,
+              }),
+          });
+    outgoing.on('upgrade', (response, socket, head) => resolve({ kind: 'upgraded', response, socket, head }));
+    outgoing.on('response', (response) => resolve({ kind: 'refused', response }));
+    outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer within ${dialMs} ms`)));
+    outgoing.on('error', reject);
+    outgoing.end();
+  });
+}
+
+function rawHead(response: IncomingMessage): string {
+  const lines = [`HTTP/1.1 ${response.statusCode} ${response.statusMessage}`];
+  for (let index = 0; index + 1 < response.rawHeaders.length; index += 2)
+    lines.push(`${response.rawHeaders[index]}: ${response.rawHeaders[index + 1]}`);
+  return `${lines.join('\r\n')}\r\n\r\n`;
+}
+
+async function refusalOf(response: IncomingMessage): Promise<HttpError> {
+  const parts: Buffer[] = [];
+  let bytes = 0;
+  for await (const part of response as AsyncIterable<Buffer>) {
+    bytes += part.length;
+    if (bytes > maxRefusalBytes) break;
+    parts.push(part);
+  }
+  response.destroy();
+  const status = response.statusCode ?? 500;
+  const text = Buffer.concat(parts).toString('utf8');
+  return new HttpError(status >= 400 ? status : 502, text || `the runtime answered ${status} without an upgrade`);
+}
+
+/** Resolves when both sides are done. */
+export function joinStreams(one: Duplex, other: Duplex, idleMs: number): Promise<void> {
+  return new Promise((resolve) => {
+    let open = 2;
+    const end = (): void => {
+      one.destroy();
+      other.destroy();
+    };
+    const watch = (stream: Duplex, opposite: Duplex): void => {
+      stream.on('error', end);
+      // Who has heard the end has a moment to hang up.
+      if (idleMs > 0)
+        stream.on(
+          'end',
+          () => 'setTimeout' in opposite && (opposite as Socket).setTimeout(Math.min(idleMs, lingerMs), end),
+        );
+      stream.on('close', () => {
+        // A side that is gone can neither send nor hear; what it sent is flushed to the other by then.
+        if (opposite.writableEnded && opposite.writableFinished) opposite.destroy();
+        else opposite.end(() => opposite.destroy());
+        if (--open === 0) resolve();
+      });
+      if (idleMs > 0 && 'setTimeout' in stream) (stream as Socket).setTimeout(idleMs, end);
+    };
+    watch(one, other);
+    watch(other, one);
+    one.pipe(other);
+    other.pipe(one);
+  });
+}
+
+/** Rejects with an HttpError as long as nothing was sent to the client; resolves when the stream has ended. */
+export async function splice(target: string, call: UpgradeCall, options: SpliceOptions): Promise<void> {
+  const { socket, head } = call;
+  let reply: Reply;
+  try {
+    reply = await dial(new URL(target), call);
+  } catch (error) {
+    call.signal.throwIfAborted();
+    throw new HttpError(500, `cannot connect to the runtime's streaming server: ${(error as Error).message}`);
+  }
+  if (reply.kind === 'refused') throw await refusalOf(reply.response);
+  const upstream = reply.socket;
+  upstream.setTimeout(0);
+  if (call.signal.aborted || socket.destroyed) {
+    upstream.destroy();
+    return;
+  }
+  call.stands();
+  socket.write(rawHead(reply.response));
+  if (reply.head.length > 0) socket.write(reply.head);
+  if (head.length > 0) upstream.write(head);
+  await joinStreams(socket, upstream, options.idleMs);
+}
