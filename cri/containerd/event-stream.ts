@@ -1,0 +1,231 @@
+// What happens in the runtime, from whichever of three sources it has:
+//
+//   CRI's GetContainerEvents ──unimplemented──▶ containerd's own event service ──unimplemented──▶ `lost` every second
+//
+// A broken stream is opened again from the first source on (the runtime may have been upgraded), and says `lost` when it stands.
+import { describeError, type Log } from '../../lib/log.ts';
+import type { Clock } from '../../lib/clock.ts';
+import { isNotFound, isUnimplemented } from '../errors.ts';
+import type { ContainerId, RuntimeEvent, SandboxId } from '../types.ts';
+import type { Connection } from './connection.ts';
+import { ContainerSubject, Envelope, SubscribeRequest, TaskExit } from './gen/containerd-events.ts';
+import * as wire from './gen/cri.ts';
+import { createEventBuffer } from './event-buffer.ts';
+
+export interface EventStreamDeps {
+  readonly connection: Connection;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+type Emit = (event: RuntimeEvent) => void;
+
+const podUidLabel = 'io.kubernetes.pod.uid';
+const service = '/runtime.v1.RuntimeService';
+const relistMs = 1_000;
+/** How long the slowest source is used before the better ones are tried again. */
+const relistsBeforeRetry = 30;
+
+const criKinds: Record<wire.ContainerEventType, 'created' | 'started' | 'stopped' | 'deleted'> = {
+  [wire.ContainerEventType.CONTAINER_CREATED_EVENT]: 'created',
+  [wire.ContainerEventType.CONTAINER_STARTED_EVENT]: 'started',
+  [wire.ContainerEventType.CONTAINER_STOPPED_EVENT]: 'stopped',
+  [wire.ContainerEventType.CONTAINER_DELETED_EVENT]: 'deleted',
+};
+
+export async function* runtimeEvents(deps: EventStreamDeps, parent: AbortSignal): AsyncIterable<RuntimeEvent> {
+  const controller = new AbortController();
+  const signal = AbortSignal.any([parent, controller.signal]);
+  const buffer = createEventBuffer();
+  const running = follow(deps, buffer.push, signal).finally(buffer.end);
+  try {
+    yield* buffer.drain();
+  } finally {
+    controller.abort();
+    await running;
+  }
+}
+
+/** Runs until the signal aborts; never rejects. */
+async function follow(deps: EventStreamDeps, emit: Emit, signal: AbortSignal): Promise<void> {
+  const { clock, log } = deps;
+  const sources = [fromCri, fromContainerd, fromRelisting];
+  let source = 0;
+  let delayMs = 100;
+  let saidSo = false;
+  const opened: Emit = (event) => {
+    delayMs = 100;
+    saidSo = false;
+    emit(event);
+  };
+  while (!signal.aborted) {
+    try {
+      await sources[source]!(deps, opened, signal);
+      source = 0;
+    } catch (error) {
+      if (signal.aborted) return;
+      if (isUnimplemented(error) && source < sources.length - 1) {
+        source++;
+        continue;
+      }
+      source = 0;
+      if (!saidSo)
+        log.warn('the runtime’s event stream broke; it is opened again until it stands', {
+          error: describeError(error),
+        });
+      saidSo = true;
+    }
+    await clock.sleep(delayMs, signal).catch(() => undefined);
+    delayMs = Math.min(1_000, delayMs * 2);
+  }
+}
+
+/**
+ * A server accepts a stream without a word, so a call made after it stands for its answer: what the runtime did before that call
+ * returned may be missing from the stream, what it does afterwards is not.
+ */
+async function* opening<T>(deps: EventStreamDeps, items: AsyncIterable<T>, onOpen: () => void): AsyncIterable<T> {
+  const iterator = items[Symbol.asyncIterator]();
+  let first = iterator.next();
+  const accepted = deps.connection
+    .unary(`${service}/Version`, wire.VersionRequest, wire.VersionResponse, { version: 'v1' }, { timeoutMs: 30_000 })
+    .then(() => 'accepted' as const);
+  accepted.catch(() => undefined);
+  first.catch(() => undefined);
+  try {
+    const winner = await Promise.race([first.then(() => 'item' as const), accepted]);
+    if (winner === 'item') await accepted;
+    onOpen();
+    for (;;) {
+      const result = await first;
+      if (result.done) return;
+      yield result.value;
+      first = iterator.next();
+    }
+  } finally {
+    await iterator.return?.();
+  }
+}
+
+/** The stream's own failure in place of silence: an ended stream is a broken one. */
+async function fromCri(deps: EventStreamDeps, emit: Emit, signal: AbortSignal): Promise<void> {
+  const items = deps.connection.stream(
+    `${service}/GetContainerEvents`,
+    wire.Empty,
+    wire.ContainerEventResponse,
+    {},
+    signal,
+  );
+  for await (const item of opening(deps, items, () => emit({ kind: 'lost' }))) {
+    const sandbox = item.podSandboxStatus;
+    emit({
+      kind: criKinds[item.containerEventType] ?? 'stopped',
+      containerId: item.containerId,
+      sandboxId: sandbox && sandbox.id !== '' ? (sandbox.id as SandboxId) : undefined,
+      podUid: sandbox?.metadata?.uid || undefined,
+    });
+  }
+}
+
+async function fromContainerd(deps: EventStreamDeps, emit: Emit, signal: AbortSignal): Promise<void> {
+  const items = deps.connection.stream(
+    '/containerd.services.events.v1.Events/Subscribe',
+    SubscribeRequest,
+    Envelope,
+    { filters: ['namespace==k8s.io,topic~="^/(tasks|containers)/"'] },
+    signal,
+  );
+  for await (const envelope of opening(deps, items, () => emit({ kind: 'lost' }))) {
+    const event = eventOfEnvelope(envelope);
+    if (!event) continue;
+    if (event.kind === 'stopped') void settled(deps, event.containerId, signal).then(emit);
+    else emit(event);
+  }
+}
+
+type ContainerEvent = Exclude<RuntimeEvent, { kind: 'lost' }>;
+
+/** Undefined for what says nothing of a container's life: an exec that ended, a checkpoint, a paused task. */
+export function eventOfEnvelope(envelope: Envelope): ContainerEvent | undefined {
+  const bytes = envelope.event?.value ?? new Uint8Array();
+  const about = (kind: ContainerEvent['kind']): ContainerEvent => ({
+    kind,
+    containerId: ContainerSubject.decode(bytes).containerId,
+    sandboxId: undefined,
+    podUid: undefined,
+  });
+  switch (envelope.topic) {
+    case '/tasks/exit': {
+      const { containerId, id } = TaskExit.decode(bytes);
+      return id === containerId || id === '' ? about('stopped') : undefined;
+    }
+    case '/tasks/start':
+      return about('started');
+    case '/tasks/oom':
+      return about('oom');
+    case '/containers/create':
+      return about('created');
+    case '/containers/delete':
+      return about('deleted');
+    default:
+      return undefined;
+  }
+}
+
+const settleDelaysMs = [0, 5, 10, 20, 40, 80, 160, 320, 640];
+
+/**
+ * containerd tells of an exit before its CRI has noted it, and who asks at once is told `running`. So the event is held until the CRI
+ * agrees, or about 1.3 s have passed. It also learns the pod that way.
+ */
+async function settled(deps: EventStreamDeps, id: string, signal: AbortSignal): Promise<ContainerEvent> {
+  const event: ContainerEvent = { kind: 'stopped', containerId: id, sandboxId: undefined, podUid: undefined };
+  const container = { containerId: id as ContainerId };
+  const options = { timeoutMs: 5_000, signal };
+  try {
+    for (const delayMs of settleDelaysMs) {
+      if (delayMs > 0) await deps.clock.sleep(delayMs, signal);
+      const { status } = await deps.connection.unary(
+        `${service}/ContainerStatus`,
+        wire.ContainerStatusRequest,
+        wire.ContainerStatusResponse,
+        container,
+        options,
+      );
+      if (status && status.state !== wire.ContainerState.CONTAINER_RUNNING)
+        return { ...event, podUid: status.labels[podUidLabel] };
+    }
+    return event;
+  } catch (error) {
+    return isNotFound(error) ? sandboxSettled(deps, event, signal).catch(() => event) : event;
+  }
+}
+
+async function sandboxSettled(
+  deps: EventStreamDeps,
+  event: ContainerEvent,
+  signal: AbortSignal,
+): Promise<ContainerEvent> {
+  const id = event.containerId;
+  for (const delayMs of settleDelaysMs) {
+    if (delayMs > 0) await deps.clock.sleep(delayMs, signal);
+    const { status } = await deps.connection.unary(
+      `${service}/PodSandboxStatus`,
+      wire.PodSandboxStatusRequest,
+      wire.PodSandboxStatusResponse,
+      { podSandboxId: id },
+      { timeoutMs: 5_000, signal },
+    );
+    if (status && status.state === wire.PodSandboxState.SANDBOX_NOTREADY)
+      return { ...event, sandboxId: id as SandboxId, podUid: status.metadata?.uid };
+  }
+  return { ...event, sandboxId: id as SandboxId };
+}
+
+/** No stream at all: the listener is made to look every second. */
+async function fromRelisting(deps: EventStreamDeps, emit: Emit, signal: AbortSignal): Promise<void> {
+  for (let count = 0; count < relistsBeforeRetry && !signal.aborted; count++) {
+    emit({ kind: 'lost' });
+    await deps.clock.sleep(relistMs, signal);
+  }
+}
