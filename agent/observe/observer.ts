@@ -1,0 +1,235 @@
+// The one authority on what the runtime has of each pod. Runtime events and our own operations are hints to inspect a pod again; a slow
+// relist is the safety net. Nobody else lists or inspects.
+import type { Runtime } from '../../cri/runtime.ts';
+import type { ContainerSummary, RuntimeEvent, SandboxStatus, SandboxSummary } from '../../cri/types.ts';
+import { isNotFound } from '../../cri/errors.ts';
+import type { Clock } from '../../lib/clock.ts';
+import type { Log } from '../../lib/log.ts';
+import { nothingObserved, type ObservedContainer, type ObservedPod } from '../pods/observed.ts';
+
+export interface ObserverDeps {
+  readonly runtime: Runtime;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** What an ended container left in its termination message file. */
+  terminationMessage(container: ObservedContainer): Promise<string | undefined>;
+  /** Something of the pod changed, or may have. */
+  onChange(uid: string): void;
+  /** A relist ended; undefined where it went well. */
+  onRelist?(error: unknown, tookMs: number): void;
+}
+
+export interface ObserverOptions {
+  /** How often everything is listed although nothing was heard. Default 60,000. */
+  readonly relistMs?: number;
+}
+
+export interface Observer {
+  /** What the runtime has of the pod; asks it only where something may have changed. Rejects with a RuntimeError. */
+  observe(uid: string): Promise<ObservedPod>;
+  /** What was seen last, without asking. */
+  last(uid: string): ObservedPod;
+  invalidate(uid: string): void;
+  forget(uid: string): void;
+  /** Pods of which the runtime has something. */
+  uids(): readonly string[];
+  /** Lists everything once; the agent's start waits for the first. Rejects with a RuntimeError. */
+  relist(): Promise<void>;
+  run(signal: AbortSignal): Promise<void>;
+}
+
+interface Entry {
+  observed: ObservedPod;
+  dirty: boolean;
+  signature: string;
+}
+
+/** How long a container that was said to have stopped may still be shown running before the hint is dropped. */
+const earlyHintMs = 1_000;
+
+export const podUidLabel = 'io.kubernetes.pod.uid';
+
+export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}): Observer {
+  const { runtime, clock, log } = deps;
+  const entries = new Map<string, Entry>();
+  const owners = new Map<string, string>();
+  const hinted = new Map<string, { untilMs: number; delayMs: number }>();
+
+  const entryOf = (uid: string): Entry => {
+    const known = entries.get(uid);
+    if (known) return known;
+    const fresh: Entry = { observed: nothingObserved, dirty: false, signature: '' };
+    entries.set(uid, fresh);
+    return fresh;
+  };
+
+  const inspectSandbox = async (summary: SandboxSummary, before: ObservedPod): Promise<SandboxStatus | undefined> => {
+    const known = before.sandboxes.find((each) => each.id === summary.id);
+    if (known && known.state === summary.state && (summary.state === 'notready' || known.ips.length > 0)) return known;
+    try {
+      return await runtime.sandboxStatus(summary.id);
+    } catch (error) {
+      if (isNotFound(error)) return undefined;
+      throw error;
+    }
+  };
+
+  const inspectContainer = async (
+    summary: ContainerSummary,
+    before: ObservedPod,
+  ): Promise<ObservedContainer | undefined> => {
+    const known = before.containers.find((each) => each.id === summary.id);
+    if (known && known.state === 'exited') return known;
+    try {
+      const inspection = await runtime.inspectContainer(summary.id);
+      const container: ObservedContainer = { ...inspection, sandboxId: summary.sandboxId };
+      if (container.state !== 'exited') return container;
+      const terminationMessage = await deps.terminationMessage(container);
+      return terminationMessage === undefined ? container : { ...container, terminationMessage };
+    } catch (error) {
+      if (isNotFound(error)) return undefined;
+      throw error;
+    }
+  };
+
+  // An event may come before the runtime's own state follows: look again soon, for a while.
+  const chaseHints = (uid: string, observed: ObservedPod): void => {
+    for (const container of observed.containers) {
+      const hint = hinted.get(container.id);
+      if (!hint) continue;
+      if (container.state === 'exited' || clock.monotonicMs() >= hint.untilMs) {
+        hinted.delete(container.id);
+        continue;
+      }
+      hint.delayMs = Math.min(200, hint.delayMs * 2);
+      entryOf(uid).dirty = true;
+      clock.setTimer(hint.delayMs, () => deps.onChange(uid));
+    }
+  };
+
+  const inspect = async (uid: string, entry: Entry): Promise<ObservedPod> => {
+    entry.dirty = false;
+    try {
+      const [sandboxes, containers] = await Promise.all([
+        runtime.listSandboxes({ podUid: uid }),
+        runtime.listContainers({ podUid: uid }),
+      ]);
+      const before = entry.observed;
+      const [sandboxStatuses, inspections] = await Promise.all([
+        Promise.all(sandboxes.map((each) => inspectSandbox(each, before))),
+        Promise.all(containers.map((each) => inspectContainer(each, before))),
+      ]);
+      const observed: ObservedPod = {
+        sandboxes: sandboxStatuses
+          .filter((each) => each !== undefined)
+          .sort((a, b) => b.metadata.attempt - a.metadata.attempt || b.createdAtMs - a.createdAtMs),
+        containers: inspections.filter((each) => each !== undefined).sort((a, b) => b.createdAtMs - a.createdAtMs),
+      };
+      for (const each of [...observed.sandboxes, ...observed.containers]) owners.set(each.id, uid);
+      entry.observed = observed;
+      entry.signature = signatureOf(sandboxes, containers);
+      chaseHints(uid, observed);
+      return observed;
+    } catch (error) {
+      entry.dirty = true;
+      throw error;
+    }
+  };
+
+  const relist = async (): Promise<void> => {
+    const begun = clock.monotonicMs();
+    try {
+      const [sandboxes, containers] = await Promise.all([runtime.listSandboxes(), runtime.listContainers()]);
+      const groups = new Map<string, { sandboxes: SandboxSummary[]; containers: ContainerSummary[] }>();
+      const groupOf = (uid: string) => {
+        const group = groups.get(uid) ?? { sandboxes: [], containers: [] };
+        groups.set(uid, group);
+        return group;
+      };
+      for (const each of sandboxes)
+        if (each.labels[podUidLabel]) groupOf(each.labels[podUidLabel]).sandboxes.push(each);
+      for (const each of containers)
+        if (each.labels[podUidLabel]) groupOf(each.labels[podUidLabel]).containers.push(each);
+      for (const uid of new Set([...groups.keys(), ...entries.keys()])) {
+        const group = groups.get(uid) ?? { sandboxes: [], containers: [] };
+        const entry = entryOf(uid);
+        if (entry.signature === signatureOf(group.sandboxes, group.containers)) continue;
+        entry.dirty = true;
+        deps.onChange(uid);
+      }
+      deps.onRelist?.(undefined, clock.monotonicMs() - begun);
+    } catch (error) {
+      deps.onRelist?.(error, clock.monotonicMs() - begun);
+      throw error;
+    }
+  };
+
+  const hear = async (event: RuntimeEvent): Promise<void> => {
+    if (event.kind === 'lost') {
+      await relist();
+      return;
+    }
+    const uid = owners.get(event.containerId) ?? event.podUid ?? (event.sandboxId && owners.get(event.sandboxId));
+    if (!uid) return;
+    if (event.kind === 'stopped')
+      hinted.set(event.containerId, { untilMs: clock.monotonicMs() + earlyHintMs, delayMs: 5 });
+    entryOf(uid).dirty = true;
+    deps.onChange(uid);
+  };
+
+  const listen = async (signal: AbortSignal): Promise<void> => {
+    while (!signal.aborted) {
+      try {
+        for await (const event of runtime.events(signal)) await hear(event);
+      } catch (error) {
+        if (signal.aborted) return;
+        log.warn('listening to the runtime failed; listening again in 1 s', { error });
+        await clock.sleep(1_000, signal).catch(() => undefined);
+      }
+    }
+  };
+
+  const relistSlowly = async (signal: AbortSignal): Promise<void> => {
+    while (!signal.aborted) {
+      await clock.sleep(options.relistMs ?? 60_000, signal).catch(() => undefined);
+      if (signal.aborted) return;
+      await relist().catch((error: unknown) =>
+        log.warn('listing the runtime’s sandboxes and containers failed', { error }),
+      );
+    }
+  };
+
+  return {
+    observe: (uid) => {
+      const entry = entryOf(uid);
+      return entry.dirty ? inspect(uid, entry) : Promise.resolve(entry.observed);
+    },
+    last: (uid) => entries.get(uid)?.observed ?? nothingObserved,
+    invalidate: (uid) => {
+      entryOf(uid).dirty = true;
+    },
+    forget: (uid) => {
+      const entry = entries.get(uid);
+      if (!entry) return;
+      for (const each of [...entry.observed.sandboxes, ...entry.observed.containers]) {
+        owners.delete(each.id);
+        hinted.delete(each.id);
+      }
+      entries.delete(uid);
+    },
+    uids: () => [...entries].filter(([, entry]) => entry.dirty || entry.signature !== '').map(([uid]) => uid),
+    relist,
+    async run(signal) {
+      await Promise.all([listen(signal), relistSlowly(signal)]);
+    },
+  };
+}
+
+function signatureOf(sandboxes: readonly SandboxSummary[], containers: readonly ContainerSummary[]): string {
+  return [
+    ...sandboxes.map((each) => `${each.id}=${each.state}`),
+    ...containers.map((each) => `${each.id}=${each.state}`),
+  ]
+    .sort()
+    .join(',');
+}

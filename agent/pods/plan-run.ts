@@ -1,0 +1,315 @@
+// What a pod that is to run needs next: volumes and a sandbox side by side, then its containers in the order Kubernetes promises.
+// Behaviour follows the kubelet's computePodActions; pulls of later containers' images go ahead of their turn.
+import type { SandboxStatus } from '../../cri/types.ts';
+import type { Container } from '../../kube/types/pod.ts';
+import { isSidecar, judgeSandbox, mayRun, newestOf, type ObservedContainer } from './observed.ts';
+import { type Draft, graceOf, type PlanInput, wakeAt, want } from './plan.ts';
+import { planPreStop, planStop } from './plan-kill.ts';
+import { formatBackoff, nextBackoff, restartsAfterKill, shouldRestart } from './restart.ts';
+
+/** Fills the draft; returns true where the pod is finished: all has ended and nothing starts again. */
+export function planRun(draft: Draft, input: PlanInput): boolean {
+  const { pod, observed, memory, facts } = input;
+  if (!memory.admission) {
+    draft.waitingFor.push('admission on this node');
+    return false;
+  }
+  const verdict = judgeSandbox(pod, withoutStopped(input));
+  if (verdict.kind === 'needed' && finishedWithoutSandbox(input, verdict.attempt)) return true;
+  if (!memory.volumesUp) planVolumes(draft, input);
+  if (verdict.kind === 'usable') return planContainers(draft, input, verdict.sandbox);
+
+  const alive = observed.containers.filter(mayRun);
+  for (const container of alive)
+    planStop(draft, input, container, {
+      id: container.id,
+      sinceMs: facts.nowMs,
+      graceSeconds: graceOf(pod),
+      message: 'Pod sandbox changed, it will be killed and re-created.',
+      restartAnyway: false,
+    });
+  if (alive.length > 0) return false;
+  for (const stale of verdict.stale) want(draft, input, { kind: 'stop-sandbox', id: stale.id });
+  if (verdict.stale.length > 0) {
+    draft.waitingFor.push('the old sandbox to stop');
+    return false;
+  }
+  if (memory.sandboxTrouble && memory.sandboxTrouble.retryAtMs > facts.nowMs) {
+    wakeAt(draft, memory.sandboxTrouble.retryAtMs);
+    draft.waitingFor.push(memory.sandboxTrouble.message);
+  } else {
+    draft.waitingFor.push('the pod sandbox (network and namespaces)');
+    want(draft, input, { kind: 'run-sandbox', attempt: verdict.attempt });
+  }
+  // Images are fetched while the sandbox comes up.
+  for (const container of firstContainers(input)) planPull(draft, input, container);
+  return false;
+}
+
+/** The runtime may show a sandbox ready for a moment after we stopped it. */
+function withoutStopped(input: PlanInput) {
+  const { observed, memory } = input;
+  if (memory.stoppedSandboxes.size === 0) return observed;
+  return {
+    ...observed,
+    sandboxes: observed.sandboxes.map((sandbox) =>
+      memory.stoppedSandboxes.has(sandbox.id) ? { ...sandbox, state: 'notready' as const } : sandbox,
+    ),
+  };
+}
+
+/** A pod that lost its sandbox and has nothing left to run needs no new one. */
+function finishedWithoutSandbox(input: PlanInput, attempt: number): boolean {
+  const { pod, observed } = input;
+  if (attempt === 0 || observed.containers.length === 0) return false;
+  if (pod.spec.restartPolicy === 'Never') return !observed.containers.some(mayRun) || attempt > 0;
+  const regular = pod.spec.containers;
+  const anyCreated = regular.some((container) => newestOf(observed, container.name));
+  const done = (container: Container): boolean => {
+    const newest = newestOf(observed, container.name);
+    const policy = container.restartPolicy ?? pod.spec.restartPolicy;
+    return policy === 'OnFailure' && newest?.state === 'exited' && newest.exitCode === 0;
+  };
+  return anyCreated && regular.every(done);
+}
+
+/** The containers that start first in a new sandbox. */
+function firstContainers(input: PlanInput): readonly Container[] {
+  const { initContainers = [], containers } = input.pod.spec;
+  const [first] = initContainers;
+  return first ? [first] : containers;
+}
+
+function planVolumes(draft: Draft, input: PlanInput): void {
+  const { memory, facts } = input;
+  const trouble = memory.volumeTrouble;
+  draft.waitingFor.push(trouble?.message ?? 'volumes to be set up');
+  if (trouble && trouble.retryAtMs > facts.nowMs) wakeAt(draft, trouble.retryAtMs);
+  else want(draft, input, { kind: 'set-up-volumes' });
+}
+
+/** Pulls the image where the next start needs it. Returns true once it is there. */
+function planPull(draft: Draft, input: PlanInput, container: Container): boolean {
+  const { memory, facts } = input;
+  const known = memory.containers.get(container.name);
+  if (known?.image) return true;
+  if (known?.trouble && known.trouble.retryAtMs > facts.nowMs) {
+    wakeAt(draft, known.trouble.retryAtMs);
+    return false;
+  }
+  want(draft, input, { kind: 'pull-image', container: container.name });
+  return false;
+}
+
+type Progress = 'started' | 'in-progress' | 'stuck';
+
+/** Starts the container when it is its turn. `in-progress` holds back those after it, `stuck` does not. */
+function planStart(
+  draft: Draft,
+  input: PlanInput,
+  container: Container,
+  sandbox: SandboxStatus,
+  before: ObservedContainer | undefined,
+  held: boolean,
+): Progress {
+  const { memory, facts } = input;
+  const { name } = container;
+  const known = memory.containers.get(name);
+  if (memory.running.has(`start-container:${name}`)) {
+    draft.waitingFor.push(`container ${name} to start`);
+    return 'in-progress';
+  }
+  if (before?.state === 'exited') {
+    const restartAnyway = known?.kill?.id === before.id && known.kill.restartAnyway;
+    const backoff = restartAnyway
+      ? { delayMs: 0, exitId: before.id }
+      : nextBackoff(known?.backoff, before, facts.restartBackoff);
+    draft.backoffs.set(name, backoff);
+    const untilMs = before.finishedAtMs + backoff.delayMs;
+    if (backoff.delayMs > 0 && untilMs > facts.nowMs) {
+      draft.crashLoops.set(name, backoff.delayMs);
+      wakeAt(draft, untilMs);
+      draft.waitingFor.push(`back-off ${formatBackoff(backoff.delayMs)} restarting failed container ${name}`);
+      return 'stuck';
+    }
+  }
+  if (known?.trouble && known.trouble.retryAtMs > facts.nowMs) {
+    wakeAt(draft, known.trouble.retryAtMs);
+    draft.waitingFor.push(`container ${name}: ${known.trouble.message}`);
+    return 'stuck';
+  }
+  if (!planPull(draft, input, container)) {
+    draft.waitingFor.push(`the image of container ${name}`);
+    // A first try that is under way holds the others; one that has failed before does not.
+    return known?.trouble ? 'stuck' : 'in-progress';
+  }
+  if (!memory.volumesUp || held) return 'in-progress';
+  if (before?.state === 'created' || before?.state === 'unknown') {
+    // Left by a start that was cut off: nobody knows whether it ran.
+    if (before.state === 'unknown')
+      planStop(draft, input, before, {
+        id: before.id,
+        sinceMs: facts.nowMs,
+        graceSeconds: graceOf(input.pod),
+        message: '',
+        restartAnyway: false,
+      });
+    else want(draft, input, { kind: 'remove-container', id: before.id });
+    return 'in-progress';
+  }
+  draft.waitingFor.push(`container ${name} to start`);
+  const attempt = nextAttempt(input, container, before);
+  want(draft, input, { kind: 'start-container', container: name, attempt, sandboxId: sandbox.id });
+  return 'in-progress';
+}
+
+/** The restart count of the next start: it never falls, whatever the runtime has forgotten. */
+function nextAttempt(input: PlanInput, container: Container, before: ObservedContainer | undefined): number {
+  const { memory } = input;
+  const shown = [
+    ...(memory.status?.containerStatuses ?? []),
+    ...(memory.status?.initContainerStatuses ?? []),
+    ...(memory.status?.ephemeralContainerStatuses ?? []),
+  ].find((status) => status.name === container.name);
+  const ranBefore = shown && (shown.state?.terminated || shown.state?.running || shown.lastState?.terminated);
+  const fromStatus = shown
+    ? before
+      ? shown.restartCount
+      : ranBefore
+        ? shown.restartCount + 1
+        : shown.restartCount
+    : 0;
+  return Math.max(before ? before.metadata.attempt + 1 : 0, fromStatus);
+}
+
+/** Looks after a container that runs: hooks and probes. Returns how far it has come. */
+function planRunning(
+  draft: Draft,
+  input: PlanInput,
+  container: Container,
+  observed: ObservedContainer,
+): { readonly progress: Progress; readonly ready: boolean } {
+  const { pod, memory, facts } = input;
+  const known = memory.containers.get(container.name);
+  const kill = known?.kill?.id === observed.id ? known.kill : decideKill(input, container, observed);
+  if (kill) {
+    draft.kills.set(container.name, kill);
+    if (planPreStop(draft, input, container, observed, kill)) planStop(draft, input, observed, kill);
+    return { progress: 'stuck', ready: false };
+  }
+  if (container.lifecycle?.postStart && known?.postStartDone !== observed.id) {
+    // After a restart of the agent the hook of a container that was shown running has been run.
+    const shown = [...(pod.status?.containerStatuses ?? []), ...(pod.status?.initContainerStatuses ?? [])].some(
+      (status) => status.containerID?.endsWith(observed.id) && status.state?.running,
+    );
+    if (!shown) {
+      want(draft, input, { kind: 'run-post-start', container: container.name, id: observed.id });
+      draft.waitingFor.push(`the postStart hook of container ${container.name}`);
+      return { progress: 'in-progress', ready: false };
+    }
+  }
+  const verdict = facts.probe(container, observed.id);
+  if (!verdict.started) draft.waitingFor.push(`the startup probe of container ${container.name}`);
+  else if (!verdict.ready) draft.waitingFor.push(`the readiness probe of container ${container.name}`);
+  return { progress: 'started', ready: verdict.started };
+}
+
+function decideKill(input: PlanInput, container: Container, observed: ObservedContainer) {
+  const { pod, facts, memory } = input;
+  const { name } = container;
+  const begin = (message: string, graceSeconds: number, restartAnyway: boolean) => ({
+    id: observed.id,
+    sinceMs: facts.nowMs,
+    graceSeconds,
+    message,
+    restartAnyway,
+  });
+  const label = pod.spec.initContainers?.includes(container) ? 'Init container' : 'Container';
+  const hash = observed.annotations['io.kubernetes.container.hash'];
+  if (hash !== undefined && hash !== facts.hashOf(container))
+    return begin(`${label} ${name} definition changed, will be restarted`, graceOf(pod), true);
+  if (memory.containers.get(name)?.postStartFailed === observed.id)
+    return begin('FailedPostStartHook', graceOf(pod), false);
+  const { failed } = facts.probe(container, observed.id);
+  if (!failed) return undefined;
+  const probe = failed === 'startup' ? container.startupProbe : container.livenessProbe;
+  const restart = restartsAfterKill(pod, container) ? ', will be restarted' : '';
+  return begin(
+    `${label} ${name} failed ${failed} probe${restart}`,
+    Math.max(1, probe?.terminationGracePeriodSeconds ?? graceOf(pod)),
+    false,
+  );
+}
+
+function planContainers(draft: Draft, input: PlanInput, sandbox: SandboxStatus): boolean {
+  const { pod, observed } = input;
+  for (const container of pod.spec.ephemeralContainers ?? []) {
+    const newest = newestOf(observed, container.name);
+    if (!newest || newest.state === 'created') planStart(draft, input, container, sandbox, newest, false);
+  }
+  const init = planInit(draft, input, sandbox);
+  if (init !== 'initialized') return init === 'failed';
+
+  let held = false;
+  let kept = 0;
+  for (const container of pod.spec.containers) {
+    const newest = newestOf(observed, container.name);
+    if (newest?.state === 'running') {
+      kept++;
+      if (planRunning(draft, input, container, newest).progress === 'in-progress') held = true;
+      continue;
+    }
+    if (!wantsStart(input, container, newest)) continue;
+    kept++;
+    if (planStart(draft, input, container, sandbox, newest, held) === 'in-progress') held = true;
+  }
+  return kept === 0;
+}
+
+function wantsStart(input: PlanInput, container: Container, newest: ObservedContainer | undefined): boolean {
+  if (newest?.state !== 'exited') return true;
+  const kill = input.memory.containers.get(container.name)?.kill;
+  if (kill?.id === newest.id && kill.restartAnyway) return true;
+  return shouldRestart(input.pod, container, newest.exitCode);
+}
+
+type InitProgress = 'initialized' | 'waiting' | 'failed';
+
+/** Init containers one after the other, each sidecar once the one before it has started; sidecars are kept running ever after. */
+function planInit(draft: Draft, input: PlanInput, sandbox: SandboxStatus): InitProgress {
+  const { pod, observed } = input;
+  const init = pod.spec.initContainers ?? [];
+  const inSandbox = (name: string): ObservedContainer | undefined =>
+    observed.containers.find((container) => container.metadata.name === name && container.sandboxId === sandbox.id);
+  const initialized = pod.spec.containers.some((container) => inSandbox(container.name));
+  // Records of completed init containers may be gone: a later one proves the earlier ones done.
+  const furthest = init.findLastIndex((container) => inSandbox(container.name));
+  let blocked = false;
+  for (const [index, container] of init.entries()) {
+    const here = inSandbox(container.name);
+    if (isSidecar(container)) {
+      if (blocked && !here) continue;
+      let started = false;
+      if (here?.state === 'running') started = planRunning(draft, input, container, here).ready;
+      else planStart(draft, input, container, sandbox, here ?? newestOf(observed, container.name), false);
+      if (!initialized && !started) blocked = true;
+      if (blocked && index >= furthest) return 'waiting';
+      continue;
+    }
+    if (initialized || blocked || (index < furthest && !here)) continue;
+    if (here?.state === 'running') {
+      draft.waitingFor.push(`init container ${container.name} to complete`);
+      if (planRunning(draft, input, container, here).progress === 'in-progress') blocked = true;
+      return 'waiting';
+    }
+    if (here?.state === 'exited') {
+      if (here.exitCode === 0) continue;
+      if (!shouldRestart(pod, container, here.exitCode)) return 'failed';
+    }
+    const before = here ?? newestOf(observed, container.name);
+    const fresh = before && before.sandboxId !== sandbox.id ? undefined : before;
+    planStart(draft, input, container, sandbox, fresh, false);
+    return 'waiting';
+  }
+  return blocked ? 'waiting' : 'initialized';
+}

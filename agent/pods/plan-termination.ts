@@ -1,0 +1,91 @@
+// Bringing a pod down: main containers first and together, then the sidecars in the reverse of their order, then sandbox, volumes and
+// cgroup; the API's confirmation; at last what the runtime and the disk still hold of it.
+import type { Container } from '../../kube/types/pod.ts';
+import type { Kill, Termination } from './memory.ts';
+import { isSidecar, mayRun, type ObservedContainer } from './observed.ts';
+import { isAbortable } from './operations.ts';
+import { type Draft, type PlanInput, want } from './plan.ts';
+import { planPreStop, planStop } from './plan-kill.ts';
+
+export function planTermination(draft: Draft, input: PlanInput, termination: Termination): void {
+  const { memory, observed } = input;
+  for (const [key, { operation }] of memory.running)
+    if (isAbortable(operation.kind) && operation.kind !== 'run-pre-stop') draft.abort.push(key);
+
+  const alive = observed.containers.filter(mayRun);
+  planStops(draft, input, termination, alive);
+  // A start under way runs to its end; what it made is stopped then.
+  const making = [...memory.running.values()].some(
+    ({ operation }) => operation.kind === 'start-container' || operation.kind === 'run-sandbox',
+  );
+  if (making) draft.waitingFor.push('a start that is under way to end');
+  if (alive.length > 0 || making) return;
+
+  draft.terminal = true;
+  const standing = observed.sandboxes.filter(
+    (sandbox) => sandbox.state === 'ready' && !memory.stoppedSandboxes.has(sandbox.id),
+  );
+  for (const sandbox of standing) want(draft, input, { kind: 'stop-sandbox', id: sandbox.id });
+  const settingUp = memory.running.has('set-up-volumes');
+  if (!memory.released && !settingUp) want(draft, input, { kind: 'release-resources' });
+  if (standing.length > 0) draft.waitingFor.push('the sandbox to stop');
+  if (!memory.released) draft.waitingFor.push('volumes and cgroup to be released');
+  if (standing.length > 0 || !memory.released) return;
+
+  planFarewell(draft, input);
+}
+
+function planStops(
+  draft: Draft,
+  input: PlanInput,
+  termination: Termination,
+  alive: readonly ObservedContainer[],
+): void {
+  const { pod } = input;
+  const sidecars = (pod.spec.initContainers ?? []).filter(isSidecar).map((container) => container.name);
+  const turnOf = (container: ObservedContainer): number => sidecars.indexOf(container.metadata.name);
+  const mainsRun = alive.some((container) => turnOf(container) < 0);
+  const last = Math.max(-1, ...alive.map(turnOf));
+  const overdue = input.facts.nowMs >= termination.sinceMs + termination.graceSeconds * 1000;
+  for (const container of alive) {
+    const kill: Kill = {
+      id: container.id,
+      sinceMs: termination.sinceMs,
+      graceSeconds: termination.graceSeconds,
+      message: `Stopping container ${container.metadata.name}`,
+      restartAnyway: false,
+    };
+    draft.kills.set(container.metadata.name, kill);
+    const ready = planPreStop(draft, input, specOf(input, container.metadata.name), container, kill);
+    const turn = turnOf(container);
+    const itsTurn = turn < 0 || overdue || (!mainsRun && turn === last);
+    if (!itsTurn) draft.waitingFor.push(`the containers before sidecar ${container.metadata.name} to stop`);
+    else if (ready) planStop(draft, input, container, kill);
+  }
+}
+
+function specOf(input: PlanInput, name: string): Container | undefined {
+  const { spec } = input.pod;
+  return [...spec.containers, ...(spec.initContainers ?? []), ...(spec.ephemeralContainers ?? [])].find(
+    (container) => container.name === name,
+  );
+}
+
+/** The pod's last things, once all is stopped and released. */
+function planFarewell(draft: Draft, input: PlanInput): void {
+  const { desired, pod, memory, observed } = input;
+  if (desired !== undefined) {
+    if (pod.metadata.deletionTimestamp === undefined) return;
+    if (!memory.deletionConfirmed) {
+      draft.waitingFor.push('the API server to confirm the deletion');
+      if (memory.terminalStatusWritten) want(draft, input, { kind: 'confirm-deletion' });
+      return;
+    }
+  }
+  for (const container of observed.containers) want(draft, input, { kind: 'remove-container', id: container.id });
+  if (observed.containers.length > 0) return;
+  for (const sandbox of observed.sandboxes) want(draft, input, { kind: 'remove-sandbox', id: sandbox.id });
+  if (observed.sandboxes.length > 0) return;
+  if (!memory.filesRemoved) want(draft, input, { kind: 'remove-files' });
+  else draft.done = desired === undefined;
+}

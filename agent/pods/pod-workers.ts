@@ -1,0 +1,342 @@
+// One worker for each pod: woken by its uid, it looks at the world, plans, shows the status and starts what the plan asks for.
+import type { EventRecorder } from '../../kube/events.ts';
+import { podTarget } from '../../kube/events.ts';
+import type { Pod, PodStatus } from '../../kube/types/pod.ts';
+import { CancelledError } from '../../lib/abort.ts';
+import { createBackoff } from '../../lib/backoff.ts';
+import type { Clock } from '../../lib/clock.ts';
+import { createKeyedQueue } from '../../lib/keyed-queue.ts';
+import { describeError, type Log } from '../../lib/log.ts';
+import type { Observer } from '../observe/observer.ts';
+import type { DesiredPod, DesiredPods } from './desired.ts';
+import type { Executor } from './execute.ts';
+import { createMemory, memoryOf, type PodMemory, type Termination } from './memory.ts';
+import type { ObservedPod } from './observed.ts';
+import { keyOfOperation, type Operation } from './operations.ts';
+import { type Plan, type PlanFacts, plan } from './plan.ts';
+import { formatPod } from './restart.ts';
+import { computeStatus, type StatusInput } from './status.ts';
+import type { StatusWriter } from './status-writer.ts';
+
+export type Admission =
+  | { readonly admitted: true }
+  | { readonly admitted: false; readonly reason: string; readonly message: string };
+
+export interface PodWorkersDeps {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly events: EventRecorder;
+  readonly pods: DesiredPods;
+  readonly observer: Observer;
+  readonly executor: Executor;
+  readonly statusWriter: StatusWriter;
+  readonly probes: {
+    verdict: PlanFacts['probe'];
+    /** Called after each look: probes of containers that are gone end, those of new ones begin. */
+    sync(pod: Pod, observed: ObservedPod, phase: 'running' | 'terminating' | 'ended', status: PodStatus): void;
+    forget(uid: string): void;
+  };
+  /** Decides once for each pod that has not run here before. */
+  admit(pod: Pod, others: readonly Pod[]): Promise<Admission>;
+  /** A pod that only the runtime knows of, from its labels, for its orderly end. */
+  orphan(uid: string, observed: ObservedPod): Pod | undefined;
+  hashOf: PlanFacts['hashOf'];
+  statusFacts(
+    pod: Pod,
+    observed: ObservedPod,
+  ): Pick<StatusInput, 'hostIps' | 'qosClass' | 'extras' | 'runtimeName'> &
+    Pick<Partial<StatusInput>, 'conditions' | 'podExtras'>;
+  /** Drops what is held for the pod: watches, caches. */
+  release(uid: string): void;
+  /** Each status as it is computed, for metrics and the node's server. */
+  onStatus?(pod: Pod, status: PodStatus, before: PodStatus | undefined): void;
+}
+
+export interface PodWorkersOptions {
+  readonly restartBackoff: PlanFacts['restartBackoff'];
+}
+
+/** What `stevedore why` tells of a pod. */
+export interface PodAccount {
+  readonly pod: Pod;
+  readonly status: PodStatus | undefined;
+  readonly waitingFor: readonly string[];
+  readonly running: readonly { readonly what: string; readonly sinceMs: number }[];
+  readonly timeline: PodMemory['timeline'];
+  readonly nextLookMs: number | undefined;
+  readonly terminating: Termination | undefined;
+}
+
+export interface PodWorkers {
+  wake(uid: string): void;
+  /** Wakes all, pods only the runtime knows of included. */
+  wakeAll(): void;
+  /** Brings a pod down for the node's own reasons; its phase becomes Failed with this reason. Resolves at once. */
+  evict(
+    uid: string,
+    end: { reason: string; message: string; graceSeconds: number; disruption?: Termination['disruption'] },
+  ): void;
+  /** The volumes of the pod must be looked at again: an object they show has changed. */
+  refreshVolumes(uid: string): void;
+  account(uid: string): PodAccount | undefined;
+  /** Pods as they are shown, with the status last computed. */
+  list(): readonly Pod[];
+  get(uid: string): Pod | undefined;
+  /** True while containers of the pod may run or its resources are held. */
+  holdsResources(uid: string): boolean;
+  stop(): Promise<void>;
+}
+
+interface Worker {
+  pod: Pod;
+  readonly memory: PodMemory;
+  plan: Plan | undefined;
+  generation: number | undefined;
+  specVersion: string | undefined;
+}
+
+export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOptions): PodWorkers {
+  const { clock, log, observer, executor, statusWriter } = deps;
+  const workers = new Map<string, Worker>();
+  const operations = new Set<Promise<void>>();
+  const retryDelays = createBackoff({ initialMs: 200, maxMs: 30_000 });
+
+  const workerFor = (uid: string, desired: DesiredPod | undefined, observed: ObservedPod): Worker | undefined => {
+    const known = workers.get(uid);
+    if (known) return known;
+    const pod = desired?.pod ?? (deps.pods.synced ? deps.orphan(uid, observed) : undefined);
+    if (!pod) return undefined;
+    const memory = createMemory();
+    const shownStart = pod.status?.startTime ? Date.parse(pod.status.startTime) : undefined;
+    memory.startTimeMs = shownStart ?? clock.now();
+    memory.timeline.push({ what: 'seen', atMs: clock.now() });
+    const worker: Worker = { pod, memory, plan: undefined, generation: undefined, specVersion: undefined };
+    workers.set(uid, worker);
+    return worker;
+  };
+
+  const admit = async (worker: Worker, observed: ObservedPod): Promise<void> => {
+    const { pod, memory } = worker;
+    if (memory.admission || pod.metadata.deletionTimestamp || observed.containers.length > 0) {
+      memory.admission ??= { admitted: true };
+      return;
+    }
+    const others = [...workers.values()]
+      .filter((each) => each !== worker && each.memory.admission?.admitted && !(each.plan?.terminal ?? false))
+      .map((each) => each.pod);
+    memory.admission = await deps.admit(pod, others);
+    if (!memory.admission.admitted)
+      deps.events.record(podTarget(pod), 'Warning', memory.admission.reason, memory.admission.message);
+  };
+
+  const remember = (worker: Worker, made: Plan): void => {
+    const { memory, pod } = worker;
+    if (made.termination && !memory.termination)
+      memory.timeline.push({ what: `ending: ${made.termination.cause}`, atMs: clock.now() });
+    memory.termination = made.termination;
+    for (const [name, backoff] of made.backoffs) memoryOf(memory, name).backoff = backoff;
+    for (const [name, delayMs] of made.crashLoops) {
+      if (worker.plan?.crashLoops.has(name)) continue;
+      log.debug('a container is in CrashLoopBackOff', { pod: formatPod(pod), container: name, delayMs });
+      deps.events.record(
+        podTarget(pod, `spec.containers{${name}}`),
+        'Warning',
+        'BackOff',
+        `Back-off restarting failed container ${name} in pod ${formatPod(pod)}`,
+      );
+    }
+    for (const [name, kill] of made.kills) {
+      const known = memoryOf(memory, name);
+      const fresh = known.kill?.id !== kill.id;
+      known.kill = kill;
+      if (fresh) deps.events.record(podTarget(pod, `spec.containers{${name}}`), 'Normal', 'Killing', kill.message);
+    }
+    worker.plan = made;
+  };
+
+  const start = (uid: string, worker: Worker, observed: ObservedPod, operation: Operation): void => {
+    const { memory } = worker;
+    const key = keyOfOperation(operation);
+    const abort = new AbortController();
+    const startedAtMs = clock.now();
+    memory.running.set(key, { operation, startedAtMs, abort });
+    const run = executor
+      .execute({ pod: worker.pod, memory, observed }, operation, abort.signal)
+      .then(
+        () => {
+          memory.retries.delete(key);
+          retryDelays.reset(`${uid}/${key}`);
+        },
+        (error: unknown) => {
+          if (abort.signal.aborted) return;
+          const nowMs = clock.now();
+          const delayMs = retryDelays.next(`${uid}/${key}`, nowMs);
+          const failures = (memory.retries.get(key)?.failures ?? 0) + 1;
+          memory.retries.set(key, {
+            failures,
+            retryAtMs: nowMs + delayMs,
+            message: `${operation.kind}: ${describeError(error)}`,
+          });
+          log.warn(`${operation.kind} failed; tried again`, { pod: formatPod(worker.pod), error, retryInMs: delayMs });
+        },
+      )
+      .finally(() => {
+        memory.running.delete(key);
+        const nowMs = clock.now();
+        if (memory.timeline.length < 200) memory.timeline.push({ what: key, atMs: nowMs, tookMs: nowMs - startedAtMs });
+        observer.invalidate(uid);
+        queue.wake(uid);
+        operations.delete(run);
+      });
+    operations.add(run);
+  };
+
+  const show = (uid: string, worker: Worker, observed: ObservedPod, made: Plan): void => {
+    const { pod, memory } = worker;
+    const status = computeStatus({
+      pod,
+      observed,
+      memory,
+      facts: facts(),
+      crashLoops: made.crashLoops,
+      terminating: made.termination !== undefined,
+      terminal: made.terminal,
+      ...deps.statusFacts(pod, observed),
+    });
+    const before = memory.status;
+    memory.status = status;
+    deps.onStatus?.(pod, status, before);
+    // A container start that is a moment from its end is shown together with its result.
+    const starting = [...memory.running.values()].some(
+      ({ operation, startedAtMs }) => operation.kind === 'start-container' && clock.now() - startedAtMs < 250,
+    );
+    if (!starting || before === undefined || before.phase !== status.phase) statusWriter.submit(uid, status);
+    else queue.wakeAfter(uid, 250);
+    const written = made.terminal && statusWriter.isWritten(uid, status);
+    // The last steps of a deletion wait for this.
+    if (written && !memory.terminalStatusWritten) queue.wake(uid);
+    memory.terminalStatusWritten = written;
+  };
+
+  const facts = (): PlanFacts => ({
+    nowMs: clock.now(),
+    restartBackoff: options.restartBackoff,
+    probe: deps.probes.verdict,
+    hashOf: deps.hashOf,
+  });
+
+  const reconcile = async (uid: string): Promise<void> => {
+    const desired = deps.pods.get(uid);
+    const observed = await observer.observe(uid);
+    const worker = workerFor(uid, desired, observed);
+    if (!worker) return;
+    if (desired) {
+      if (worker.pod !== desired.pod && worker.memory.volumesUp && contentChanged(worker.pod, desired.pod))
+        worker.memory.volumesUp = false;
+      worker.pod = desired.pod;
+    }
+    await admit(worker, observed);
+    const made = plan({ desired, pod: worker.pod, observed, memory: worker.memory, facts: facts() });
+    remember(worker, made);
+    // Started before the status is computed: what is under way is part of what is shown.
+    for (const key of made.abort) worker.memory.running.get(key)?.abort.abort(new CancelledError('no longer wanted'));
+    for (const operation of made.start) start(uid, worker, observed, operation);
+    show(uid, worker, observed, made);
+    const phase = made.terminal ? 'ended' : made.termination ? 'terminating' : 'running';
+    deps.probes.sync(worker.pod, observed, phase, worker.memory.status!);
+    if (made.wakeAtMs !== undefined) queue.wakeAfter(uid, Math.max(0, made.wakeAtMs - clock.now()));
+    if (made.done) forget(uid);
+  };
+
+  const forget = (uid: string): void => {
+    workers.delete(uid);
+    observer.forget(uid);
+    statusWriter.forget(uid);
+    deps.probes.forget(uid);
+    deps.release(uid);
+    queue.forget(uid);
+  };
+
+  const queue = createKeyedQueue<string>(
+    {
+      clock,
+      reconcile,
+      onError: (uid, error, retryInMs) => {
+        const pod = workers.get(uid)?.pod;
+        log.warn('looking after a pod failed; tried again', { pod: pod ? formatPod(pod) : uid, error, retryInMs });
+      },
+    },
+    { backoff: { initialMs: 100, maxMs: 10_000 } },
+  );
+
+  const shown = (worker: Worker): Pod => ({ ...worker.pod, status: worker.memory.status ?? worker.pod.status ?? {} });
+
+  return {
+    wake: (uid) => queue.wake(uid),
+    wakeAll() {
+      for (const uid of new Set([
+        ...workers.keys(),
+        ...observer.uids(),
+        ...deps.pods.list().map(({ pod }) => pod.metadata.uid ?? ''),
+      ]))
+        queue.wake(uid);
+    },
+    evict(uid, { reason, message, graceSeconds, disruption }) {
+      const worker = workers.get(uid);
+      if (!worker || worker.memory.termination) return;
+      worker.memory.termination = {
+        cause: 'evicted',
+        sinceMs: clock.now(),
+        graceSeconds,
+        status: { reason, message },
+        ...(disruption ? { disruption } : {}),
+      };
+      queue.wake(uid);
+    },
+    refreshVolumes(uid) {
+      const worker = workers.get(uid);
+      if (!worker) return;
+      worker.memory.volumesUp = false;
+      worker.memory.volumeTrouble = undefined;
+      // A container that waited for the object need not wait out its back-off.
+      for (const known of worker.memory.containers.values())
+        if (known.trouble?.reason === 'CreateContainerConfigError') known.trouble = { ...known.trouble, retryAtMs: 0 };
+      queue.wake(uid);
+    },
+    account(uid) {
+      const worker = workers.get(uid);
+      if (!worker) return undefined;
+      const { memory } = worker;
+      return {
+        pod: worker.pod,
+        status: memory.status,
+        waitingFor: worker.plan?.waitingFor ?? [],
+        running: [...memory.running].map(([what, { startedAtMs }]) => ({ what, sinceMs: startedAtMs })),
+        timeline: memory.timeline,
+        nextLookMs: worker.plan?.wakeAtMs,
+        terminating: memory.termination,
+      };
+    },
+    list: () => [...workers.values()].map(shown),
+    get(uid) {
+      const worker = workers.get(uid);
+      return worker && shown(worker);
+    },
+    holdsResources: (uid) => workers.has(uid) && !workers.get(uid)!.memory.released,
+    async stop() {
+      await queue.stop();
+      for (const worker of workers.values())
+        for (const { abort, operation } of worker.memory.running.values())
+          if (operation.kind !== 'start-container' && operation.kind !== 'run-sandbox')
+            abort.abort(new CancelledError('the agent stops'));
+      await Promise.allSettled(operations);
+    },
+  };
+}
+
+/** Whether something that volumes show has changed: labels, annotations, the spec. */
+function contentChanged(before: Pod, after: Pod): boolean {
+  const view = ({ metadata, spec }: Pod): string =>
+    JSON.stringify([metadata.labels, metadata.annotations, metadata.generation ?? spec]);
+  return view(before) !== view(after);
+}

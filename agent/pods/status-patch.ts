@@ -1,0 +1,68 @@
+// What must be sent so that the API shows a status: only what differs, as a strategic merge patch. Pure.
+import { isDeepStrictEqual } from 'node:util';
+import type { Condition } from '../../kube/types/meta.ts';
+import type { PodStatus } from '../../kube/types/pod.ts';
+import { isNodeCondition } from './conditions.ts';
+
+// Fields that the node writes; others in the status belong to somebody else.
+const fields = [
+  'observedGeneration',
+  'phase',
+  'reason',
+  'message',
+  'hostIP',
+  'podIP',
+  'startTime',
+  'initContainerStatuses',
+  'containerStatuses',
+  'ephemeralContainerStatuses',
+  'qosClass',
+  'resize',
+  'allocatedResources',
+  'resources',
+] as const;
+
+/** Drops what the API leaves out: null, undefined and, in container statuses, empty objects. */
+function canonical(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(canonical);
+  if (value === null || typeof value !== 'object') return value ?? undefined;
+  const entries = Object.entries(value)
+    .map(([key, each]) => [key, canonical(each)] as const)
+    .filter(([, each]) => each !== undefined && each !== '')
+    .filter(([key, each]) => !(key === 'lastState' && isDeepStrictEqual(each, {})));
+  return Object.fromEntries(entries);
+}
+
+const same = (a: unknown, b: unknown): boolean => isDeepStrictEqual(canonical(a), canonical(b));
+
+function conditionPatch(before: readonly Condition[], after: readonly Condition[]): unknown[] {
+  const changed = after.filter(
+    (condition) =>
+      isNodeCondition(condition.type) &&
+      !same(
+        condition,
+        before.find((each) => each.type === condition.type),
+      ),
+  );
+  const gone = before.filter(
+    (condition) => isNodeCondition(condition.type) && !after.some((each) => each.type === condition.type),
+  );
+  return [...changed, ...gone.map(({ type }) => ({ type, $patch: 'delete' }))];
+}
+
+// These lists merge by address: without the directive an old address would stay beside the new one.
+const replaceList = (list: readonly { ip: string }[]): unknown[] => [...list, { $patch: 'replace' }];
+
+/** The patch of the status subresource, or undefined where nothing differs. */
+export function statusPatch(uid: string, before: PodStatus, after: PodStatus): object | undefined {
+  const status: Record<string, unknown> = {};
+  for (const field of fields) {
+    if (same(before[field], after[field])) continue;
+    status[field] = after[field] ?? null;
+  }
+  for (const field of ['podIPs', 'hostIPs'] as const)
+    if (!same(before[field], after[field])) status[field] = replaceList(after[field] ?? []);
+  const conditions = conditionPatch(before.conditions ?? [], after.conditions ?? []);
+  if (conditions.length > 0) status.conditions = conditions;
+  return Object.keys(status).length === 0 ? undefined : { metadata: { uid }, status };
+}

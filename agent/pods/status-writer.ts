@@ -1,0 +1,112 @@
+// Writes pods' statuses to the API: one patch in flight for each pod, the newest status next, the answer is the next base.
+import type { KubeClient } from '../../kube/client.ts';
+import { isConflict, isInvalid, isNotFound } from '../../kube/errors.ts';
+import { resources } from '../../kube/resources.ts';
+import type { Pod, PodStatus } from '../../kube/types/pod.ts';
+import type { Clock } from '../../lib/clock.ts';
+import { createKeyedQueue } from '../../lib/keyed-queue.ts';
+import type { Log } from '../../lib/log.ts';
+import { statusPatch } from './status-patch.ts';
+
+export interface StatusWriterDeps {
+  readonly client: KubeClient;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** The pod as the watch shows it now; a mirror pod for a static one. Undefined where the API has none. */
+  current(uid: string): Pod | undefined;
+  onWritten(uid: string): void;
+}
+
+export interface StatusWriter {
+  /** Takes the place of what was submitted before and not written yet. */
+  submit(uid: string, status: PodStatus): void;
+  /** The API is known to have this very status, or not to have the pod at all. */
+  isWritten(uid: string, status: PodStatus): boolean;
+  forget(uid: string): void;
+  stop(): Promise<void>;
+}
+
+interface Entry {
+  wanted: PodStatus;
+  /** The API's last answer. */
+  base: Pod | undefined;
+  gone: boolean;
+}
+
+const versionOf = (pod: Pod | undefined): bigint => {
+  const text = pod?.metadata.resourceVersion;
+  return text && /^\d+$/.test(text) ? BigInt(text) : 0n;
+};
+
+export function createStatusWriter(deps: StatusWriterDeps): StatusWriter {
+  const { client, clock, log } = deps;
+  const entries = new Map<string, Entry>();
+
+  const baseOf = (uid: string, entry: Entry): Pod | undefined => {
+    const watched = deps.current(uid);
+    return versionOf(watched) >= versionOf(entry.base) ? (watched ?? entry.base) : entry.base;
+  };
+
+  const write = async (uid: string, signal: AbortSignal): Promise<void> => {
+    const entry = entries.get(uid);
+    if (!entry || entry.gone) return;
+    const base = baseOf(uid, entry);
+    if (!base) return;
+    const patch = statusPatch(base.metadata.uid ?? uid, base.status ?? {}, entry.wanted);
+    if (!patch) {
+      deps.onWritten(uid);
+      return;
+    }
+    const { name, namespace = 'default' } = base.metadata;
+    try {
+      entry.base = await client.patch(resources.pods, { namespace, name }, patch, {
+        type: 'strategic',
+        subresource: 'status',
+        signal,
+      });
+    } catch (error) {
+      if (isNotFound(error) || (isConflict(error) && /uid/i.test((error as Error).message))) entry.gone = true;
+      else if (isInvalid(error)) {
+        // Trying the same again would only fail again; the next change makes another patch.
+        log.error('the API server refuses a pod status; it is written again when it changes', {
+          pod: `${namespace}/${name}`,
+          error,
+        });
+        return;
+      } else throw error;
+    }
+    deps.onWritten(uid);
+  };
+
+  const queue = createKeyedQueue<string>(
+    {
+      clock,
+      reconcile: write,
+      onError: (uid, error, retryInMs) => log.debug('writing a pod status failed', { uid, error, retryInMs }),
+    },
+    { backoff: { initialMs: 50, maxMs: 5_000 } },
+  );
+
+  return {
+    submit(uid, status) {
+      const entry = entries.get(uid);
+      if (entry) entry.wanted = status;
+      else entries.set(uid, { wanted: status, base: undefined, gone: false });
+      const now = entries.get(uid)!;
+      const base = baseOf(uid, now);
+      if (base && statusPatch(uid, base.status ?? {}, status)) queue.wake(uid);
+    },
+    isWritten(uid, status) {
+      const entry = entries.get(uid);
+      if (!entry) return false;
+      if (entry.gone) return true;
+      const base = baseOf(uid, entry);
+      return base !== undefined && statusPatch(uid, base.status ?? {}, status) === undefined;
+    },
+    forget(uid) {
+      entries.delete(uid);
+      queue.forget(uid);
+    },
+    stop: () => queue.stop(),
+  };
+}
