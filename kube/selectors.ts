@@ -111,7 +111,7 @@ export interface FieldRequirement {
 /** Parses `metadata.name=a,spec.nodeName!=b`; `\` escapes a comma, an equals sign or itself. Throws a SelectorError. */
 export function parseFieldSelector(text: string): readonly FieldRequirement[] {
   if (text === '') return [];
-  return text.split(/(?<!\\),/).map((part) => {
+  return (text.match(/(?:\\.|[^,\\])+/gs) ?? []).map((part) => {
     const match = /^([^=!]+?)(!=|==|=)(.*)$/s.exec(part);
     if (!match) throw new SelectorError(`field selector ${JSON.stringify(text)}: cannot read ${JSON.stringify(part)}`);
     return { field: match[1]!, equal: match[2] !== '!=', value: match[3]!.replaceAll(/\\([\\,=])/g, '$1') };
