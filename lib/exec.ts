@@ -10,6 +10,8 @@ export interface ExecOptions {
   readonly signal?: AbortSignal;
   /** More output than this, on either stream, ends the program. Default 64 MiB. */
   readonly maxOutputBytes?: number;
+  /** Told the process id as soon as the program runs. */
+  onSpawn?(pid: number): void;
 }
 
 export interface ExecResult {
@@ -54,6 +56,7 @@ export function exec(command: string, args: readonly string[], options: ExecOpti
       ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
       ...(options.env === undefined ? {} : { env: { ...process.env, ...options.env } }),
     });
+    if (child.pid !== undefined) options.onSpawn?.(child.pid);
     const out: Buffer[] = [];
     const err: Buffer[] = [];
     let bytes = 0;

@@ -94,8 +94,8 @@ export interface RulesBackend {
    * caller bisects. Never called twice at a time.
    */
   apply(changes: Changes, desired: DesiredState, options: ApplyOptions): Promise<ApplyResult>;
-  /** Tells of changes that others made to our rules; ends when the signal aborts. */
-  foreignChanges(signal: AbortSignal): AsyncIterable<ForeignChange>;
+  /** Tells of changes that others made to our rules; runs until the signal aborts. */
+  watchForeign(onChange: (change: ForeignChange) => void, signal: AbortSignal): Promise<void>;
   /** What is programmed for the port, read from the kernel. */
   describe(state: ServicePortState, signal: AbortSignal): Promise<RulesDescription>;
   /** Everything of ours that would be in the kernel for `desired`, as the tool reads it; for `--dry-run`. */

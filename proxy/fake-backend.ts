@@ -19,8 +19,7 @@ export interface FakeBackend extends RulesBackend {
 }
 
 export function createFakeBackend(family: IpFamily = 'IPv4'): FakeBackend {
-  const waiting: ((change: ForeignChange) => void)[] = [];
-  const pending: ForeignChange[] = [];
+  const told = new Set<(change: ForeignChange) => void>();
   let facts: string | undefined;
   const backend: FakeBackend = {
     kind: 'iptables',
@@ -53,16 +52,16 @@ export function createFakeBackend(family: IpFamily = 'IPv4'): FakeBackend {
       const total = backend.programmed.size;
       return { written: keys.length, total, byTable: { nat: { written: keys.length, total } } };
     },
-    async *foreignChanges(signal) {
-      while (!signal.aborted) {
-        const next =
-          pending.shift() ??
-          (await new Promise<ForeignChange | undefined>((resolve) => {
-            signal.addEventListener('abort', () => resolve(undefined), { once: true });
-            waiting.push(resolve);
-          }));
-        if (next) yield next;
-      }
+    watchForeign(onChange, signal) {
+      told.add(onChange);
+      return new Promise((resolve) => {
+        const end = (): void => {
+          told.delete(onChange);
+          resolve();
+        };
+        if (signal.aborted) end();
+        else signal.addEventListener('abort', end, { once: true });
+      });
     },
     describe: (state) =>
       Promise.resolve({ family, key: state.port.key, desired: [], kernel: [], missing: [], surplus: [] }),
@@ -73,10 +72,7 @@ export function createFakeBackend(family: IpFamily = 'IPv4'): FakeBackend {
     },
     flush() {
       backend.programmed.clear();
-      const change = { what: 'flushed' };
-      const wake = waiting.shift();
-      if (wake) wake(change);
-      else pending.push(change);
+      for (const tell of told) tell({ what: 'flushed' });
     },
   };
   return backend;

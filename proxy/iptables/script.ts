@@ -1,0 +1,83 @@
+// Collects what one call of iptables-restore --noflush is to do, and writes it down. Pure.
+import type { Table } from './names.ts';
+import type { RuleText } from './rules.ts';
+
+interface Section {
+  readonly chains: string[];
+  readonly rules: string[];
+  readonly deletions: string[];
+}
+
+/** The steps run in this order, each a transaction of its own; see `Script`. */
+const stepOrder = ['filter', 'nat', 'filter-after'] as const;
+export type Step = (typeof stepOrder)[number];
+
+/**
+ * Rejections are put up before the nat rules go, and taken down after the nat rules came: a packet that arrives between the two
+ * transactions meets one or the other, never neither.
+ */
+export interface Script {
+  /** Creates or empties the chain and fills it with these rules. */
+  setChain(step: Step, chain: string, rules: readonly RuleText[]): void;
+  /** Empties and removes the chain, after everything else. */
+  deleteChain(step: Step, chain: string): void;
+  insert(step: Step, chain: string, rule: RuleText): void;
+  deleteRule(step: Step, chain: string, rule: RuleText): void;
+  /** Lines about rules and chains that went in so far, by table. */
+  readonly written: Readonly<Record<Table, number>>;
+  readonly deletesChains: boolean;
+  readonly isEmpty: boolean;
+  /** The input of iptables-restore; without `-X` lines where chains may be referred to by others. */
+  text(options?: { keepChains?: boolean }): string;
+}
+
+const tableOf = (step: Step): Table => (step === 'nat' ? 'nat' : 'filter');
+
+export function createScript(): Script {
+  const newSection = (): Section => ({ chains: [], rules: [], deletions: [] });
+  const sections: Record<Step, Section> = { filter: newSection(), nat: newSection(), 'filter-after': newSection() };
+  const written = { nat: 0, filter: 0 };
+  let deletesChains = false;
+  const isUsed = ({ chains, rules, deletions }: Section): boolean =>
+    chains.length + rules.length + deletions.length > 0;
+
+  return {
+    setChain(step, chain, rules) {
+      sections[step].chains.push(`:${chain} - [0:0]\n`);
+      for (const rule of rules) sections[step].rules.push(`-A ${chain} ${rule}\n`);
+      written[tableOf(step)] += rules.length;
+    },
+    deleteChain(step, chain) {
+      sections[step].chains.push(`:${chain} - [0:0]\n`);
+      sections[step].deletions.push(`-X ${chain}\n`);
+      written[tableOf(step)]++;
+      deletesChains = true;
+    },
+    insert(step, chain, rule) {
+      sections[step].rules.push(`-I ${chain} ${rule}\n`);
+      written[tableOf(step)]++;
+    },
+    deleteRule(step, chain, rule) {
+      sections[step].rules.push(`-D ${chain} ${rule}\n`);
+      written[tableOf(step)]++;
+    },
+    written,
+    get deletesChains() {
+      return deletesChains;
+    },
+    get isEmpty() {
+      return !stepOrder.some((step) => isUsed(sections[step]));
+    },
+    text({ keepChains = false } = {}) {
+      const parts: string[] = [];
+      for (const step of stepOrder) {
+        const section = sections[step];
+        if (!isUsed(section)) continue;
+        parts.push(`*${tableOf(step)}\n`, section.chains.join(''), section.rules.join(''));
+        if (!keepChains) parts.push(section.deletions.join(''));
+        parts.push('COMMIT\n');
+      }
+      return parts.join('');
+    },
+  };
+}
