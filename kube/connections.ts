@@ -100,9 +100,10 @@ export function createConnections(deps: ConnectionsDeps, options: ConnectionsOpt
       bodyTimeout: 0,
       keepAliveTimeout: 60_000,
       connect: (_, callback) => {
-        if (used) callback(new Error('the connection was closed'), null);
-        else callback(null, socket);
+        const again = used;
         used = true;
+        // Not within this call: undici would not notice that it is connected.
+        queueMicrotask(() => (again ? callback(new Error('the connection was closed'), null) : callback(null, socket)));
       },
     });
     const connection: Connection = {
