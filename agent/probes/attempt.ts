@@ -1,0 +1,145 @@
+// One try of one probe: what was found, in the words Kubernetes uses.
+import { isDeadline, isNotFound } from '../../cri/errors.ts';
+import type { Runtime } from '../../cri/runtime.ts';
+import type { ContainerId } from '../../cri/types.ts';
+import { TimeoutError, withTimeout } from '../../lib/abort.ts';
+import type { Clock } from '../../lib/clock.ts';
+import type { Container, Probe } from '../../kube/types/pod.ts';
+import { expand } from '../containers/expansion.ts';
+import { hostPort } from './addresses.ts';
+import { checkHealth, codeName, serving, statusName, unimplemented } from './grpc-health.ts';
+import { HttpGetError, httpGet, httpTarget, urlOf } from './http-get.ts';
+import { resolvePort } from './ports.ts';
+import { tryTcp } from './tcp.ts';
+
+export type ProbeOutcome =
+  | { readonly kind: 'success' }
+  /** Counts as a success; the message is for an Event. */
+  | { readonly kind: 'warning'; readonly message: string }
+  | { readonly kind: 'failure'; readonly message: string; readonly timedOut?: boolean }
+  /** The probe could not be made: it says nothing of the container. */
+  | { readonly kind: 'error'; readonly message: string }
+  /** The container is not there any more. */
+  | { readonly kind: 'gone' };
+
+export interface AttemptDeps {
+  readonly runtime: Pick<Runtime, 'execSync'>;
+  readonly clock: Clock;
+}
+
+export interface ProbeTarget {
+  readonly container: Container;
+  readonly id: ContainerId;
+  readonly probe: Probe;
+  readonly podIp: string;
+}
+
+const success: ProbeOutcome = { kind: 'success' };
+const failure = (message: string): ProbeOutcome => ({ kind: 'failure', message });
+const timeout = (message: string): ProbeOutcome => ({ kind: 'failure', message, timedOut: true });
+const because = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+
+export const timeoutMsOf = (probe: Probe): number => (probe.timeoutSeconds || 1) * 1000;
+
+const maxOutputBytes = 10 * 1024;
+
+async function tryExec(deps: AttemptDeps, target: ProbeTarget, signal: AbortSignal): Promise<ProbeOutcome> {
+  const { container, id, probe } = target;
+  // Only what the spec says literally: the runtime's environment is not known here.
+  const values = new Map((container.env ?? []).map(({ name, value }) => [name, value ?? '']));
+  const command = (probe.exec?.command ?? []).map((part) => expand(part, (name) => values.get(name)));
+  const timeoutMs = timeoutMsOf(probe);
+  const late = `command timed out: "${command.join(' ')}" timed out after ${timeoutMs / 1000}s`;
+  try {
+    const result = await withTimeout(deps.clock, 'exec probe', timeoutMs + 500, signal, (inner) =>
+      deps.runtime.execSync(id, command, { timeoutMs, signal: inner }),
+    );
+    if (result.exitCode === 0) return success;
+    const output = Buffer.concat([result.stdout, result.stderr]).subarray(0, maxOutputBytes);
+    return failure(output.toString('utf8'));
+  } catch (error) {
+    signal.throwIfAborted();
+    if (isDeadline(error) || error instanceof TimeoutError) return timeout(late);
+    if (isNotFound(error)) return { kind: 'gone' };
+    return { kind: 'error', message: because(error) };
+  }
+}
+
+async function tryHttp(deps: AttemptDeps, target: ProbeTarget, signal: AbortSignal): Promise<ProbeOutcome> {
+  const to = httpTarget(target.probe.httpGet!, target.container, target.podIp, 'probe');
+  try {
+    const response = await withTimeout(deps.clock, 'http probe', timeoutMsOf(target.probe), signal, (inner) =>
+      httpGet(to, 'same-host', inner),
+    );
+    if (response.status >= 200 && response.status < 300) return success;
+    if (response.status >= 300 && response.status < 400)
+      return { kind: 'warning', message: `Probe terminated redirects, Response body: ${response.body}` };
+    return failure(`HTTP probe failed with statuscode: ${response.status}`);
+  } catch (error) {
+    signal.throwIfAborted();
+    if (error instanceof TimeoutError)
+      return timeout(`Get "${urlOf(to)}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)`);
+    if (error instanceof HttpGetError) return failure(error.message);
+    throw error;
+  }
+}
+
+async function tryTcpSocket(deps: AttemptDeps, target: ProbeTarget, signal: AbortSignal): Promise<ProbeOutcome> {
+  const action = target.probe.tcpSocket!;
+  const host = action.host || target.podIp;
+  const port = resolvePort(action.port, target.container);
+  try {
+    const why = await withTimeout(deps.clock, 'tcp probe', timeoutMsOf(target.probe), signal, (inner) =>
+      tryTcp(host, port, inner),
+    );
+    return why === undefined ? success : failure(why);
+  } catch (error) {
+    signal.throwIfAborted();
+    if (error instanceof TimeoutError) return timeout(`dial tcp ${hostPort(host, port)}: i/o timeout`);
+    throw error;
+  }
+}
+
+async function tryGrpc(deps: AttemptDeps, target: ProbeTarget, signal: AbortSignal): Promise<ProbeOutcome> {
+  const { port, service = '' } = target.probe.grpc!;
+  const seconds = timeoutMsOf(target.probe) / 1000;
+  try {
+    const answer = await withTimeout(deps.clock, 'grpc probe', seconds * 1000, signal, (inner) =>
+      checkHealth(target.podIp, port, service, inner),
+    );
+    if (answer.kind === 'unreachable')
+      return failure(
+        `timeout: failed to connect service "${hostPort(target.podIp, port)}" within ${seconds}s: ${answer.detail}`,
+      );
+    if (answer.kind === 'status')
+      return answer.status === serving
+        ? success
+        : failure(`service unhealthy (responded with "${statusName(answer.status)}")`);
+    if (answer.code === unimplemented)
+      return failure(
+        `error: this server does not implement the grpc health protocol (grpc.health.v1.Health): ${answer.message}`,
+      );
+    return failure(
+      `error: health rpc probe failed: rpc error: code = ${codeName(answer.code)} desc = ${answer.message}`,
+    );
+  } catch (error) {
+    signal.throwIfAborted();
+    if (error instanceof TimeoutError) return timeout(`timeout: health rpc did not complete within ${seconds}s`);
+    throw error;
+  }
+}
+
+/** Rejects only with the signal's reason. */
+export async function attemptProbe(deps: AttemptDeps, target: ProbeTarget, signal: AbortSignal): Promise<ProbeOutcome> {
+  const { probe } = target;
+  try {
+    if (probe.exec) return await tryExec(deps, target, signal);
+    if (probe.httpGet) return await tryHttp(deps, target, signal);
+    if (probe.tcpSocket) return await tryTcpSocket(deps, target, signal);
+    if (probe.grpc) return await tryGrpc(deps, target, signal);
+    return { kind: 'error', message: `missing probe handler for ${target.container.name}` };
+  } catch (error) {
+    signal.throwIfAborted();
+    return { kind: 'error', message: because(error) };
+  }
+}
