@@ -15,7 +15,7 @@ export interface MountEntry {
   readonly superOptions: readonly string[];
 }
 
-const unescape = (text: string): string =>
+const unescapeOctal = (text: string): string =>
   text.includes('\\')
     ? Buffer.from(
         text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8))),
@@ -49,7 +49,7 @@ export function parseMountInfo(text: string): MountEntry[] {
 
 // Names of bytes above 127 are not escaped by the kernel: they are utf8 as a rule.
 const decode = (field: string): string =>
-  field.includes('\\') ? unescape(field) : Buffer.from(field, 'latin1').toString('utf8');
+  field.includes('\\') ? unescapeOctal(field) : Buffer.from(field, 'latin1').toString('utf8');
 
 export interface MountTable {
   readonly entries: readonly MountEntry[];

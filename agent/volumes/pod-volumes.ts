@@ -1,6 +1,26 @@
 // The door of this room: the volumes of all pods on this node, from a PodSpec to paths on disk and mounts of containers.
+//
+//   setUp ─▶ every mounted volume side by side ─▶ up ─▶ mountsFor
+//     ▲ wake (an object came)    │ fails             │ an object, the pod or a token changes: files are made anew
+//     └──────────────────────────┘                   ▼
+//   tearDown ◀── containers gone: by what is on disk and in the mount table, not by memory
 import type { Device, Mount } from '../../cri/types.ts';
+import { podTarget } from '../../kube/events.ts';
 import type { Container, ContainerStatus, Pod } from '../../kube/types/pod.ts';
+import type { Volume } from '../../kube/types/volume.ts';
+import type { Timer } from '../../lib/clock.ts';
+import { CancelledError } from '../../lib/abort.ts';
+import { createBackoff } from '../../lib/backoff.ts';
+import { containerMounts } from './container-mounts.ts';
+import { setUpVolume } from './drivers.ts';
+import { createMounter } from './mounter.ts';
+import { hasObjectFiles, showsPod, usesObject } from './object-files.ts';
+import { isSafeName, volumePaths } from './paths.ts';
+import { namesIn } from './remove-tree.ts';
+import { createServiceAccountTokens } from './service-account-tokens.ts';
+import { tearDownPod } from './tear-down.ts';
+import { type MountedVolume, NotYetError, type VolumeDeps, type VolumeHost } from './volume-driver.ts';
+import { setUpFailed, VolumeError } from './volume-error.ts';
 
 export { VolumeError, type VolumeErrorReason } from './volume-error.ts';
 
@@ -56,4 +76,271 @@ export interface PodVolumes {
   stats(pod: Pod): Promise<readonly VolumeStats[]>;
   /** The loops that keep volumes fresh (tokens, republishing, driver registration). Runs until the signal aborts. */
   run(signal: AbortSignal): Promise<void>;
+}
+
+export type PodVolumesDeps = VolumeDeps;
+
+export interface PodVolumesOptions {
+  /** As a rule /var/lib/kubelet. */
+  readonly rootDir: string;
+  readonly nodeName: string;
+}
+
+interface PodState {
+  readonly uid: string;
+  pod: Pod;
+  /** Of the pod that `volumes` show. */
+  signature: string;
+  readonly volumes: Map<string, MountedVolume>;
+  readonly refreshTimers: Map<string, Timer>;
+  /** Volumes being made anew, and whether they must be once more. */
+  readonly refreshing: Map<string, { again: boolean }>;
+  /** The last work on each volume: one at a time. */
+  readonly busy: Map<string, Promise<void>>;
+  /** Ends all that goes on for the pod when it is taken down. */
+  readonly ending: AbortController;
+  pollTimer: Timer | undefined;
+}
+
+const refreshRetryMs = 10_000;
+
+export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOptions): PodVolumes {
+  const { clock, log } = deps;
+  const host: VolumeHost = {
+    ...deps,
+    nodeName: options.nodeName,
+    paths: volumePaths(options.rootDir),
+    mounter: deps.mounter ?? createMounter(),
+    tokens: createServiceAccountTokens(deps),
+    faultPoint: async (name) => deps.faultPoint?.(name),
+  };
+  const states = new Map<string, PodState>();
+  const turns = new Map<string, Promise<unknown>>();
+  const polls = createBackoff({ initialMs: 300, maxMs: 5_000 });
+  let stopped = false;
+
+  // One set-up or tear-down at a time for each pod.
+  const inTurn = <T>(uid: string, work: () => Promise<T>): Promise<T> => {
+    const before = turns.get(uid) ?? Promise.resolve();
+    const mine = before.then(work, work);
+    const settled = mine.catch(() => undefined);
+    turns.set(uid, settled);
+    void settled.then(() => turns.get(uid) === settled && turns.delete(uid));
+    return mine;
+  };
+
+  const stateOf = (uid: string, pod: Pod): PodState => {
+    const known = states.get(uid);
+    if (known) return known;
+    const state: PodState = {
+      uid,
+      pod,
+      signature: '',
+      volumes: new Map(),
+      refreshTimers: new Map(),
+      refreshing: new Map(),
+      busy: new Map(),
+      ending: new AbortController(),
+      pollTimer: undefined,
+    };
+    states.set(uid, state);
+    return state;
+  };
+
+  const schedule = (state: PodState, volume: Volume, atMs: number | undefined): void => {
+    state.refreshTimers.get(volume.name)?.cancel();
+    state.refreshTimers.delete(volume.name);
+    if (atMs === undefined || stopped) return;
+    // A little late rather than early: a timer that fires too soon would find nothing due.
+    const waitMs = Math.max(100, atMs - clock.now() + 20);
+    const fire = (): void => refresh(state, volume);
+    state.refreshTimers.set(volume.name, clock.setTimer(waitMs, fire));
+  };
+
+  const setUpOne = (state: PodState, volume: Volume, signal: AbortSignal): Promise<void> => {
+    const before = state.busy.get(volume.name) ?? Promise.resolve();
+    const mine = before.then(async () => {
+      signal.throwIfAborted();
+      const mounted = await setUpVolume(host, { pod: state.pod, uid: state.uid, volume, signal }, {});
+      state.volumes.set(volume.name, mounted);
+      schedule(state, volume, mounted.refreshAtMs);
+    });
+    const settled = mine.catch(() => undefined);
+    state.busy.set(volume.name, settled);
+    return mine;
+  };
+
+  // The content of a volume that is up changed: written anew at once, one run at a time. A failure leaves the old content.
+  const refresh = (state: PodState, volume: Volume): void => {
+    const running = state.refreshing.get(volume.name);
+    if (running) {
+      running.again = true;
+      return;
+    }
+    const run = { again: false };
+    state.refreshing.set(volume.name, run);
+    const { signal } = state.ending;
+    const work = async (): Promise<void> => {
+      do {
+        run.again = false;
+        await setUpOne(state, volume, signal);
+      } while (run.again && !signal.aborted);
+    };
+    void work()
+      .catch((error: unknown) => {
+        if (signal.aborted) return;
+        const failure = setUpFailed(volume.name, error);
+        log.warn('a volume could not be refreshed; its files stay as they are', {
+          pod: `${state.pod.metadata.namespace}/${state.pod.metadata.name}`,
+          volume: volume.name,
+          error,
+        });
+        deps.events?.record(podTarget(state.pod), 'Warning', failure.reason, failure.message);
+        schedule(state, volume, clock.now() + refreshRetryMs);
+      })
+      .finally(() => state.refreshing.delete(volume.name));
+  };
+
+  const unsubscribe = deps.objects.subscribe((holder, resource, name) => {
+    const state = states.get(holder);
+    if (!state) return;
+    const users = mountedVolumes(state.pod).filter((volume) => usesObject(volume, resource, name.name));
+    if (users.length === 0) return;
+    for (const volume of users) if (state.volumes.has(volume.name)) refresh(state, volume);
+    if (users.some((volume) => !state.volumes.has(volume.name))) deps.wake(holder);
+  });
+
+  const wakeLater = (state: PodState): void => {
+    if (state.pollTimer || stopped) return;
+    state.pollTimer = clock.setTimer(polls.next(state.uid, clock.now()), () => {
+      state.pollTimer = undefined;
+      deps.wake(state.uid);
+    });
+  };
+
+  const failureOf = (state: PodState, volume: Volume, error: unknown): VolumeError => {
+    if (error instanceof VolumeError) return error;
+    if (!(error instanceof NotYetError)) return setUpFailed(volume.name, error);
+    if (error.polled) wakeLater(state);
+    if (error.reason !== 'FailedMount') return new VolumeError(error.reason, volume.name, error.message, true, error);
+    return setUpFailed(volume.name, error, true);
+  };
+
+  const setUp = async (pod: Pod, signal: AbortSignal): Promise<void> => {
+    const uid = uidOf(pod);
+    const state = stateOf(uid, pod);
+    const both = AbortSignal.any([signal, state.ending.signal]);
+    const signature = signatureOf(pod);
+    const podChanged = state.signature !== signature;
+    state.pod = pod;
+    const wanted = mountedVolumes(pod);
+    const todo = wanted.filter((volume) => {
+      if (!state.volumes.has(volume.name)) return true;
+      return podChanged && hasObjectFiles(volume) && (showsPod(volume) || state.signature === '');
+    });
+    const results = await Promise.allSettled(todo.map((volume) => setUpOne(state, volume, both)));
+    both.throwIfAborted();
+    const failures: VolumeError[] = [];
+    for (const [index, result] of results.entries())
+      if (result.status === 'rejected') failures.push(failureOf(state, todo[index]!, result.reason));
+    if (failures.length === 0) {
+      state.signature = signature;
+      polls.reset(uid);
+      return;
+    }
+    // What was tried and failed tells more than what is waited for.
+    const worst = failures.find((failure) => !failure.waiting) ?? failures[0]!;
+    for (const other of failures)
+      if (other !== worst) deps.events?.record(podTarget(pod), 'Warning', other.reason, other.message);
+    throw worst;
+  };
+
+  const forget = (uid: string): void => {
+    const state = states.get(uid);
+    if (!state) return;
+    state.ending.abort(new CancelledError('the pod is taken down'));
+    for (const timer of state.refreshTimers.values()) timer.cancel();
+    state.pollTimer?.cancel();
+    polls.reset(uid);
+  };
+
+  return {
+    setUp: (pod, signal) => inTurn(uidOf(pod), () => setUp(pod, signal)),
+    isUp(pod) {
+      const state = states.get(uidOf(pod));
+      return state !== undefined && !state.ending.signal.aborted && state.signature === signatureOf(pod);
+    },
+    async mountsFor(pod, container, env, signal) {
+      const uid = uidOf(pod);
+      const volumes = states.get(uid)?.volumes ?? new Map<string, MountedVolume>();
+      return await containerMounts(host, { pod, uid, container, env, volumes, signal });
+    },
+    supplementalGroups: (pod) => [
+      ...new Set(
+        [...(states.get(uidOf(pod))?.volumes.values() ?? [])].flatMap(({ gid }) => (gid === undefined ? [] : [gid])),
+      ),
+    ],
+    async tearDown(uid, signal) {
+      if (!isSafeName(uid)) throw new VolumeError('FailedUnmount', '', `"${uid}" is not the uid of a pod`);
+      forget(uid);
+      await inTurn(uid, async () => {
+        await Promise.all(states.get(uid)?.busy.values() ?? []);
+        await tearDownPod(host, {}, uid, signal);
+        states.delete(uid);
+        host.tokens.forget(uid);
+        deps.objects.release(uid);
+      });
+    },
+    known: async () => (await namesIn(host.paths.pods)).filter(isSafeName),
+    volumesInUse: () =>
+      [
+        ...new Set(
+          [...states.values()].flatMap((state) =>
+            [...state.volumes.values()].flatMap(({ uniqueName }) => (uniqueName === undefined ? [] : [uniqueName])),
+          ),
+        ),
+      ].sort(),
+    stats: () => Promise.resolve([]),
+    async run(signal) {
+      await new Promise<void>((resolve) => {
+        if (signal.aborted) resolve();
+        else signal.addEventListener('abort', () => resolve(), { once: true });
+      });
+      stopped = true;
+      unsubscribe();
+      for (const uid of states.keys()) forget(uid);
+    },
+  };
+}
+
+function uidOf(pod: Pod): string {
+  const uid = pod.metadata.uid ?? '';
+  if (!isSafeName(uid))
+    throw new VolumeError('FailedMount', '', `the pod ${pod.metadata.name} has no uid that could name its folder`);
+  return uid;
+}
+
+/** Volumes that some container mounts or maps; the others are not brought up, as kubelet does not. */
+function mountedVolumes(pod: Pod): Volume[] {
+  const { containers, initContainers = [], ephemeralContainers = [], volumes = [] } = pod.spec;
+  const used = new Set(
+    [...containers, ...initContainers, ...ephemeralContainers].flatMap((container) => [
+      ...(container.volumeMounts ?? []).map((mount) => mount.name),
+      ...(container.volumeDevices ?? []).map((device) => device.name),
+    ]),
+  );
+  return volumes.filter((volume) => used.has(volume.name));
+}
+
+// What of a pod reaches its volumes: which are mounted, and what the downward API shows.
+function signatureOf(pod: Pod): string {
+  const volumes = mountedVolumes(pod);
+  const shown = volumes.some(showsPod)
+    ? [
+        pod.metadata.labels,
+        pod.metadata.annotations,
+        [...pod.spec.containers, ...(pod.spec.initContainers ?? [])].map((each) => each.resources),
+      ]
+    : [];
+  return JSON.stringify([volumes.map((volume) => volume.name), shown]);
 }

@@ -1,0 +1,45 @@
+// Which file brings which kind of volume up.
+import type { Volume } from '../../kube/types/volume.ts';
+import { setUpEmptyDir } from './empty-dir.ts';
+import { setUpHostPath } from './host-path.ts';
+import { setUpObjectFiles } from './object-files.ts';
+import { plugins } from './paths.ts';
+import type { MountedVolume, SetUpRequest, SetUpVolume, VolumeHost } from './volume-driver.ts';
+
+async function setUpImage(host: VolumeHost, { pod, volume, signal }: SetUpRequest): Promise<MountedVolume> {
+  const { reference = '', pullPolicy } = volume.image!;
+  if (!host.ensureImage) throw new Error('the container runtime of this node cannot mount images as volumes');
+  const image = await host.ensureImage(pod, reference, pullPolicy, signal);
+  return { plugin: plugins.image, image, readOnly: true, managed: true };
+}
+
+const table: readonly (readonly [keyof Volume, SetUpVolume])[] = [
+  ['emptyDir', setUpEmptyDir],
+  ['hostPath', setUpHostPath],
+  ['configMap', setUpObjectFiles],
+  ['secret', setUpObjectFiles],
+  ['downwardAPI', setUpObjectFiles],
+  ['projected', setUpObjectFiles],
+  ['image', setUpImage],
+];
+
+/** The source that a volume names; a volume without one is an emptyDir, as the API says. */
+export function sourceOf(volume: Volume): string {
+  return (
+    Object.keys(volume).find((key) => key !== 'name' && volume[key] !== undefined && volume[key] !== null) ?? 'emptyDir'
+  );
+}
+
+export async function setUpVolume(
+  host: VolumeHost,
+  request: SetUpRequest,
+  more: Readonly<Record<string, SetUpVolume>>,
+): Promise<MountedVolume> {
+  const source = sourceOf(request.volume);
+  const driver = more[source] ?? table.find(([key]) => key === source)?.[1];
+  if (!driver)
+    throw new Error(
+      `volumes of type ${source} are not supported by this node: use a CSI driver, or a node that has them`,
+    );
+  return await driver(host, request);
+}

@@ -1,0 +1,129 @@
+// Takes the volumes of one pod down, by what is on disk and in the mount table: what set them up may have been another process, long ago.
+import { join } from 'node:path';
+import { escapePlugin, plugins, unescapePlugin } from './paths.ts';
+import {
+  childrenOf,
+  removeEmptyFolder,
+  removeIfEmpty,
+  removeLink,
+  removeSmallTree,
+  removeTree,
+  unmountUnder,
+} from './remove-tree.ts';
+import { clearSubPaths } from './sub-path.ts';
+import type { VolumeHost } from './volume-driver.ts';
+import { VolumeError } from './volume-error.ts';
+
+/** One volume found below `pods/UID/volumes/PLUGIN/NAME`. */
+export interface FoundVolume {
+  readonly uid: string;
+  readonly plugin: string;
+  readonly name: string;
+  readonly path: string;
+  readonly signal: AbortSignal;
+}
+
+export type TearDownVolume = (host: VolumeHost, found: FoundVolume) => Promise<void>;
+
+// Ours alone, with everything in it.
+const tearDownOwned: TearDownVolume = async (host, { uid, plugin, name, path, signal }) => {
+  // Mounts that a container left inside (bidirectional propagation) go first: their content is not ours.
+  await unmountUnder(host.mounter, path, signal);
+  await host.faultPoint('owned-unmounted');
+  await removeTree(host.mounter, path, signal);
+  await host.faultPoint('owned-removed');
+  await removeSmallTree(host.mounter, host.paths.podPlugin(uid, plugin, name));
+  await removeSmallTree(host.mounter, host.paths.podPlugin(uid, plugins.emptyDir, `wrapped_${name}`));
+};
+
+// Somebody else's data, mounted here: only the mount and the empty folder that bore it go.
+const tearDownMounted: TearDownVolume = async (host, { path, signal }) => {
+  await unmountUnder(host.mounter, path, signal);
+  await host.faultPoint('mounted-unmounted');
+  await removeEmptyFolder(path);
+};
+
+const owned = new Set<string>([
+  plugins.emptyDir,
+  plugins.configMap,
+  plugins.secret,
+  plugins.downwardApi,
+  plugins.projected,
+]);
+
+export interface TearDownDrivers {
+  /** Volumes of drivers; absent where there is no CSI. */
+  readonly csi?: TearDownVolume;
+  /** Lets go of a block device that a pod's `volumeDevices/PLUGIN/NAME` links to. */
+  readonly block?: TearDownVolume;
+}
+
+/** Rejects with a VolumeError where something stays; all else is taken down nevertheless. */
+export async function tearDownPod(
+  host: VolumeHost,
+  drivers: TearDownDrivers,
+  uid: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const { paths } = host;
+  const failures: VolumeError[] = [];
+  const attempt = async (volume: string, verb: string, work: () => Promise<void>): Promise<void> => {
+    try {
+      await work();
+    } catch (error) {
+      if (signal.aborted) throw signal.reason;
+      const why = error instanceof Error ? error.message : String(error);
+      failures.push(
+        new VolumeError('FailedUnmount', volume, `${verb} failed for volume "${volume}" : ${why}`, false, error),
+      );
+    }
+  };
+
+  await attempt('', 'UnmountVolume.CleanSubPaths', () => clearSubPaths(host.mounter, paths.subPaths(uid), signal));
+  await host.faultPoint('sub-paths-cleared');
+
+  const found = await foundVolumes(host, uid, signal);
+  await Promise.all(
+    found.volumes.map((each) =>
+      attempt(each.name, 'UnmountVolume.TearDown', () => {
+        if (each.plugin === plugins.csi && drivers.csi) return drivers.csi(host, each);
+        return (owned.has(each.plugin) ? tearDownOwned : tearDownMounted)(host, each);
+      }),
+    ),
+  );
+  await Promise.all(
+    found.devices.map((each) =>
+      attempt(each.name, 'UnmapVolume.UnmapPodDevice', () =>
+        drivers.block ? drivers.block(host, each) : removeLink(each.path),
+      ),
+    ),
+  );
+  await host.faultPoint('volumes-torn-down');
+  await attempt('', 'UnmountVolume.Cleanup', () => removeFrame(host, uid));
+  if (failures.length > 0) throw failures[0]!;
+}
+
+async function foundVolumes(host: VolumeHost, uid: string, signal: AbortSignal) {
+  const list = async (root: string): Promise<FoundVolume[]> => {
+    const all: FoundVolume[] = [];
+    for (const folder of await childrenOf(root))
+      for (const { name, path } of await childrenOf(folder.path))
+        all.push({ uid, plugin: unescapePlugin(folder.name), name, path, signal });
+    return all;
+  };
+  const { paths } = host;
+  return { volumes: await list(paths.volumes(uid)), devices: await list(paths.volumeDevices(uid)) };
+}
+
+/** The folders that held the volumes, where they are empty; the pod's own folder goes with the last thing in it. */
+async function removeFrame(host: VolumeHost, uid: string): Promise<void> {
+  const { paths } = host;
+  for (const root of [paths.volumes(uid), paths.volumeDevices(uid)]) {
+    for (const { path } of await childrenOf(root)) await removeIfEmpty(path);
+    await removeIfEmpty(root);
+  }
+  await removeSmallTree(host.mounter, join(paths.podPlugins(uid), escapePlugin(plugins.emptyDir)));
+  for (const { path } of await childrenOf(paths.podPlugins(uid))) await removeIfEmpty(path);
+  await removeIfEmpty(paths.podPlugins(uid));
+  await removeIfEmpty(paths.pod(uid));
+}
