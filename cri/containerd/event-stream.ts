@@ -10,7 +10,7 @@ import type { ContainerId, RuntimeEvent, SandboxId } from '../types.ts';
 import type { Connection } from './connection.ts';
 import { ContainerSubject, Envelope, SubscribeRequest, TaskExit } from './gen/containerd-events.ts';
 import * as wire from './gen/cri.ts';
-import { createEventBuffer } from './event-buffer.ts';
+import { createEventBuffer } from '../event-buffer.ts';
 
 export interface EventStreamDeps {
   readonly connection: Connection;

@@ -16,7 +16,7 @@ const canonical = (name: string): string => name.replace('PLUS', '+').replace('M
 /** 0, the runtime's default, for undefined and for what the protocol has no name for. */
 export function signalToWire(name: string | undefined): number {
   const index = name === undefined ? 0 : names.indexOf(canonical(name));
-  return index < 0 ? 0 : index;
+  return Math.max(index, 0);
 }
 
 /** Undefined where the runtime said nothing. */

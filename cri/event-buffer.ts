@@ -1,5 +1,5 @@
 // Events on their way to one reader. A reader that falls far behind is told `lost` in place of what it missed.
-import type { RuntimeEvent } from '../types.ts';
+import type { RuntimeEvent } from './types.ts';
 
 export interface EventBuffer {
   push(event: RuntimeEvent): void;
