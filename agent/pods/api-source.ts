@@ -1,7 +1,7 @@
 // Pods that the API server has bound to this node.
 import type { KubeClient } from '../../kube/client.ts';
-import { createReflector } from '../../kube/create-reflector.ts';
-import type { Reflector } from '../../kube/reflector.ts';
+import { createReflector, type Reflector } from '../../kube/reflector.ts';
+
 import { resources } from '../../kube/resources.ts';
 import type { Pod } from '../../kube/types/pod.ts';
 import type { Clock } from '../../lib/clock.ts';

@@ -76,8 +76,8 @@ export interface PodWorkers {
     uid: string,
     end: { reason: string; message: string; graceSeconds: number; disruption?: Termination['disruption'] },
   ): void;
-  /** The volumes of the pod must be looked at again: an object they show has changed. */
-  refreshVolumes(uid: string): void;
+  /** An object that the pod may have waited for has come or changed: what failed for want of it is tried at once. */
+  nudge(uid: string): void;
   account(uid: string): PodAccount | undefined;
   /** Pods as they are shown, with the status last computed. */
   list(): readonly Pod[];
@@ -293,15 +293,17 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
       };
       queue.wake(uid);
     },
-    refreshVolumes(uid) {
+    nudge(uid) {
       const worker = workers.get(uid);
       if (!worker) return;
-      worker.memory.volumesUp = false;
-      worker.memory.volumeTrouble = undefined;
-      // A container that waited for the object need not wait out its back-off.
-      for (const known of worker.memory.containers.values())
-        if (known.trouble?.reason === 'CreateContainerConfigError') known.trouble = { ...known.trouble, retryAtMs: 0 };
-      queue.wake(uid);
+      const { memory } = worker;
+      const waits = memory.volumeTrouble !== undefined;
+      if (memory.volumeTrouble) memory.volumeTrouble = { ...memory.volumeTrouble, retryAtMs: 0 };
+      const stuck = [...memory.containers.values()].filter(
+        (known) => known.trouble?.reason === 'CreateContainerConfigError',
+      );
+      for (const known of stuck) known.trouble = { ...known.trouble!, retryAtMs: 0 };
+      if (waits || stuck.length > 0) queue.wake(uid);
     },
     account(uid) {
       const worker = workers.get(uid);
