@@ -30,6 +30,7 @@ export async function* fakeWatch<T extends KubeObject>(
   let ended: { error: unknown } | undefined;
 
   const push = (event: WatchEvent<T>): void => {
+    if (ended) return;
     queue.push(event);
     wake();
   };

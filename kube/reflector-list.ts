@@ -32,12 +32,12 @@ export const streamingRefused = (error: unknown): boolean => isInvalid(error);
 /** 5 to 10 minutes, so that the watches of many nodes do not end together. */
 export const watchTimeoutSeconds = (random: () => number): number => Math.round(300 * (1 + random()));
 
-/** Aborts a signal unless `beat` was called within `ms`. */
+/** Aborts its signal when `parent` does, or where `beat` is not called within `ms`, or within what the last beat said. */
 export function createWatchdog(
   clock: Clock,
   ms: number,
   parent: AbortSignal,
-): { signal: AbortSignal; beat(): void; stop(): void; barked(): boolean } {
+): { signal: AbortSignal; beat(nextMs?: number): void; stop(): void; barked(): boolean } {
   const controller = new AbortController();
   let barked = false;
   const bark = (): void => {
@@ -50,9 +50,9 @@ export function createWatchdog(
   else parent.addEventListener('abort', onParent, { once: true });
   return {
     signal: controller.signal,
-    beat() {
+    beat(nextMs = ms) {
       timer.cancel();
-      timer = clock.setTimer(ms, bark);
+      timer = clock.setTimer(nextMs, bark);
     },
     stop() {
       timer.cancel();

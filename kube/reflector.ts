@@ -139,7 +139,7 @@ function reflect<T extends KubeObject>(deps: ReflectorDeps, options: ReflectorOp
         else if (!initial.add(event)) dog.beat();
         else if (event.type === 'BOOKMARK') {
           listed = true;
-          dog.stop();
+          dog.beat(endMs);
           replace([...initial.objects.values()], event.resourceVersion);
         }
       }
