@@ -1,19 +1,21 @@
 // KubeProxyConfiguration as a kind of configuration document.
-import * as v from 'valibot';
+import type * as v from 'valibot';
+import {
+  completeKubeProxyConfiguration,
+  kubeProxyApiVersion,
+  type KubeProxyConfiguration,
+  kubeProxyConfigurationFields,
+} from '../../proxy/config.ts';
+import { refuseKubeProxyConfiguration, remarkKubeProxyConfiguration } from '../../proxy/config-rules.ts';
 import type { DocumentKind } from './load.ts';
 
-const fields = v.looseObject({
-  apiVersion: v.optional(v.literal('kubeproxy.config.k8s.io/v1alpha1'), 'kubeproxy.config.k8s.io/v1alpha1'),
-  kind: v.optional(v.literal('KubeProxyConfiguration'), 'KubeProxyConfiguration'),
-});
-
-export type KubeProxyConfiguration = v.InferOutput<typeof fields>;
+export type { KubeProxyConfiguration } from '../../proxy/config.ts';
 
 export const proxyKind: DocumentKind<KubeProxyConfiguration> = {
-  apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',
+  apiVersion: kubeProxyApiVersion,
   kind: 'KubeProxyConfiguration',
-  schema: fields,
-  complete: (value) => value as KubeProxyConfiguration,
-  refuse: () => [],
-  remark: () => [],
+  schema: kubeProxyConfigurationFields,
+  complete: (fields) => completeKubeProxyConfiguration(fields as v.InferOutput<typeof kubeProxyConfigurationFields>),
+  refuse: refuseKubeProxyConfiguration,
+  remark: remarkKubeProxyConfiguration,
 };

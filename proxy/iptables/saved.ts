@@ -46,9 +46,9 @@ export async function parseSaved(text: string, slices: Slices): Promise<SavedTab
 
 /** A rule as `-S -v` prints it, with its counters taken out. */
 export function parseCounted(line: string): { rule: RuleText; packets: number; bytes: number } {
-  const counters = / -c (\d+) (\d+)/.exec(line);
+  const counters = /(?:^| )-c (\d+) (\d+)/.exec(line);
   return {
-    rule: counters ? line.replace(counters[0], '') : line,
+    rule: counters ? line.replace(counters[0], '').trimStart() : line,
     packets: Number(counters?.[1] ?? 0),
     bytes: Number(counters?.[2] ?? 0),
   };
