@@ -1,0 +1,19 @@
+// A label selector as text, as kubectl prints it and as the API's query takes it.
+import type { LabelSelector } from '../kube/types/meta.ts';
+
+export function requirementText(selector: LabelSelector | undefined): string {
+  const equals = Object.entries(selector?.matchLabels ?? {}).map(([key, value]) => `${key}=${value}`);
+  const expressions = (selector?.matchExpressions ?? []).map(({ key, operator, values = [] }) => {
+    switch (operator) {
+      case 'In':
+        return `${key} in (${values.join(',')})`;
+      case 'NotIn':
+        return `${key} notin (${values.join(',')})`;
+      case 'Exists':
+        return key;
+      case 'DoesNotExist':
+        return `!${key}`;
+    }
+  });
+  return [...equals.sort(), ...expressions].join(',');
+}
