@@ -13,7 +13,7 @@ import type { Runtime } from '../../cri/runtime.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import type { EventRecorder, EventTarget } from '../../kube/events.ts';
 import { isNotFound } from '../../kube/errors.ts';
-import type { CreateReflector } from '../../kube/reflector.ts';
+import { type CreateReflector, createReflector } from '../../kube/reflector.ts';
 import { resources } from '../../kube/resources.ts';
 import type { Node, NodeAddress, NodeStatus, Taint } from '../../kube/types/core.ts';
 import type { KubeletConfiguration } from '../config.ts';
@@ -32,8 +32,8 @@ import { computeStatus, statusChanged, statusPatch, transitions } from './status
 export interface NodeAgentDeps {
   /** Absent: the agent runs alone, and the Node is known only here. */
   readonly client?: KubeClient | undefined;
-  /** Needed with a client. */
-  readonly createReflector?: CreateReflector | undefined;
+  /** Default: that of kube/reflector.ts. */
+  readonly createReflector?: CreateReflector;
   readonly runtime: Pick<Runtime, 'status' | 'version' | 'listImages' | 'updatePodCidr'>;
   readonly clock: Clock;
   readonly log: Log;
@@ -392,8 +392,8 @@ export function createNodeAgent(deps: NodeAgentDeps, options: NodeAgentOptions):
   );
 
   const watchNode = async (signal: AbortSignal): Promise<void> => {
-    if (!client || !deps.createReflector) return;
-    const reflector = deps.createReflector(
+    if (!client) return;
+    const reflector = (deps.createReflector ?? createReflector)(
       { client, clock, log },
       {
         resource: resources.nodes,
