@@ -92,7 +92,13 @@ export function createFaults(clock: Clock): Faults {
       waiting = [];
     },
     calls,
-    async run(call, subject, options, timeoutMs, apply) {
+    async run<T>(
+      call: RuntimeCall,
+      subject: string,
+      options: CallOptions | undefined,
+      timeoutMs: number,
+      apply: Apply<T>,
+    ) {
       const record: RecordedCall = { call, subject, atMs: clock.now(), outcome: 'running' };
       calls.push(record);
       const controller = new AbortController();
