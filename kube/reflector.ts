@@ -71,6 +71,7 @@ function reflect<T extends KubeObject>(deps: ReflectorDeps, options: ReflectorOp
   let heardAt: number | undefined;
   let lostAt: number | undefined;
   let failures = 0;
+  let relists = 0;
   // Undefined: list anew.
   let version: string | undefined;
   let streams = true;
@@ -175,7 +176,7 @@ function reflect<T extends KubeObject>(deps: ReflectorDeps, options: ReflectorOp
     if (isGone(error)) {
       log.debug('the resourceVersion is too old: listing anew', { path: where });
       version = undefined;
-      return failures++ === 0 ? 0 : backoff.next('server', clock.now());
+      return relists++ === 0 ? 0 : backoff.next('server', clock.now());
     }
     failures++;
     const quick = failures === 1;
@@ -209,6 +210,7 @@ function reflect<T extends KubeObject>(deps: ReflectorDeps, options: ReflectorOp
           await step(signal);
           heard();
           failures = 0;
+          relists = 0;
           backoff.reset('server');
           // A server that ends watches at once must not be asked in a tight loop.
           if (version !== undefined && version === versionBefore && clock.monotonicMs() - startedAt < 1000)
@@ -217,6 +219,7 @@ function reflect<T extends KubeObject>(deps: ReflectorDeps, options: ReflectorOp
           if (signal.aborted) break;
           if (clock.monotonicMs() - startedAt > goodWatchMs && heardAt !== undefined && heardAt > startedAt) {
             failures = 0;
+            relists = 0;
             backoff.reset('server');
           }
           delayMs = failed(error);
