@@ -232,7 +232,8 @@ export function runtimeContract(name: string, subjectOf: () => ContractSubject):
       it('on the host’s network have no address of their own', async () => {
         const config = sandboxConfig();
         const namespaces = { network: 'node', pid: 'container', ipc: 'pod' } as const;
-        const { id } = await runSandbox({ ...config, security: { ...config.security, namespaces } });
+        const security = { ...config.security, namespaces };
+        const { id } = await runSandbox({ ...config, hostname: '', security });
         const status = await subjectOf().runtime.sandboxStatus(id);
         expect(status.ips).toEqual([]);
         expect(status.namespaces?.network).toBe('node');

@@ -100,6 +100,7 @@ export interface SandboxSecurity {
 
 export interface SandboxConfig {
   readonly metadata: SandboxMetadata;
+  /** Empty on the host's network: runc refuses to name a host that is not the pod's own. */
   readonly hostname: string;
   readonly logDirectory: string;
   /** Undefined: the runtime copies the host's resolv.conf. */

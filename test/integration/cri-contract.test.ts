@@ -1,0 +1,215 @@
+// The CRI adapter against real containerds: the port's contract, and what only a real one can show. Debian's 1.6 is required; 2.x runs
+// where STEVEDORE_CONTAINERD2 (or /opt/sid) names a folder that holds it.
+import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it, onTestFailed } from 'vitest';
+import { createCriRuntime } from '../../cri/containerd/cri-runtime.ts';
+import { type ContractSubject, runtimeContract, workloads } from '../../cri/contract.ts';
+import { demoImage, demoImageName, readBusybox } from '../../cri/local-images.ts';
+import type { Runtime } from '../../cri/runtime.ts';
+import type { ContainerConfig, RuntimeEvent, SandboxConfig } from '../../cri/types.ts';
+import { systemClock } from '../../lib/clock.ts';
+import { silentLog } from '../../lib/log.ts';
+import { imageArchitecture, imageArchive } from '../../lib/oci-image.ts';
+import { removeCgroups } from '../lab/cgroups.ts';
+import { type Containerd, hasContainerd2, startContainerd } from '../lab/containerd.ts';
+
+const versions = [
+  { binary: '1.6', quirks: ['no-user-in-status', 'no-pod-in-events'] },
+  ...(hasContainerd2() ? [{ binary: '2.x', quirks: [] } as const] : []),
+] as const;
+
+for (const { binary, quirks } of versions) {
+  describe(`containerd ${binary}`, () => {
+    let containerd: Containerd;
+    let runtime: Runtime;
+    let folder: string;
+    const open = (endpoint: string): Runtime =>
+      createCriRuntime({ log: silentLog, clock: systemClock }, { endpoint, runtimeRequestTimeoutMs: 60_000 });
+
+    beforeAll(async () => {
+      folder = await mkdtemp(join(tmpdir(), 'sv-cri-'));
+      await mkdir(join(folder, 'logs'));
+      containerd = await startContainerd({ dir: join(folder, 'c'), binary });
+      const tar = join(folder, 'demo.tar');
+      await writeFile(tar, imageArchive([demoImage(imageArchitecture(), await readBusybox())]));
+      await containerd.importImage(tar);
+      runtime = open(containerd.endpoint);
+    });
+
+    afterAll(async () => {
+      await runtime?.close();
+      await containerd?.stop();
+      await removeCgroups('stevedore-contract');
+      if (folder) await rm(folder, { recursive: true, force: true });
+    });
+
+    const subject = (): ContractSubject => ({
+      runtime,
+      image: demoImageName,
+      logDirectory: join(folder, 'logs'),
+      cgroupParent: '/stevedore-contract',
+      real: true,
+      quirks,
+      unreachable: () => open(`unix://${join(folder, 'nobody.sock')}`),
+      pass: (ms) => sleep(ms),
+    });
+
+    runtimeContract(`containerd ${binary}`, subject);
+
+    const sandboxConfig = (uid: string, pid: 'pod' | 'container' = 'container'): SandboxConfig => ({
+      metadata: { name: 'real', uid, namespace: 'default', attempt: 0 },
+      hostname: 'real',
+      logDirectory: join(folder, 'logs'),
+      dns: { servers: ['192.0.2.53'], searches: ['example.test'], options: ['ndots:5'] },
+      portMappings: [],
+      labels: { 'io.kubernetes.pod.uid': uid },
+      annotations: {},
+      cgroupParent: '/stevedore-contract',
+      sysctls: {},
+      security: {
+        namespaces: { network: 'pod', pid, ipc: 'pod' },
+        readonlyRootfs: false,
+        supplementalGroups: [],
+        supplementalGroupsPolicy: 'Merge',
+        privileged: false,
+        seccomp: { type: 'RuntimeDefault' },
+      },
+    });
+    const containerConfig = (sandbox: SandboxConfig, command: readonly string[]): ContainerConfig => ({
+      metadata: { name: 'main', attempt: 0 },
+      image: { image: demoImageName },
+      command,
+      args: [],
+      workingDir: '/tmp',
+      envs: [{ key: 'GREETING', value: 'hello' }],
+      mounts: [
+        {
+          containerPath: '/data',
+          hostPath: join(folder, 'logs'),
+          readonly: true,
+          recursiveReadOnly: false,
+          selinuxRelabel: false,
+          propagation: 'private',
+        },
+      ],
+      devices: [],
+      cdiDevices: [],
+      labels: sandbox.labels,
+      annotations: {},
+      logPath: `${sandbox.metadata.uid}.log`,
+      stdin: false,
+      stdinOnce: false,
+      tty: false,
+      resources: { oomScoreAdj: 1000 },
+      security: {
+        capabilities: { add: [], drop: ['ALL'] },
+        privileged: false,
+        namespaces: sandbox.security.namespaces,
+        runAsUser: 1234,
+        runAsGroup: 4321,
+        readonlyRootfs: true,
+        supplementalGroups: [77],
+        supplementalGroupsPolicy: 'Merge',
+        noNewPrivs: true,
+        maskedPaths: ['/proc/kcore'],
+        readonlyPaths: ['/proc/sys'],
+        seccomp: { type: 'RuntimeDefault' },
+      },
+    });
+    async function run(uid: string, command: readonly string[], pid: 'pod' | 'container' = 'container') {
+      onTestFailed(async () => console.error(await containerd.tailLog()));
+      const sandboxSpec = sandboxConfig(uid, pid);
+      const sandbox = await runtime.runSandbox(sandboxSpec, '');
+      const config = containerConfig(sandboxSpec, command);
+      const id = await runtime.createContainer(sandbox, config, sandboxSpec);
+      await runtime.startContainer(id);
+      return {
+        id,
+        logPath: join(folder, 'logs', config.logPath),
+        remove: async () => {
+          await runtime.stopSandbox(sandbox);
+          await runtime.removeSandbox(sandbox);
+        },
+      };
+    }
+    const inside = async (id: string, script: string): Promise<string> =>
+      Buffer.from((await runtime.execSync(id, ['/bin/sh', '-c', script], { timeoutMs: 10_000 })).stdout)
+        .toString()
+        .trim();
+
+    it('gives the process what its configuration says', async () => {
+      const { id, remove } = await run('real-1', workloads.waits);
+      expect(await inside(id, 'id -u; id -g; id -G')).toBe('1234\n4321\n4321 77');
+      expect(await inside(id, 'echo $GREETING; pwd; hostname')).toBe('hello\n/tmp\nreal');
+      expect(await inside(id, 'cat /etc/resolv.conf')).toBe(
+        'search example.test\nnameserver 192.0.2.53\noptions ndots:5',
+      );
+      expect(await inside(id, 'grep -E "^(CapEff|NoNewPrivs|Seccomp):" /proc/1/status')).toMatch(
+        /CapEff:\s+0+\nNoNewPrivs:\s+1\nSeccomp:\s+2/,
+      );
+      expect(await inside(id, 'touch /x 2>&1; touch /data/x 2>&1')).toMatch(/Read-only.*\n.*Read-only/);
+      const seen = await runtime.inspectContainer(id);
+      expect(seen.mounts).toContainEqual(
+        expect.objectContaining({ containerPath: '/data', readonly: true, propagation: 'private' }),
+      );
+      await remove();
+    });
+
+    it('has the sandbox reap what a shared process namespace orphans', async () => {
+      const { id, remove } = await run('real-2', workloads.waits, 'pod');
+      expect(await inside(id, 'cat /proc/1/comm')).toBe('pause');
+      await inside(id, '(sleep 0.1 & ) ; sleep 0.4');
+      expect(await inside(id, 'grep -l "State:.Z" /proc/[0-9]*/status 2>/dev/null | wc -l')).toBe('0');
+      await remove();
+    });
+
+    it('writes logs in CRI’s format and opens them again', async () => {
+      const script = 'echo first; echo second >&2; while [ ! -e /data/go ]; do sleep 0.05; done; echo third; sleep 600';
+      const { id, logPath, remove } = await run('real-3', ['/bin/sh', '-c', script]);
+      const stamp = String.raw`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+(?:Z|[+-]\d\d:\d\d)`;
+      const text = async (): Promise<string> => readFile(logPath, 'utf8').catch(() => '');
+      for (let turn = 0; turn < 100 && !(await text()).includes('second'); turn++) await sleep(20);
+      expect(await text()).toMatch(new RegExp(`^${stamp} stdout F first\n`, 'm'));
+      expect(await text()).toMatch(new RegExp(`^${stamp} stderr F second\n`, 'm'));
+      await rename(logPath, `${logPath}.1`);
+      await runtime.reopenContainerLog(id);
+      await writeFile(join(folder, 'logs', 'go'), '');
+      for (let turn = 0; turn < 100 && !(await text()).includes('third'); turn++) await sleep(20);
+      expect(await text()).toMatch(new RegExp(`^${stamp} stdout F third\n$`));
+      await remove();
+    });
+
+    it('survives a crash of the runtime: containers run on, events say lost', async () => {
+      const { id, remove } = await run('real-4', workloads.waits);
+      const events: RuntimeEvent[] = [];
+      const controller = new AbortController();
+      const reading = (async () => {
+        for await (const event of runtime.events(controller.signal)) events.push(event);
+      })();
+      for (let turn = 0; turn < 100 && events.length === 0; turn++) await sleep(20);
+      const before = await runtime.inspectContainer(id, { verbose: true });
+      const count = events.length;
+      await containerd.restart('SIGKILL');
+      for (let turn = 0; turn < 200 && !events.slice(count).some(({ kind }) => kind === 'lost'); turn++)
+        await sleep(20);
+      expect(events.slice(count)).toContainEqual({ kind: 'lost' });
+      const after = await runtime.inspectContainer(id, { verbose: true });
+      expect(after).toMatchObject({ state: 'running', pid: before.pid, startedAtMs: before.startedAtMs });
+      // The new stream tells of what comes.
+      await runtime.stopContainer(id, 5);
+      for (
+        let turn = 0;
+        turn < 100 && !events.some((event) => event.kind === 'stopped' && event.containerId === id);
+        turn++
+      )
+        await sleep(20);
+      expect(events).toContainEqual(expect.objectContaining({ kind: 'stopped', containerId: id }));
+      controller.abort();
+      await reading;
+      await remove();
+    });
+  });
+}
