@@ -326,11 +326,15 @@ export function createExecutor(deps: ExecuteDeps): Executor {
       await runtime.removeSandbox(id);
     },
 
-    'release-resources': async ({ pod, memory }, _operation, signal) => {
+    'release-volumes': async ({ pod, memory }, _operation, signal) => {
       await parts.tearDownVolumes(pod.metadata.uid ?? '', signal);
       memory.volumesUp = false;
-      await parts.removeCgroup(pod.metadata.uid ?? '', pod);
       memory.released = true;
+    },
+
+    'remove-cgroup': async ({ pod, memory }) => {
+      await parts.removeCgroup(pod.metadata.uid ?? '', pod);
+      memory.cgroupRemoved = true;
     },
 
     'remove-files': async ({ pod, memory }) => {

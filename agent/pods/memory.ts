@@ -84,8 +84,9 @@ export interface PodMemory {
   volumeTrouble: Trouble | undefined;
   sandboxTrouble: Trouble | undefined;
   termination: Termination | undefined;
-  /** Volumes and cgroup are released. */
+  /** Volumes are released. */
   released: boolean;
+  cgroupRemoved: boolean;
   filesRemoved: boolean;
   /** The API has confirmed the final deletion, or never knew the pod. */
   deletionConfirmed: boolean;
@@ -118,6 +119,7 @@ export function createMemory(): PodMemory {
     sandboxTrouble: undefined,
     termination: undefined,
     released: false,
+    cgroupRemoved: false,
     filesRemoved: false,
     deletionConfirmed: false,
     status: undefined,

@@ -32,8 +32,10 @@ export type Operation =
   | { readonly kind: 'remove-container'; readonly id: ContainerId }
   | { readonly kind: 'stop-sandbox'; readonly id: SandboxId }
   | { readonly kind: 'remove-sandbox'; readonly id: SandboxId }
-  /** Volumes, cgroup: what a pod whose containers have ended no longer needs. */
-  | { readonly kind: 'release-resources' }
+  /** Volumes: what a pod whose containers have ended no longer needs. */
+  | { readonly kind: 'release-volumes' }
+  /** Once nothing of the pod runs any more, its sandbox included. */
+  | { readonly kind: 'remove-cgroup' }
   /** Folders and logs of a pod that is gone from its source. */
   | { readonly kind: 'remove-files' }
   | { readonly kind: 'resize-container'; readonly container: string; readonly id: ContainerId }
@@ -47,7 +49,8 @@ export function keyOfOperation(operation: Operation): OperationKey {
   switch (operation.kind) {
     case 'set-up-volumes':
     case 'run-sandbox':
-    case 'release-resources':
+    case 'release-volumes':
+    case 'remove-cgroup':
     case 'remove-files':
     case 'confirm-deletion':
       return operation.kind;

@@ -30,7 +30,8 @@ import { isHostNetwork, newestOf } from './observed.ts';
 export interface PodCgroupsPart {
   ensure(pod: Pod): Promise<void>;
   parentFor(pod: Pod): string;
-  remove(uid: string): Promise<void>;
+  /** False where it could not be removed yet. */
+  remove(uid: string): Promise<boolean>;
 }
 
 export interface PodPartsDeps {
@@ -208,7 +209,9 @@ export function createPodParts(deps: PodPartsDeps, options: PodPartsOptions): Po
     image: (pod, container, signal) => deps.image(pod, container, signal),
     setUpVolumes: (pod, signal) => volumes.setUp(pod, signal),
     tearDownVolumes: (uid, signal) => volumes.tearDown(uid, signal),
-    removeCgroup: (uid) => cgroups.remove(uid),
+    async removeCgroup(uid) {
+      if (!(await cgroups.remove(uid))) throw new Error('the pod’s cgroup is still in use');
+    },
 
     async removeFiles(uid, pod) {
       usernsOf.delete(uid);

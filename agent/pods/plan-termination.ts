@@ -27,11 +27,12 @@ export function planTermination(draft: Draft, input: PlanInput, termination: Ter
   );
   for (const sandbox of standing) want(draft, input, { kind: 'stop-sandbox', id: sandbox.id });
   const settingUp = memory.running.has('set-up-volumes');
-  if (!memory.released && !settingUp) want(draft, input, { kind: 'release-resources' });
+  if (!memory.released && !settingUp) want(draft, input, { kind: 'release-volumes' });
   if (standing.length > 0) draft.waitingFor.push('the sandbox to stop');
-  if (!memory.released) draft.waitingFor.push('volumes and cgroup to be released');
+  if (!memory.released) draft.waitingFor.push('volumes to be released');
   if (standing.length > 0 || !memory.released) return;
 
+  if (!memory.cgroupRemoved) want(draft, input, { kind: 'remove-cgroup' });
   planFarewell(draft, input);
 }
 
@@ -86,6 +87,7 @@ function planFarewell(draft: Draft, input: PlanInput): void {
   if (observed.containers.length > 0) return;
   for (const sandbox of observed.sandboxes) want(draft, input, { kind: 'remove-sandbox', id: sandbox.id });
   if (observed.sandboxes.length > 0) return;
+  if (!memory.cgroupRemoved) return;
   if (!memory.filesRemoved) want(draft, input, { kind: 'remove-files' });
   else draft.done = desired === undefined;
 }

@@ -313,11 +313,12 @@ describe('bringing down', () => {
     const memory = ready();
     const stopped: ObservedPod = { sandboxes: [{ ...sandbox, state: 'notready' }], containers: [exited('a', 0)] };
     expect(kinds(plan(input(pod, running(exited('a', 0)), memory)).start)).toEqual([
-      'release-resources',
+      'release-volumes',
       'stop-sandbox',
     ]);
     memory.released = true;
-    expect(kinds(plan(input(pod, stopped, memory)).start)).toEqual([]);
+    expect(kinds(plan(input(pod, stopped, memory)).start)).toEqual(['remove-cgroup']);
+    memory.cgroupRemoved = true;
     memory.terminalStatusWritten = true;
     expect(kinds(plan(input(pod, stopped, memory)).start)).toEqual(['confirm-deletion']);
     memory.deletionConfirmed = true;
@@ -341,6 +342,7 @@ describe('bringing down', () => {
     const pod = podOf([{ name: 'a' }]);
     const memory = ready();
     memory.released = true;
+    memory.cgroupRemoved = true;
     memory.filesRemoved = true;
     const made = plan(input(pod, nothingObserved, memory, { desired: undefined }));
     expect(made.done).toBe(true);

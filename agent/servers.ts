@@ -1,0 +1,96 @@
+// The node's listeners: :10250 for the API server and metrics, 127.0.0.1:10248/healthz for the host's own watchdogs.
+import { hostname } from 'node:os';
+import type { Runtime } from '../cri/runtime.ts';
+import type { KubeClient } from '../kube/client.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { Log } from '../lib/log.ts';
+import type { KubeletConfiguration } from './config.ts';
+import { createHealthServer } from './server/health-server.ts';
+import type { PodDirectory } from './server/directory.ts';
+import { createNodeServer } from './server/node-server.ts';
+import { loadClientCa } from './tls/client-ca.ts';
+import { loadServingCertificate } from './tls/serving.ts';
+import { tlsSettings } from './tls/settings.ts';
+
+export interface ServersDeps {
+  readonly client: KubeClient;
+  readonly runtime: Runtime;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly pods: PodDirectory;
+  hostIps(): readonly string[];
+}
+
+export interface ServersOptions {
+  readonly nodeName: string;
+  readonly config: KubeletConfiguration;
+  readonly rootDir: string;
+  readonly certDir: string;
+}
+
+/** What could not be bound, with what to do about it. */
+function bindFailed(what: string, address: string, port: number, error: unknown): Error {
+  const { code, message } = error as NodeJS.ErrnoException;
+  const why =
+    code === 'EADDRINUSE'
+      ? 'another program listens there (a kubelet?); stop it, or choose another port in the configuration'
+      : message;
+  return new Error(`${what} cannot listen on ${address}:${port}: ${why}`, { cause: error });
+}
+
+/** Binds both; rejects with a message for the operator. `run` ends when its signal aborts, and closes them. */
+export async function startServers(
+  deps: ServersDeps,
+  options: ServersOptions,
+): Promise<{ run(signal: AbortSignal): Promise<void> }> {
+  const { config, nodeName, rootDir } = options;
+  const { clientCAFile } = config.authentication.x509;
+  const health = [{ name: 'ping', failing: () => undefined }];
+  const [serving, clientCa] = await Promise.all([
+    loadServingCertificate(deps, {
+      ...(config.tlsCertFile ? { certificateFile: config.tlsCertFile, keyFile: config.tlsPrivateKeyFile } : {}),
+      certificateFolder: options.certDir,
+      hosts: [nodeName, hostname(), ...deps.hostIps()],
+    }),
+    clientCAFile ? loadClientCa(deps, clientCAFile) : undefined,
+  ]);
+  const server = createNodeServer(
+    { ...deps, serving, clientCa, health, configz: () => ({ kubeletconfig: config }) },
+    {
+      nodeName,
+      address: config.address,
+      port: config.port,
+      anonymous: config.authentication.anonymous.enabled,
+      tokenWebhook: config.authentication.webhook.enabled,
+      tokenTtlMs: config.authentication.webhook.cacheTTL,
+      authorizationMode: config.authorization.mode,
+      allowedTtlMs: config.authorization.webhook.cacheAuthorizedTTL,
+      deniedTtlMs: config.authorization.webhook.cacheUnauthorizedTTL,
+      tls: tlsSettings(config.tlsMinVersion, config.tlsCipherSuites),
+      streamIdleMs: config.streamingConnectionIdleTimeout,
+      rootFolder: rootDir,
+    },
+  );
+  const healthServer = createHealthServer({ health }, { address: config.healthzBindAddress, port: config.healthzPort });
+  await server.listen().catch((error: unknown) => {
+    throw bindFailed('the node’s server', config.address, config.port, error);
+  });
+  if (config.healthzPort > 0)
+    await healthServer.listen().catch(async (error: unknown) => {
+      await server.close();
+      throw bindFailed('/healthz', config.healthzBindAddress, config.healthzPort, error);
+    });
+  return {
+    run: (signal) =>
+      new Promise((resolve, reject) => {
+        const close = (): void => {
+          Promise.all([server.close(), config.healthzPort > 0 ? healthServer.close() : undefined]).then(
+            () => resolve(),
+            reject,
+          );
+        };
+        if (signal.aborted) close();
+        else signal.addEventListener('abort', close, { once: true });
+      }),
+  };
+}
