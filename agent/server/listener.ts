@@ -20,7 +20,7 @@ export interface ListenerDeps {
   readonly routes: readonly Route[];
   /** Told of each answered request, for metrics. `path` is the first segment of the route's pattern. */
   onServed?(method: string, path: string, status: number, durationMs: number, longRunning: boolean): void;
-  onInflight?(method: string, path: string, change: 1 | -1): void;
+  onInflight?(method: string, path: string, change: 1 | -1, longRunning: boolean): void;
 }
 
 export interface ListenerOptions {
@@ -110,7 +110,7 @@ export function createListener(deps: ListenerDeps, options: ListenerOptions): Li
     try {
       const { user, at, found } = await admit(request, signal);
       bucket = bucketOf(found);
-      deps.onInflight?.(method, bucket, 1);
+      deps.onInflight?.(method, bucket, 1, longRunning.has(bucket));
       counted = true;
       const { route, params } = routeOf(found);
       if (route.kind === 'stream') throw new HttpError(400, 'Upgrade request required');
@@ -118,7 +118,7 @@ export function createListener(deps: ListenerDeps, options: ListenerOptions): Li
     } catch (error) {
       if (!gone.signal.aborted) answer(response, closing.signal.aborted ? unavailable : asHttpError(error, request));
     } finally {
-      if (counted) deps.onInflight?.(method, bucket, -1);
+      if (counted) deps.onInflight?.(method, bucket, -1, longRunning.has(bucket));
       const ms = performance.now() - started;
       deps.onServed?.(method, bucket, response.statusCode, ms, longRunning.has(bucket));
     }
@@ -142,7 +142,7 @@ export function createListener(deps: ListenerDeps, options: ListenerOptions): Li
     try {
       const { user, at, found } = await admit(request, signal);
       bucket = bucketOf(found);
-      deps.onInflight?.(method, bucket, 1);
+      deps.onInflight?.(method, bucket, 1, longRunning.has(bucket));
       counted = true;
       const { route, params } = routeOf(found);
       if (route.kind !== 'stream') throw new HttpError(400, 'this path does not upgrade');
@@ -156,8 +156,8 @@ export function createListener(deps: ListenerDeps, options: ListenerOptions): Li
       }
     } finally {
       clearTimeout(late);
-      if (counted) deps.onInflight?.(method, bucket, -1);
-      deps.onServed?.(method, bucket, status, performance.now() - started, true);
+      if (counted) deps.onInflight?.(method, bucket, -1, longRunning.has(bucket));
+      deps.onServed?.(method, bucket, status, performance.now() - started, longRunning.has(bucket));
     }
   };
 

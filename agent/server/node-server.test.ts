@@ -17,6 +17,8 @@ import type { Pod } from '../../kube/types/pod.ts';
 import { loadClientCa } from '../tls/client-ca.ts';
 import { loadServingCertificate } from '../tls/serving.ts';
 import { type Authority, createAuthority, type Pair } from './certificates.fixture.ts';
+import { createRegistry } from '../../lib/metrics.ts';
+import type { NodeStats } from '../stats/node-stats.ts';
 import type { PodDirectory } from './directory.ts';
 import { createNodeServer, type NodeServer, type NodeServerOptions } from './node-server.ts';
 
@@ -159,6 +161,10 @@ async function start(options: Partial<NodeServerOptions> = {}): Promise<World> {
       return { ...object, status: { allowed: object.spec.groups!.includes('system:masters') || metricsOnly } };
     },
   } as unknown as KubeClient;
+  const stats = {
+    resourcePage: async () => 'scrape_error 0\n',
+    summary: async (asked: unknown) => ({ asked }),
+  } as unknown as NodeStats;
   const caFile = join(folder, 'ca.crt');
   await writeFile(caFile, authority.bundle);
   const watched = { clock: systemClock, log: silentLog };
@@ -169,6 +175,8 @@ async function start(options: Partial<NodeServerOptions> = {}): Promise<World> {
       runtime,
       client,
       health: [],
+      figures: { metrics: createRegistry(), probeMetrics: createRegistry(), stats },
+      flags: () => ({ config: '/etc/c.yaml' }),
       configz: () => ({ kind: 'KubeletConfiguration' }),
       serving: await loadServingCertificate(watched, { certificateFolder: folder, hosts: ['n1', '127.0.0.1'] }),
       clientCa: await loadClientCa(watched, caFile),
@@ -181,6 +189,7 @@ async function start(options: Partial<NodeServerOptions> = {}): Promise<World> {
       tokenWebhook: true,
       authorizationMode: 'Webhook',
       rootFolder: folder,
+      version: 'v1.36.0+stevedore.0.1.0',
       ...options,
     },
   );
@@ -323,6 +332,10 @@ describe('pages', () => {
     ['GET', '/containerLogs/default/web/app?tailLines=-1', 422, '{"message": "Invalid request."}'],
     ['GET', '/containerLogs/default/web/app?tailLines=x', 400, '{"message": "Unable to decode query."}'],
     ['POST', '/exec/default/web/app?command=true&output=1', 400, 'Upgrade request required'],
+    ['GET', '/metrics/resource', 200, 'scrape_error 0\n'],
+    ['GET', '/stats/summary', 200, '{"asked":{"onlyCpuAndMemory":false}}'],
+    ['GET', '/stats/summary?only_cpu_and_memory=true', 200, '{"asked":{"onlyCpuAndMemory":true}}'],
+    ['GET', '/debug/pprof/nothing', 404, 'Unknown profile\n'],
     ['GET', '/pods/../exec', 400, 'Bad Request'],
     ['GET', '/%2e%2e/pods', 400, 'Bad Request'],
   ])('%s %s', async (method, path, status, text) => {

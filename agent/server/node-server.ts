@@ -4,6 +4,8 @@ import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
 import type { Runtime } from '../../cri/runtime.ts';
 import type { KubeClient } from '../../kube/client.ts';
+import type { MetricsRegistry } from '../../lib/metrics.ts';
+import type { NodeStats } from '../stats/node-stats.ts';
 import type { ClientCa } from '../tls/client-ca.ts';
 import type { ServingCertificate } from '../tls/serving.ts';
 import { type TlsSettings, tlsSettings } from '../tls/settings.ts';
@@ -11,10 +13,15 @@ import { createAuthorization } from './authorization.ts';
 import { containerLogsRoute } from './container-logs.ts';
 import type { PodDirectory } from './directory.ts';
 import { createIdentity } from './identity.ts';
-import { createListener } from './listener.ts';
-import { type HealthCheck, pageRoutes } from './pages.ts';
-import type { Route } from './routes.ts';
+import { createListener, type ListenerDeps } from './listener.ts';
+import type { KubeletMetrics } from './kubelet-metrics.ts';
+import { metricsRoutes } from './metrics-pages.ts';
+import { nodeLogsRoute } from './node-logs.ts';
+import { type HealthCheck, healthRoute, pageRoutes, podsRoute } from './pages.ts';
+import { profileRoutes } from './profiles.ts';
+import { HttpError, type Route } from './routes.ts';
 import { streamRoutes } from './streams.ts';
+import { zRoutes } from './z-pages.ts';
 
 export interface NodeServerDeps {
   readonly clock: Clock;
@@ -26,7 +33,21 @@ export interface NodeServerDeps {
   readonly serving: ServingCertificate;
   readonly clientCa?: ClientCa | undefined;
   readonly health: readonly HealthCheck[];
+  /** What /metrics and its children and /stats/summary show; absent, the pages are. */
+  readonly figures?:
+    | {
+        readonly metrics: MetricsRegistry;
+        /** The probes' have a page of their own. */
+        readonly probeMetrics: MetricsRegistry;
+        readonly stats: NodeStats;
+      }
+    | undefined;
+  /** What the server itself counts. */
+  readonly counts?: Pick<KubeletMetrics, 'httpRequests' | 'httpDuration' | 'httpInflight'> | undefined;
+  /** The configuration in force, a KubeletConfiguration. */
   configz(): unknown;
+  /** The flags in force, by name, for /flagz. */
+  flags?(): Readonly<Record<string, string>>;
 }
 
 export interface NodeServerOptions {
@@ -45,6 +66,17 @@ export interface NodeServerOptions {
   readonly streamIdleMs?: number;
   /** The agent's root folder: `/var/lib/kubelet`. */
   readonly rootFolder: string;
+  /** What /logs/ shows. Default `/var/log`. */
+  readonly hostLogFolder?: string;
+  /** `enableDebuggingHandlers`: exec, attach, logs and the like. Default true. */
+  readonly debuggingHandlers?: boolean;
+  /** `enableSystemLogHandler`, default true; `enableSystemLogQuery`, default false. */
+  readonly systemLogs?: boolean;
+  readonly systemLogQuery?: boolean;
+  /** `enableProfilingHandler`. Default true. */
+  readonly profiling?: boolean;
+  /** As the node's status shows it, for /statusz. */
+  readonly version?: string;
 }
 
 export interface NodeServer {
@@ -53,16 +85,68 @@ export interface NodeServer {
   close(): Promise<void>;
 }
 
+const debugPaths = ['run', 'exec', 'attach', 'portForward', 'containerLogs', 'runningpods', 'debug', 'logs'];
+
+function routesOf(deps: NodeServerDeps, options: NodeServerOptions): Route[] {
+  const always = [
+    healthRoute(deps.health),
+    podsRoute(deps.pods),
+    ...(deps.figures ? metricsRoutes({ ...deps, ...deps.figures }) : []),
+  ];
+  if (options.debuggingHandlers === false) return [...always, ...debugPaths.map(disabled)];
+  const debugging = [
+    ...pageRoutes(deps, { checkpointFolder: `${options.rootFolder}/checkpoints` }),
+    containerLogsRoute(deps),
+    ...streamRoutes(deps, { idleMs: options.streamIdleMs ?? 4 * 3600_000 }),
+    nodeLogsRoute({
+      folder: options.hostLogFolder ?? '/var/log',
+      enabled: options.systemLogs ?? true,
+      query: options.systemLogQuery ?? false,
+    }),
+    ...profileRoutes(deps.clock, { enabled: options.profiling ?? true }),
+  ];
+  const routes = [...always, ...debugging];
+  const patterns = routes.map((route) => route.pattern);
+  return [
+    ...routes,
+    ...zRoutes({ clock: deps.clock, flags: () => deps.flags?.() ?? {} }, { version: options.version ?? '' }, patterns),
+  ];
+}
+
+const disabled = (path: string): Route => ({
+  kind: 'page',
+  methods: ['GET', 'POST'],
+  pattern: `/${path}/{rest*}`,
+  serve: () => {
+    throw new HttpError(405, 'Debug endpoints are disabled.\n');
+  },
+});
+
+function countsOf(counts: NodeServerDeps['counts']): Pick<ListenerDeps, 'onServed' | 'onInflight'> {
+  if (!counts) return {};
+  const labels = (method: string, path: string, long: boolean) => ({
+    long_running: String(long),
+    method: knownMethods.has(method) ? method : 'other',
+    path,
+    server_type: 'readwrite',
+  });
+  return {
+    onServed: (method, path, _status, durationMs, long) => {
+      counts.httpRequests.inc(labels(method, path, long));
+      counts.httpDuration.observe(labels(method, path, long), durationMs / 1000);
+    },
+    onInflight: (method, path, change, long) => counts.httpInflight.inc(labels(method, path, long), change),
+  };
+}
+
+const knownMethods = new Set(['OPTIONS', 'GET', 'HEAD', 'POST', 'PUT', 'DELETE', 'TRACE', 'CONNECT']);
+
 export function createNodeServer(deps: NodeServerDeps, options: NodeServerOptions): NodeServer {
   const { log, serving, clientCa } = deps;
   const stopping = new AbortController();
   const watching: Promise<void>[] = [];
 
-  const routes: Route[] = [
-    ...pageRoutes(deps, { checkpointFolder: `${options.rootFolder}/checkpoints` }),
-    containerLogsRoute(deps),
-    ...streamRoutes(deps, { idleMs: options.streamIdleMs ?? 4 * 3600_000 }),
-  ];
+  const routes = routesOf(deps, options);
   const listener = createListener(
     {
       log,
@@ -78,6 +162,7 @@ export function createNodeServer(deps: NodeServerDeps, options: NodeServerOption
         ...(options.deniedTtlMs === undefined ? {} : { deniedTtlMs: options.deniedTtlMs }),
       }),
       routes,
+      ...countsOf(deps.counts),
     },
     {
       address: options.address,

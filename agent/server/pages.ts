@@ -19,7 +19,6 @@ export interface PagesDeps {
   readonly clock: Clock;
   readonly pods: PodDirectory;
   readonly runtime: Pick<Runtime, 'execSync' | 'listSandboxes' | 'listContainers' | 'checkpointContainer'>;
-  readonly health: readonly HealthCheck[];
   /** The configuration in force, a KubeletConfiguration. */
   configz(): unknown;
 }
@@ -64,6 +63,23 @@ export function healthz(
 }
 
 const podList = (items: readonly unknown[]): unknown => ({ kind: 'PodList', apiVersion: 'v1', metadata: {}, items });
+
+export const podsRoute = (pods: PodDirectory): Route => ({
+  kind: 'page',
+  methods: ['GET'],
+  pattern: '/pods',
+  serve: ({ response }) => sendJson(response, podList(pods.pods())),
+});
+
+export const healthRoute = (checks: readonly HealthCheck[]): Route => ({
+  kind: 'page',
+  methods: ['GET', 'HEAD'],
+  pattern: '/healthz/{check*}',
+  serve: ({ at, params, response }) => {
+    const { status, text } = healthz(checks, params.check ?? '', at.query);
+    sendText(response, status, text);
+  },
+});
 
 export function pageRoutes(deps: PagesDeps, options: PagesOptions): Route[] {
   const { clock, pods, runtime } = deps;
@@ -134,27 +150,12 @@ export function pageRoutes(deps: PagesDeps, options: PagesOptions): Route[] {
   };
 
   return [
-    {
-      kind: 'page',
-      methods: ['GET'],
-      pattern: '/pods',
-      serve: ({ response }) => sendJson(response, podList(pods.pods())),
-    },
     { kind: 'page', methods: ['GET'], pattern: '/runningpods', serve: runningPods },
     {
       kind: 'page',
       methods: ['GET'],
       pattern: '/configz',
       serve: ({ response }) => sendJson(response, { kubeletconfig: deps.configz() }),
-    },
-    {
-      kind: 'page',
-      methods: ['GET', 'HEAD'],
-      pattern: '/healthz/{check*}',
-      serve: ({ at, params, response }) => {
-        const { status, text } = healthz(deps.health, params.check ?? '', at.query);
-        sendText(response, status, text);
-      },
     },
     { kind: 'page', methods: ['POST'], pattern: '/run/{namespace}/{pod}/{container}', serve: run },
     { kind: 'page', methods: ['POST'], pattern: '/run/{namespace}/{pod}/{uid}/{container}', serve: run },

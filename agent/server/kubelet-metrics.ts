@@ -1,0 +1,382 @@
+// The metrics of the kubelet's half, under Kubernetes' own names, labels and buckets. Made once where things are wired; other rooms are
+// handed the ones they feed: `Pick<KubeletMetrics, 'runningPods'>`.
+import { counter, gauge, histogram, type MetricsRegistry } from '../../lib/metrics.ts';
+
+const defaultBuckets = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+const podStartBuckets = [
+  0.5, 1, 2, 3, 4, 5, 6, 8, 10, 20, 30, 45, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600,
+];
+const pullBuckets = [1, 5, 10, 20, 30, 60, 120, 180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600];
+const statusSyncBuckets = [0.01, 0.05, 0.1, 0.5, 1, 5, 10, 20, 30, 45, 60];
+const resizeBuckets = [10, 50, 100, 500, 1000, 2000, 5000, 10_000, 20_000, 30_000, 60_000, 120_000, 300_000, 600_000];
+const runtimeBuckets = Array.from({ length: 14 }, (_, power) => 0.005 * 2.5 ** power);
+const restBuckets = [0.005, 0.025, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60];
+
+export type KubeletMetrics = ReturnType<typeof createKubeletMetrics>;
+
+function podMetrics(r: MetricsRegistry) {
+  return {
+    nodeName: gauge(r, {
+      name: 'kubelet_node_name',
+      help: "The node's name. The count is always 1.",
+      labels: ['node'],
+    }),
+    runningPods: gauge(r, { name: 'kubelet_running_pods', help: 'Number of pods that have a running pod sandbox' }),
+    runningContainers: gauge(r, {
+      name: 'kubelet_running_containers',
+      help: 'Number of containers by their state: created, running, exited or unknown',
+      labels: ['container_state'],
+    }),
+    desiredPods: gauge(r, {
+      name: 'kubelet_desired_pods',
+      help: 'The number of pods the node is told to run',
+      labels: ['static'],
+    }),
+    activePods: gauge(r, {
+      name: 'kubelet_active_pods',
+      help: 'The number of pods the node considers active',
+      labels: ['static'],
+    }),
+    mirrorPods: gauge(r, {
+      name: 'kubelet_mirror_pods',
+      help: 'The number of mirror pods the node will try to create',
+    }),
+    workingPods: gauge(r, {
+      name: 'kubelet_working_pods',
+      help: 'Number of pods the node is working on, by lifecycle (sync, terminating, terminated), source and whether they are static',
+      labels: ['lifecycle', 'config', 'static'],
+    }),
+    orphanedRuntimePods: counter(r, {
+      name: 'kubelet_orphaned_runtime_pods_total',
+      help: 'Number of pods found in the runtime that no source knew',
+    }),
+    restartedPods: counter(r, {
+      name: 'kubelet_restarted_pods_total',
+      help: 'Number of pods that were deleted and made again with the same UID',
+      labels: ['static'],
+    }),
+    podStart: histogram(r, {
+      name: 'kubelet_pod_start_duration_seconds',
+      help: 'Seconds from the node seeing a pod for the first time to the pod starting to run',
+      buckets: podStartBuckets,
+    }),
+    podStartSli: histogram(r, {
+      name: 'kubelet_pod_start_sli_duration_seconds',
+      help: 'Seconds from creation of a pod to all its containers seen started, without image pulls and init containers',
+      buckets: podStartBuckets,
+    }),
+    podStartTotal: histogram(r, {
+      name: 'kubelet_pod_start_total_duration_seconds',
+      help: 'Seconds from creation of a pod to all its containers seen started, with image pulls and init containers',
+      buckets: podStartBuckets,
+    }),
+    podWorker: histogram(r, {
+      name: 'kubelet_pod_worker_duration_seconds',
+      help: 'Seconds to sync one pod, by operation: create, update or sync',
+      labels: ['operation_type'],
+      buckets: defaultBuckets,
+    }),
+    podWorkerStart: histogram(r, {
+      name: 'kubelet_pod_worker_start_duration_seconds',
+      help: 'Seconds from seeing a pod to starting its worker',
+      buckets: defaultBuckets,
+    }),
+    podStatusSync: histogram(r, {
+      name: 'kubelet_pod_status_sync_duration_seconds',
+      help: 'Seconds to write a pod status to the API server',
+      buckets: statusSyncBuckets,
+    }),
+    admissionRejections: counter(r, {
+      name: 'kubelet_admission_rejections_total',
+      help: 'Number of pods refused at admission on the node',
+      labels: ['reason'],
+    }),
+    preemptions: counter(r, {
+      name: 'kubelet_preemptions',
+      help: 'Number of pods preempted, by what was short',
+      labels: ['preemption_signal'],
+    }),
+    evictions: counter(r, {
+      name: 'kubelet_evictions',
+      help: 'Number of pods evicted, by signal',
+      labels: ['eviction_signal'],
+    }),
+    evictionStatsAge: histogram(r, {
+      name: 'kubelet_eviction_stats_age_seconds',
+      help: 'Seconds between the statistics being taken and the pod being evicted on them, by signal',
+      labels: ['eviction_signal'],
+      buckets: defaultBuckets,
+    }),
+    managedEphemeralContainers: gauge(r, {
+      name: 'kubelet_managed_ephemeral_containers',
+      help: 'Number of ephemeral containers in pods of this node',
+    }),
+    requestedResizes: counter(r, {
+      name: 'kubelet_container_requested_resizes_total',
+      help: 'Number of requested resizes of containers',
+      labels: ['resource', 'requirement', 'operation'],
+    }),
+    resizeDuration: histogram(r, {
+      name: 'kubelet_pod_resize_duration_milliseconds',
+      help: 'Milliseconds to carry out a resize of a pod',
+      labels: ['success'],
+      buckets: resizeBuckets,
+    }),
+    pendingResizes: gauge(r, {
+      name: 'kubelet_pod_pending_resizes',
+      help: 'Number of pending resizes of pods',
+      labels: ['reason'],
+    }),
+    infeasibleResizes: counter(r, {
+      name: 'kubelet_pod_infeasible_resizes_total',
+      help: 'Number of infeasible resizes of pods',
+      labels: ['reason_detail'],
+    }),
+    inProgressResizes: gauge(r, {
+      name: 'kubelet_pod_in_progress_resizes',
+      help: 'Number of resizes of pods under way',
+    }),
+  };
+}
+
+function runtimeMetrics(r: MetricsRegistry) {
+  return {
+    relist: histogram(r, {
+      name: 'kubelet_pleg_relist_duration_seconds',
+      help: 'Seconds to list what the runtime runs',
+      buckets: defaultBuckets,
+    }),
+    relistInterval: histogram(r, {
+      name: 'kubelet_pleg_relist_interval_seconds',
+      help: 'Seconds between two lists of what the runtime runs',
+      buckets: defaultBuckets,
+    }),
+    relistLastSeen: gauge(r, {
+      name: 'kubelet_pleg_last_seen_seconds',
+      help: 'When the runtime was last listed with success, in seconds since the epoch',
+    }),
+    discardedEvents: counter(r, {
+      name: 'kubelet_pleg_discard_events',
+      help: 'Number of runtime events that were discarded',
+    }),
+    runtimeOperations: counter(r, {
+      name: 'kubelet_runtime_operations_total',
+      help: 'Number of calls of the runtime, by operation',
+      labels: ['operation_type'],
+    }),
+    runtimeOperationDuration: histogram(r, {
+      name: 'kubelet_runtime_operations_duration_seconds',
+      help: 'Seconds a call of the runtime took, by operation',
+      labels: ['operation_type'],
+      buckets: runtimeBuckets,
+    }),
+    runtimeOperationErrors: counter(r, {
+      name: 'kubelet_runtime_operations_errors_total',
+      help: 'Number of calls of the runtime that failed, by operation',
+      labels: ['operation_type'],
+    }),
+    runSandbox: histogram(r, {
+      name: 'kubelet_run_podsandbox_duration_seconds',
+      help: 'Seconds to run a sandbox, by runtime class handler',
+      labels: ['runtime_handler'],
+      buckets: defaultBuckets,
+    }),
+    runSandboxErrors: counter(r, {
+      name: 'kubelet_run_podsandbox_errors_total',
+      help: 'Number of sandboxes that could not be run, by runtime class handler',
+      labels: ['runtime_handler'],
+    }),
+    startedPods: counter(r, { name: 'kubelet_started_pods_total', help: 'Number of pods started' }),
+    startedPodsErrors: counter(r, {
+      name: 'kubelet_started_pods_errors_total',
+      help: 'Number of errors when starting pods',
+    }),
+    startedContainers: counter(r, {
+      name: 'kubelet_started_containers_total',
+      help: 'Number of containers started, by type',
+      labels: ['container_type'],
+    }),
+    startedContainersErrors: counter(r, {
+      name: 'kubelet_started_containers_errors_total',
+      help: 'Number of errors when starting containers, by type and code',
+      labels: ['container_type', 'code'],
+    }),
+    terminatedContainers: counter(r, {
+      name: 'kubelet_terminated_containers_total',
+      help: 'Number of containers that ended, by type, exit code and reason',
+      labels: ['container_type', 'exit_code', 'reason'],
+    }),
+    imageGarbageCollected: counter(r, {
+      name: 'kubelet_image_garbage_collected_total',
+      help: 'Number of images removed by garbage collection, by reason: age or space',
+      labels: ['reason'],
+    }),
+    imagePull: histogram(r, {
+      name: 'kubelet_image_pull_duration_seconds',
+      help: 'Seconds to pull an image, by its size',
+      labels: ['image_size_in_bytes'],
+      buckets: pullBuckets,
+    }),
+    hookHttpFallbacks: counter(r, {
+      name: 'kubelet_lifecycle_handler_http_fallbacks_total',
+      help: 'Number of times a lifecycle handler fell back from https to http',
+    }),
+    sleepActionTerminatedEarly: counter(r, {
+      name: 'kubelet_sleep_action_terminated_early_total',
+      help: 'Number of times a sleep hook ended before its time',
+    }),
+  };
+}
+
+function hostMetrics(r: MetricsRegistry) {
+  return {
+    cgroupOperations: histogram(r, {
+      name: 'kubelet_cgroup_manager_duration_seconds',
+      help: 'Seconds a cgroup operation took, by operation',
+      labels: ['operation_type'],
+      buckets: defaultBuckets,
+    }),
+    cgroupVersion: gauge(r, { name: 'kubelet_cgroup_version', help: 'The version of cgroups on the host' }),
+    shutdownStart: gauge(r, {
+      name: 'kubelet_graceful_shutdown_start_time_seconds',
+      help: 'When the last graceful shutdown began, in seconds since the epoch',
+    }),
+    shutdownEnd: gauge(r, {
+      name: 'kubelet_graceful_shutdown_end_time_seconds',
+      help: 'When the last graceful shutdown ended, in seconds since the epoch',
+    }),
+    devicePluginRegistrations: counter(r, {
+      name: 'kubelet_device_plugin_registration_total',
+      help: 'Number of registrations of device plugins, by resource',
+      labels: ['resource_name'],
+    }),
+    deviceAllocation: histogram(r, {
+      name: 'kubelet_device_plugin_alloc_duration_seconds',
+      help: 'Seconds to allocate devices, by resource',
+      labels: ['resource_name'],
+      buckets: defaultBuckets,
+    }),
+    certificateClientTtl: gauge(r, {
+      name: 'kubelet_certificate_manager_client_ttl_seconds',
+      help: 'Seconds until the client certificate expires; below 0: it has',
+    }),
+    certificateServerTtl: gauge(r, {
+      name: 'kubelet_certificate_manager_server_ttl_seconds',
+      help: 'Seconds until the serving certificate expires; below 0: it has',
+    }),
+    certificateServerRenewErrors: counter(r, {
+      name: 'kubelet_server_expiration_renew_errors',
+      help: 'Number of errors when renewing the serving certificate',
+    }),
+    certificateClientRenewErrors: counter(r, {
+      name: 'kubelet_certificate_manager_client_expiration_renew_errors',
+      help: 'Number of errors when renewing the client certificate',
+    }),
+    orphanedVolumesCleaned: gauge(r, {
+      name: 'kubelet_orphan_pod_cleaned_volumes',
+      help: 'The number of orphaned pod volumes cleaned in the last round',
+    }),
+    storageOperations: histogram(r, {
+      name: 'storage_operation_duration_seconds',
+      help: 'Seconds a storage operation took',
+      labels: ['volume_plugin', 'operation_name', 'status', 'migrated'],
+      buckets: [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 25, 50, 120, 300, 600],
+    }),
+    managedVolumes: gauge(r, {
+      name: 'volume_manager_total_volumes',
+      help: 'Number of volumes, by plugin and by state: desired_state_of_world or actual_state_of_world',
+      labels: ['plugin_name', 'state'],
+    }),
+  };
+}
+
+function serverMetrics(r: MetricsRegistry) {
+  return {
+    httpRequests: counter(r, {
+      name: 'kubelet_http_requests_total',
+      help: 'Number of HTTP requests received',
+      labels: ['long_running', 'method', 'path', 'server_type'],
+    }),
+    httpDuration: histogram(r, {
+      name: 'kubelet_http_requests_duration_seconds',
+      help: 'Seconds to serve HTTP requests',
+      labels: ['long_running', 'method', 'path', 'server_type'],
+      buckets: defaultBuckets,
+    }),
+    httpInflight: gauge(r, {
+      name: 'kubelet_http_inflight_requests',
+      help: 'Number of HTTP requests being served',
+      labels: ['long_running', 'method', 'path', 'server_type'],
+    }),
+    restRequests: counter(r, {
+      name: 'rest_client_requests_total',
+      help: 'Number of HTTP requests to the API server, by status code, method and host',
+      labels: ['code', 'host', 'method'],
+    }),
+    restDuration: histogram(r, {
+      name: 'rest_client_request_duration_seconds',
+      help: 'Seconds a request to the API server took, by verb and host',
+      labels: ['host', 'verb'],
+      buckets: restBuckets,
+    }),
+    buildInfo: gauge(r, {
+      name: 'kubernetes_build_info',
+      help: 'A metric with a constant 1, labelled by what was built',
+      labels: [
+        'git_version',
+        'platform',
+        'go_version',
+        'major',
+        'minor',
+        'git_commit',
+        'git_tree_state',
+        'build_date',
+        'compiler',
+      ],
+    }),
+  };
+}
+
+export function createKubeletMetrics(registry: MetricsRegistry) {
+  return {
+    ...podMetrics(registry),
+    ...runtimeMetrics(registry),
+    ...hostMetrics(registry),
+    ...serverMetrics(registry),
+  };
+}
+
+export type ProberMetrics = ReturnType<typeof createProberMetrics>;
+
+/** Shown at /metrics/probes, from a registry of their own. */
+export function createProberMetrics(registry: MetricsRegistry) {
+  return {
+    probes: counter(registry, {
+      name: 'prober_probe_total',
+      help: 'Number of probes (Liveness, Readiness or Startup) of a container, by result: successful, failed or unknown',
+      labels: ['container', 'namespace', 'pod', 'pod_uid', 'probe_type', 'result'],
+    }),
+    probeDuration: histogram(registry, {
+      name: 'prober_probe_duration_seconds',
+      help: 'Seconds a probe took',
+      labels: ['container', 'namespace', 'pod', 'probe_type'],
+      buckets: defaultBuckets,
+    }),
+  };
+}
+
+/** Forgets what is kept of a pod's probes: without it the page would grow with every pod that ever ran. */
+export function forgetProbes(
+  metrics: ProberMetrics,
+  pod: { readonly namespace: string; readonly name: string; readonly uid: string },
+  containers: readonly string[],
+): void {
+  const { namespace, name, uid } = pod;
+  for (const container of containers) {
+    for (const probe_type of ['Liveness', 'Readiness', 'Startup']) {
+      for (const result of ['successful', 'failed', 'unknown'])
+        metrics.probes.remove({ container, namespace, pod: name, pod_uid: uid, probe_type, result });
+      metrics.probeDuration.remove({ container, namespace, pod: name, probe_type });
+    }
+  }
+}
