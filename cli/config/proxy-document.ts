@@ -2,14 +2,14 @@
 import type * as v from 'valibot';
 import {
   completeKubeProxyConfiguration,
-  kubeProxyApiVersion,
   type KubeProxyConfiguration,
+  kubeProxyApiVersion,
   kubeProxyConfigurationFields,
 } from '../../proxy/config.ts';
 import { refuseKubeProxyConfiguration, remarkKubeProxyConfiguration } from '../../proxy/config-rules.ts';
 import type { DocumentKind } from './load.ts';
 
-export type { KubeProxyConfiguration } from '../../proxy/config.ts';
+export type { KubeProxyConfiguration };
 
 export const proxyKind: DocumentKind<KubeProxyConfiguration> = {
   apiVersion: kubeProxyApiVersion,
