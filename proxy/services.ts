@@ -13,6 +13,8 @@ export interface ServiceTracker {
   get(family: IpFamily, key: ServicePortKey): ServicePort | undefined;
   keys(family: IpFamily): Iterable<ServicePortKey>;
   count(family: IpFamily): number;
+  /** The ports of a Service (`namespace/name`) in this family. */
+  keysOf(family: IpFamily, serviceKey: string): readonly ServicePortKey[];
   /** `namespace/name` of the Services with a health check node port, and that port. */
   healthChecks(): ReadonlyMap<string, number>;
   /** Changes taken in so far. */
@@ -129,6 +131,7 @@ export function createServiceTracker(deps: ServiceTrackerDeps): ServiceTracker {
     get: (family, key) => ports[family].get(key),
     keys: (family) => ports[family].keys(),
     count: (family) => ports[family].size,
+    keysOf: (family, serviceKey) => keysByService[family].get(serviceKey) ?? [],
     healthChecks: () => checks,
     changesTotal: () => total,
   };

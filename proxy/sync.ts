@@ -39,6 +39,8 @@ export interface SyncDeps {
   onFailure(error: unknown, full: boolean): void;
   /** A service port was refused by the kernel or its tool; it is told once for each state of the port. */
   onRefused(key: ServicePortKey, state: ServicePortState | undefined, error: NetfilterError): void;
+  /** Others touched our rules. */
+  onForeign?(what: string): void;
 }
 
 export interface SyncOptions {
@@ -301,7 +303,13 @@ export function createSync(deps: SyncDeps, options: SyncOptions = {}): Sync {
     refused: () => new Map([...refused].map(([key, { error }]) => [key, error])),
     async run(signal) {
       fullDueMs = clock.monotonicMs();
-      await Promise.all([loop(signal), backend.watchForeign(({ what }) => check(what), signal)]);
+      await Promise.all([
+        loop(signal),
+        backend.watchForeign(({ what }) => {
+          deps.onForeign?.(what);
+          check(what);
+        }, signal),
+      ]);
     },
   };
 }

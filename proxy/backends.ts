@@ -1,0 +1,75 @@
+// Which backend a mode means, and how it is opened on this host. The one place that names concrete backends.
+import type { Clock } from '../lib/clock.ts';
+import { exec as runExec } from '../lib/exec.ts';
+import { followLines } from '../lib/follow.ts';
+import type { Log } from '../lib/log.ts';
+import type { IpFamily } from './addresses.ts';
+import type { RulesBackend } from './backend.ts';
+import type { KubeProxyConfiguration } from './config.ts';
+import { createForeignWatch } from './iptables/foreign.ts';
+import { createIptablesBackend } from './iptables/iptables-backend.ts';
+import { type Exec, findIptables } from './iptables/tool.ts';
+import { createNftMonitor, type NftMonitor } from './nft-monitor.ts';
+
+export type BackendKind = RulesBackend['kind'];
+
+export interface BackendContext {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly exec: Exec;
+  readonly monitor: NftMonitor;
+}
+
+export interface BackendContextOptions {
+  /** A command line put before every tool's own, for example `nsenter --net=… --`; for tests. */
+  readonly enter?: readonly string[];
+}
+
+/** Tools as this host has them, run so that the monitor knows which transactions are ours. */
+export function createBackendContext(clock: Clock, log: Log, options: BackendContextOptions = {}): BackendContext {
+  const [first, ...rest] = options.enter ?? [];
+  const entered = (command: string, args: readonly string[]): [string, readonly string[]] =>
+    first === undefined ? [command, args] : [first, [...rest, command, ...args]];
+  const [command, args] = entered('nft', ['monitor']);
+  const monitor = createNftMonitor({ clock, log, follow: followLines, command: [command, ...args] });
+  const exec: Exec = async (name, given, execOptions) => {
+    monitor.ownBegins();
+    try {
+      return await runExec(...entered(name, given), { ...execOptions, onSpawn: (pid) => monitor.noteOwn(pid) });
+    } finally {
+      monitor.ownEnds();
+    }
+  };
+  return { clock, log, exec, monitor };
+}
+
+/** iptables unless another is asked for; `auto` takes nftables where kernel and tool can, and ipvs, which is not here, becomes nftables. */
+export async function chooseKind(
+  mode: KubeProxyConfiguration['mode'],
+  canNftables: () => Promise<boolean>,
+): Promise<BackendKind> {
+  switch (mode) {
+    case '':
+    case 'iptables':
+      return 'iptables';
+    case 'nftables':
+    case 'ipvs':
+      return 'nftables';
+    case 'auto':
+      return (await canNftables()) ? 'nftables' : 'iptables';
+  }
+}
+
+/** Rejects with a NetfilterError of code `missing` where the host has no such tool. */
+export async function openBackend(kind: BackendKind, family: IpFamily, context: BackendContext): Promise<RulesBackend> {
+  const { clock, log, exec, monitor } = context;
+  switch (kind) {
+    case 'iptables': {
+      const tool = await findIptables(exec, family);
+      log.info('the rules are written with iptables', { family, variant: tool.variant, version: tool.version });
+      return createIptablesBackend({ tool, clock, watchForeign: createForeignWatch({ tool, clock, log, monitor }) });
+    }
+    case 'nftables':
+      throw new Error('the nftables backend is opened in nftables/');
+  }
+}

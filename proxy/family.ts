@@ -1,0 +1,189 @@
+// One IP family of the proxy: its backend, the sync loop, stale flows and health check servers, with the metrics they feed.
+import { createConntrackCleaner, type ConntrackCleaner } from './conntrack.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { Log } from '../lib/log.ts';
+import type { EventRecorder } from '../kube/events.ts';
+import type { IpFamily } from './addresses.ts';
+import type { NetfilterError, NodeFacts, RulesBackend } from './backend.ts';
+import type { Exec } from './iptables/tool.ts';
+import type { ProxyMetrics } from './metrics.ts';
+import { servicePortName, type ServicePortKey, type ServicePortState } from './model.ts';
+import type { ProxyHealth } from './proxy-health.ts';
+import { createServiceHealth } from './service-health.ts';
+import type { ProxyState } from './state.ts';
+import { createSync, type Sync, type SyncOutcome } from './sync.ts';
+
+export interface FamilyDeps {
+  readonly backend: RulesBackend;
+  readonly state: ProxyState;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly exec: Exec;
+  readonly events: EventRecorder;
+  readonly metrics: ProxyMetrics;
+  readonly health: ProxyHealth;
+  readonly nodeName: string;
+  hostAddresses(): readonly string[];
+}
+
+export interface FamilyOptions {
+  readonly minSyncPeriodMs: number;
+}
+
+export interface ProxyFamily {
+  readonly family: IpFamily;
+  readonly backend: RulesBackend;
+  readonly sync: Sync;
+  /** Takes over new facts of the node; everything is written again where they differ. */
+  configure(facts: NodeFacts): void;
+  /** Something became dirty. */
+  wake(): void;
+  run(signal: AbortSignal): Promise<void>;
+}
+
+const serviceKeyOf = (key: ServicePortKey): string => key.slice(0, key.indexOf(':'));
+
+export function createFamily(deps: FamilyDeps, options: FamilyOptions): ProxyFamily {
+  const { backend, state, clock, log, metrics, health, events } = deps;
+  const { family } = backend;
+  const label = { ip_family: family };
+  let facts: NodeFacts | undefined;
+  let healthPorts = '';
+  let healthDirty: (() => void) | undefined;
+
+  const conntrack: ConntrackCleaner = createConntrackCleaner({
+    exec: deps.exec,
+    clock,
+    log,
+    family,
+    hostAddresses: deps.hostAddresses,
+    onCleaned(deleted, seconds) {
+      metrics.conntrackDeleted.inc(label, deleted);
+      metrics.conntrackDuration.observe(label, seconds);
+    },
+  });
+
+  const serviceHealth = createServiceHealth({
+    log,
+    events,
+    nodeName: deps.nodeName,
+    family,
+    addresses() {
+      if (facts && facts.nodePortAddresses !== 'all') return facts.nodePortAddresses;
+      return [family === 'IPv4' ? '0.0.0.0' : '::'];
+    },
+    healthy: () => health.healthy,
+    localReady: (serviceKey) => state.endpoints.localReady(family, serviceKey),
+  });
+
+  const noLocal = { internal: new Set<ServicePortKey>(), external: new Set<ServicePortKey>() };
+  const countNoLocal = (key: ServicePortKey, after: ServicePortState | undefined): void => {
+    for (const policy of ['internal', 'external'] as const)
+      if (after?.[policy] === 'drop') noLocal[policy].add(key);
+      else noLocal[policy].delete(key);
+  };
+
+  const onWritten = (outcome: SyncOutcome): void => {
+    const { full, durationMs, result, written } = outcome;
+    const seconds = durationMs / 1000;
+    metrics.sync.observe(label, seconds);
+    (full ? metrics.fullSync : metrics.partialSync).observe(label, seconds);
+    metrics.lastSync.set(label, clock.now() / 1000);
+    if (backend.kind === 'iptables')
+      for (const [table, counts] of Object.entries(result.byTable)) {
+        metrics.rules.set({ table, ...label }, counts.total);
+        metrics.rulesLastSync.set({ table, ...label }, counts.written);
+      }
+    for (const { key, after } of written) {
+      countNoLocal(key, after);
+      for (const time of state.endpoints.takeTriggerTimes(family, serviceKeyOf(key)))
+        metrics.programming.observe(label, Math.max(0, clock.now() - time) / 1000);
+    }
+    metrics.noLocalEndpoints.set({ traffic_policy: 'internal', ...label }, noLocal.internal.size);
+    metrics.noLocalEndpoints.set({ traffic_policy: 'external', ...label }, noLocal.external.size);
+    metrics.refused.set(label, sync.refused().size);
+    if (state.dirtyCount(family) === 0) {
+      health.updated(family);
+      metrics.serviceChangesPending.set(0);
+      metrics.endpointChangesPending.set(0);
+    }
+    conntrack.note(written);
+    healthDirty?.();
+  };
+
+  const onRefused = (key: ServicePortKey, wanted: ServicePortState | undefined, error: NetfilterError): void => {
+    const [namespace = '', name = ''] = serviceKeyOf(key).split('/');
+    const what = wanted ? servicePortName(wanted.port) : key;
+    log.error('the kernel refuses the rules of a service port: it keeps those it had, all others are served', {
+      servicePort: key,
+      family,
+      error,
+    });
+    metrics.refused.set(label, sync.refused().size);
+    events.record(
+      { apiVersion: 'v1', kind: 'Service', namespace, name },
+      'Warning',
+      'FailedToProgramService',
+      `node ${deps.nodeName} could not program ${what} (${family}): ${error.message}`,
+    );
+  };
+
+  const sync = createSync(
+    {
+      backend,
+      state,
+      clock,
+      log,
+      onWritten,
+      onRefused,
+      onFailure(_error, full) {
+        if (backend.kind === 'nftables') metrics.nftablesFailures.inc(label);
+        else {
+          metrics.restoreFailures.inc(label);
+          if (!full) metrics.partialRestoreFailures.inc(label);
+        }
+      },
+      onForeign: () => metrics.foreignChanges.inc(label),
+    },
+    { minGapMs: options.minSyncPeriodMs },
+  );
+
+  // Servers open and close one after another, so that a port that changes hands is free before it is taken.
+  const keepHealthServers = async (signal: AbortSignal): Promise<void> => {
+    const onAbort = (): void => healthDirty?.();
+    signal.addEventListener('abort', onAbort, { once: true });
+    while (!signal.aborted) {
+      const checks = state.services.healthChecks();
+      const wanted = new Map(
+        [...checks].filter(([serviceKey]) => state.services.keysOf(family, serviceKey).length > 0),
+      );
+      const text = JSON.stringify([...wanted]);
+      if (text !== healthPorts || wanted.size > 0) await serviceHealth.sync(wanted);
+      healthPorts = text;
+      await new Promise<void>((resolve) => {
+        healthDirty = resolve;
+        if (signal.aborted) resolve();
+      });
+    }
+    signal.removeEventListener('abort', onAbort);
+    await serviceHealth.stop();
+  };
+
+  return {
+    family,
+    backend,
+    sync,
+    configure(next) {
+      facts = next;
+      if (backend.configure(next)) sync.rewrite();
+    },
+    wake() {
+      health.queued(family);
+      metrics.lastQueued.set(label, clock.now() / 1000);
+      sync.wake();
+    },
+    async run(signal) {
+      await Promise.all([sync.run(signal), conntrack.run(signal), keepHealthServers(signal)]);
+    },
+  };
+}

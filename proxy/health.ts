@@ -1,0 +1,125 @@
+// The proxy's HTTP servers: health on :10256, metrics on 127.0.0.1:10249, and one for each Service with a health check node port.
+import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http';
+import type { Clock } from '../lib/clock.ts';
+import type { Log } from '../lib/log.ts';
+import type { MetricsRegistry } from '../lib/metrics.ts';
+import type { ProxyMetrics } from './metrics.ts';
+import type { ProxyHealth } from './proxy-health.ts';
+
+export interface HealthServerDeps {
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+const parseAddress = (address: string): { host: string; port: number } => {
+  const at = address.lastIndexOf(':');
+  return { host: address.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(address.slice(at + 1)) };
+};
+
+/** Resolves when the server listens; rejects where it cannot. */
+export function listen(server: Server, host: string, port: number, ipv6Only = false): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen({ host, port, ipv6Only }, () => {
+      server.off('error', reject);
+      resolve();
+    });
+  });
+}
+
+export function close(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve());
+    server.closeAllConnections();
+  });
+}
+
+const retryMs = 5_000;
+
+/** Serves on the address until the signal aborts; where it is taken, says so once and goes on trying. */
+export async function serveOn(
+  deps: HealthServerDeps,
+  what: string,
+  address: string,
+  handler: RequestListener,
+  signal: AbortSignal,
+): Promise<void> {
+  const { host, port } = parseAddress(address);
+  let said = false;
+  while (!signal.aborted) {
+    const server = createServer(handler);
+    try {
+      await listen(server, host, port);
+    } catch (error) {
+      if (!said) deps.log.warn(`${what} cannot listen on ${address}; tried again every ${retryMs / 1000} s`, { error });
+      said = true;
+      await deps.clock.sleep(retryMs, signal).catch(() => undefined);
+      continue;
+    }
+    said = false;
+    await new Promise<void>((resolve) => {
+      if (signal.aborted) resolve();
+      signal.addEventListener('abort', () => resolve(), { once: true });
+    });
+    await close(server);
+  }
+}
+
+const send = (response: ServerResponse, status: number, type: string, body: string): void => {
+  response.writeHead(status, { 'Content-Type': type, 'X-Content-Type-Options': 'nosniff' });
+  response.end(body);
+};
+
+const pathOf = (request: IncomingMessage): string => (request.url ?? '/').split('?')[0]!;
+
+export function healthHandler(health: ProxyHealth, metrics: ProxyMetrics): RequestListener {
+  return (request, response) => {
+    const path = pathOf(request);
+    if (path !== '/healthz' && path !== '/livez') {
+      send(response, 404, 'text/plain; charset=utf-8', '404 page not found\n');
+      return;
+    }
+    const report = health.report(path === '/healthz' ? 'healthz' : 'livez');
+    const status = report.healthy && report.nodeEligible !== false ? 200 : 503;
+    (path === '/healthz' ? metrics.healthz : metrics.livez).inc({ code: String(status) });
+    send(response, status, 'application/json', JSON.stringify(report));
+  };
+}
+
+export interface MetricsPages {
+  readonly registry: MetricsRegistry;
+  /** What /proxyMode answers. */
+  mode(): string;
+  /** The configuration in force. */
+  readonly config: unknown;
+}
+
+export function metricsHandler(pages: MetricsPages, log: Log): RequestListener {
+  const plain = 'text/plain; charset=utf-8';
+  return (request, response) => {
+    switch (pathOf(request)) {
+      case '/healthz':
+      case '/livez':
+      case '/readyz':
+        send(response, 200, plain, 'ok');
+        return;
+      case '/proxyMode':
+        send(response, 200, plain, pages.mode());
+        return;
+      case '/configz':
+        send(response, 200, 'application/json', JSON.stringify({ 'kubeproxy.config.k8s.io': pages.config }));
+        return;
+      case '/metrics':
+        pages.registry.metrics().then(
+          (text) => send(response, 200, pages.registry.contentType, text),
+          (error: unknown) => {
+            log.warn('could not gather the metrics', { error });
+            send(response, 500, plain, 'could not gather the metrics\n');
+          },
+        );
+        return;
+      default:
+        send(response, 404, plain, '404 page not found\n');
+    }
+  };
+}
