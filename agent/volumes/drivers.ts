@@ -4,6 +4,7 @@ import { setUpEmptyDir } from './empty-dir.ts';
 import { setUpHostPath } from './host-path.ts';
 import { setUpObjectFiles } from './object-files.ts';
 import { plugins } from './paths.ts';
+import { setUpClaim, setUpNfs } from './persistent.ts';
 import type { MountedVolume, SetUpRequest, SetUpVolume, VolumeHost } from './volume-driver.ts';
 
 async function setUpImage(host: VolumeHost, { pod, volume, signal }: SetUpRequest): Promise<MountedVolume> {
@@ -21,6 +22,10 @@ const table: readonly (readonly [keyof Volume, SetUpVolume])[] = [
   ['downwardAPI', setUpObjectFiles],
   ['projected', setUpObjectFiles],
   ['image', setUpImage],
+  ['persistentVolumeClaim', setUpClaim],
+  ['ephemeral', setUpClaim],
+  ['nfs', setUpNfs],
+  ['csi', (host, request) => host.csi.setUpInline(request)],
 ];
 
 /** The source that a volume names; a volume without one is an emptyDir, as the API says. */
@@ -30,13 +35,9 @@ export function sourceOf(volume: Volume): string {
   );
 }
 
-export async function setUpVolume(
-  host: VolumeHost,
-  request: SetUpRequest,
-  more: Readonly<Record<string, SetUpVolume>>,
-): Promise<MountedVolume> {
+export async function setUpVolume(host: VolumeHost, request: SetUpRequest): Promise<MountedVolume> {
   const source = sourceOf(request.volume);
-  const driver = more[source] ?? table.find(([key]) => key === source)?.[1];
+  const driver = table.find(([key]) => key === source)?.[1];
   if (!driver)
     throw new Error(
       `volumes of type ${source} are not supported by this node: use a CSI driver, or a node that has them`,

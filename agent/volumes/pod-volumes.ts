@@ -12,6 +12,9 @@ import type { Timer } from '../../lib/clock.ts';
 import { CancelledError } from '../../lib/abort.ts';
 import { createBackoff } from '../../lib/backoff.ts';
 import { containerMounts } from './container-mounts.ts';
+import { createCsiDrivers } from './csi/csi-drivers.ts';
+import { createCsiNodeRecord } from './csi/csi-node.ts';
+import { createCsiVolumes } from './csi/csi-volumes.ts';
 import { setUpVolume } from './drivers.ts';
 import { createMounter } from './mounter.ts';
 import { hasObjectFiles, showsPod, usesObject } from './object-files.ts';
@@ -21,6 +24,7 @@ import { createServiceAccountTokens } from './service-account-tokens.ts';
 import { tearDownPod } from './tear-down.ts';
 import { type MountedVolume, NotYetError, type VolumeDeps, type VolumeHost } from './volume-driver.ts';
 import { setUpFailed, VolumeError } from './volume-error.ts';
+import { createVolumeStats } from './volume-stats.ts';
 
 export { VolumeError, type VolumeErrorReason } from './volume-error.ts';
 
@@ -106,17 +110,30 @@ const refreshRetryMs = 10_000;
 
 export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOptions): PodVolumes {
   const { clock, log } = deps;
+  const states = new Map<string, PodState>();
+  const csiNode = createCsiNodeRecord(deps.client, options.nodeName);
   const host: VolumeHost = {
     ...deps,
     nodeName: options.nodeName,
     paths: volumePaths(options.rootDir),
     mounter: deps.mounter ?? createMounter(),
     tokens: createServiceAccountTokens(deps),
+    csi: createCsiVolumes({
+      host: () => host,
+      record: csiNode,
+      drivers: createCsiDrivers({ ...deps, record: csiNode }),
+      pluginHandlers: deps.pluginHandlers ?? {},
+      inUseChanged: () => deps.volumesInUseChanged?.(),
+    }),
+    mountedElsewhere: (pvName, uid) =>
+      [...states.values()].some(
+        (state) => state.uid !== uid && [...state.volumes.values()].some((volume) => volume.pvName === pvName),
+      ),
     faultPoint: async (name) => deps.faultPoint?.(name),
   };
-  const states = new Map<string, PodState>();
   const turns = new Map<string, Promise<unknown>>();
   const polls = createBackoff({ initialMs: 300, maxMs: 5_000 });
+  const stats = createVolumeStats(host);
   let stopped = false;
 
   // One set-up or tear-down at a time for each pod.
@@ -161,7 +178,13 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
     const before = state.busy.get(volume.name) ?? Promise.resolve();
     const mine = before.then(async () => {
       signal.throwIfAborted();
-      const mounted = await setUpVolume(host, { pod: state.pod, uid: state.uid, volume, signal }, {});
+      const mounted = await setUpVolume(host, {
+        pod: state.pod,
+        uid: state.uid,
+        volume,
+        mounted: state.volumes.get(volume.name),
+        signal,
+      });
       state.volumes.set(volume.name, mounted);
       schedule(state, volume, mounted.refreshAtMs);
     });
@@ -284,28 +307,19 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
       if (!isSafeName(uid)) throw new VolumeError('FailedUnmount', '', `"${uid}" is not the uid of a pod`);
       forget(uid);
       await inTurn(uid, async () => {
-        await Promise.all(states.get(uid)?.busy.values() ?? []);
-        await tearDownPod(host, {}, uid, signal);
+        await Promise.all([...(states.get(uid)?.busy.values() ?? [])]);
+        await tearDownPod(host, uid, signal);
         states.delete(uid);
+        stats.forget(uid);
         host.tokens.forget(uid);
         deps.objects.release(uid);
       });
     },
     known: async () => (await namesIn(host.paths.pods)).filter(isSafeName),
-    volumesInUse: () =>
-      [
-        ...new Set(
-          [...states.values()].flatMap((state) =>
-            [...state.volumes.values()].flatMap(({ uniqueName }) => (uniqueName === undefined ? [] : [uniqueName])),
-          ),
-        ),
-      ].sort(),
-    stats: () => Promise.resolve([]),
+    volumesInUse: () => host.csi.inUse().sort(),
+    stats: (pod) => stats.of(uidOf(pod), states.get(uidOf(pod))?.volumes ?? new Map()),
     async run(signal) {
-      await new Promise<void>((resolve) => {
-        if (signal.aborted) resolve();
-        else signal.addEventListener('abort', () => resolve(), { once: true });
-      });
+      await host.csi.run(signal);
       stopped = true;
       unsubscribe();
       for (const uid of states.keys()) forget(uid);

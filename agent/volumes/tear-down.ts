@@ -10,20 +10,12 @@ import {
   removeTree,
   unmountUnder,
 } from './remove-tree.ts';
+import { releaseLocal } from './persistent.ts';
 import { clearSubPaths } from './sub-path.ts';
-import type { VolumeHost } from './volume-driver.ts';
+import type { FoundVolume, VolumeHost } from './volume-driver.ts';
 import { VolumeError } from './volume-error.ts';
 
-/** One volume found below `pods/UID/volumes/PLUGIN/NAME`. */
-export interface FoundVolume {
-  readonly uid: string;
-  readonly plugin: string;
-  readonly name: string;
-  readonly path: string;
-  readonly signal: AbortSignal;
-}
-
-export type TearDownVolume = (host: VolumeHost, found: FoundVolume) => Promise<void>;
+type TearDownVolume = (host: VolumeHost, found: FoundVolume) => Promise<void>;
 
 // Ours alone, with everything in it.
 const tearDownOwned: TearDownVolume = async (host, { uid, plugin, name, path, signal }) => {
@@ -51,20 +43,19 @@ const owned = new Set<string>([
   plugins.projected,
 ]);
 
-export interface TearDownDrivers {
-  /** Volumes of drivers; absent where there is no CSI. */
-  readonly csi?: TearDownVolume;
-  /** Lets go of a block device that a pod's `volumeDevices/PLUGIN/NAME` links to. */
-  readonly block?: TearDownVolume;
-}
+const tearDownLocal: TearDownVolume = async (host, found) => {
+  await tearDownMounted(host, found);
+  await releaseLocal(host, found.name, found.signal);
+};
+
+const tearDownOne: TearDownVolume = (host, found) => {
+  if (found.plugin === plugins.csi) return host.csi.tearDown(found);
+  if (found.plugin === plugins.local) return tearDownLocal(host, found);
+  return (owned.has(found.plugin) ? tearDownOwned : tearDownMounted)(host, found);
+};
 
 /** Rejects with a VolumeError where something stays; all else is taken down nevertheless. */
-export async function tearDownPod(
-  host: VolumeHost,
-  drivers: TearDownDrivers,
-  uid: string,
-  signal: AbortSignal,
-): Promise<void> {
+export async function tearDownPod(host: VolumeHost, uid: string, signal: AbortSignal): Promise<void> {
   const { paths } = host;
   const failures: VolumeError[] = [];
   const attempt = async (volume: string, verb: string, work: () => Promise<void>): Promise<void> => {
@@ -84,17 +75,12 @@ export async function tearDownPod(
 
   const found = await foundVolumes(host, uid, signal);
   await Promise.all(
-    found.volumes.map((each) =>
-      attempt(each.name, 'UnmountVolume.TearDown', () => {
-        if (each.plugin === plugins.csi && drivers.csi) return drivers.csi(host, each);
-        return (owned.has(each.plugin) ? tearDownOwned : tearDownMounted)(host, each);
-      }),
-    ),
+    found.volumes.map((each) => attempt(each.name, 'UnmountVolume.TearDown', () => tearDownOne(host, each))),
   );
   await Promise.all(
     found.devices.map((each) =>
       attempt(each.name, 'UnmapVolume.UnmapPodDevice', () =>
-        drivers.block ? drivers.block(host, each) : removeLink(each.path),
+        each.plugin === plugins.csi ? host.csi.tearDownBlock(each) : removeLink(each.path),
       ),
     ),
   );

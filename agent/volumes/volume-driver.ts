@@ -8,7 +8,8 @@ import type { Resource } from '../../kube/resources.ts';
 import type { Node } from '../../kube/types/core.ts';
 import type { KubeObject } from '../../kube/types/meta.ts';
 import type { Pod, PullPolicy } from '../../kube/types/pod.ts';
-import type { Volume } from '../../kube/types/volume.ts';
+import type { PersistentVolume, PersistentVolumeClaim, Volume } from '../../kube/types/volume.ts';
+import type { PluginHandler } from './csi/plugin-watcher.ts';
 import type { Mounter } from './mounter.ts';
 import type { VolumePaths } from './paths.ts';
 import type { ServiceAccountTokens } from './service-account-tokens.ts';
@@ -46,6 +47,10 @@ export interface VolumeDeps {
   ): Promise<ImageSpec>;
   /** Whether the runtime of this pod can mount recursively read-only. Default: what the Node's status says. */
   supportsRecursiveReadOnly?(pod: Pod): boolean;
+  /** volumesInUse changed: the node's status should say so soon, as attached volumes wait for it. */
+  volumesInUseChanged?(): void;
+  /** Other plugin types whose sockets register in `plugins_registry`, for example `DevicePlugin`. */
+  readonly pluginHandlers?: Readonly<Record<string, PluginHandler>>;
   /** For what happens when no call of setUp is there to reject. */
   readonly events?: EventRecorder;
   /** Default: mount(8). */
@@ -60,13 +65,60 @@ export interface VolumeHost extends Omit<VolumeDeps, 'mounter' | 'faultPoint'> {
   readonly paths: VolumePaths;
   readonly mounter: Mounter;
   readonly tokens: ServiceAccountTokens;
+  readonly csi: CsiVolumes;
+  /** Whether another pod of this node has the PersistentVolume up. */
+  mountedElsewhere(pvName: string, uid: string): boolean;
   faultPoint(name: string): Promise<void>;
+}
+
+/** A claim and what it is bound to. */
+export interface BoundClaim {
+  readonly claim: PersistentVolumeClaim;
+  readonly pv: PersistentVolume;
+  /** The pod asks for it read-only. */
+  readonly readOnly: boolean;
+  readonly block: boolean;
+  readonly gid?: number;
+}
+
+/** Volumes of CSI drivers (csi/csi-volumes.ts). */
+export interface CsiVolumes {
+  setUpPersistent(request: SetUpRequest, bound: BoundClaim): Promise<MountedVolume>;
+  setUpInline(request: SetUpRequest): Promise<MountedVolume>;
+  tearDown(found: FoundVolume): Promise<void>;
+  tearDownBlock(found: FoundVolume): Promise<void>;
+  /** Unique names of volumes that are, or are about to be, in use. */
+  inUse(): string[];
+  stats(volume: MountedVolume): Promise<DriverStats | undefined>;
+  run(signal: AbortSignal): Promise<void>;
+}
+
+/** Sizes in bytes. */
+export interface DriverStats {
+  readonly availableBytes?: number;
+  readonly capacityBytes?: number;
+  readonly usedBytes?: number;
+  readonly inodesFree?: number;
+  readonly inodes?: number;
+  readonly inodesUsed?: number;
+  readonly abnormal?: boolean;
+}
+
+/** One volume found below `pods/UID/volumes/PLUGIN/NAME`, or a device below `volumeDevices`. */
+export interface FoundVolume {
+  readonly uid: string;
+  readonly plugin: string;
+  readonly name: string;
+  readonly path: string;
+  readonly signal: AbortSignal;
 }
 
 export interface SetUpRequest {
   readonly pod: Pod;
   readonly uid: string;
   readonly volume: Volume;
+  /** The volume as this agent brought it up before; undefined the first time. */
+  readonly mounted: MountedVolume | undefined;
   readonly signal: AbortSignal;
 }
 
@@ -82,11 +134,13 @@ export interface MountedVolume {
   /** Made for this pod alone: the runtime may give it the pod's SELinux label. */
   readonly managed: boolean;
   readonly image?: ImageSpec;
+  /** Of what is behind a claim. */
+  readonly pvName?: string;
   readonly claim?: { readonly namespace: string; readonly name: string };
   /** Of the PersistentVolume's annotation pv.beta.kubernetes.io/gid. */
   readonly gid?: number;
-  /** Set for what has to be attached: for node.status.volumesInUse. */
-  readonly uniqueName?: string;
+  /** How the driver of a CSI volume knows it. */
+  readonly csi?: { readonly driver: string; readonly handle: string; readonly stagingPath: string };
   /** When the content should be made anew, in milliseconds since the epoch. */
   readonly refreshAtMs?: number;
   /** How to count its bytes: by its own file system, by asking its driver, by walking it, or not at all. */

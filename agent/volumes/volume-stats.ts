@@ -1,0 +1,121 @@
+// How full the volumes of a pod are. File systems are asked; only what shares one with others is walked, by a child process, once a minute.
+import { statfs } from 'node:fs/promises';
+import type { VolumeStats } from './pod-volumes.ts';
+import { runOnPath } from './path-probe.ts';
+import type { DriverStats, MountedVolume, VolumeHost } from './volume-driver.ts';
+
+const lifeMs = 60_000;
+
+export interface VolumeStatsReader {
+  of(uid: string, volumes: ReadonlyMap<string, MountedVolume>): Promise<readonly VolumeStats[]>;
+  forget(uid: string): void;
+}
+
+/** Measurements are kept a minute for each pod. What does not answer is left out. */
+export function createVolumeStats(host: Pick<VolumeHost, 'clock' | 'csi' | 'log'>): VolumeStatsReader {
+  const cache = new Map<string, { atMs: number; names: string; stats: Promise<readonly VolumeStats[]> }>();
+
+  const measure = async (volumes: ReadonlyMap<string, MountedVolume>): Promise<readonly VolumeStats[]> => {
+    const time = new Date(host.clock.now()).toISOString().replace(/\.\d+Z$/, 'Z');
+    const walked = [...volumes].filter(([, volume]) => volume.measure === 'walk');
+    const used = await walk(walked.map(([, volume]) => volume.path!));
+    const all = await Promise.all(
+      [...volumes].map(async ([name, volume]): Promise<VolumeStats | undefined> => {
+        try {
+          const found = await measureOne(volume, used);
+          if (!found) return undefined;
+          const { abnormal, ...sizes } = found;
+          return {
+            name,
+            time,
+            ...(volume.claim ? { pvcRef: volume.claim } : {}),
+            ...sizes,
+            ...(abnormal === undefined ? {} : { volumeHealthStats: { abnormal } }),
+          };
+        } catch (error) {
+          host.log.debug('a volume could not be measured; it is left out of the statistics', { volume: name, error });
+          return undefined;
+        }
+      }),
+    );
+    return all.filter((each) => each !== undefined);
+  };
+
+  const measureOne = async (
+    volume: MountedVolume,
+    used: ReadonlyMap<string, { bytes: number; inodes: number }>,
+  ): Promise<DriverStats | undefined> => {
+    if (volume.measure === 'driver') return await host.csi.stats(volume);
+    if (volume.path === undefined || volume.measure === undefined) return undefined;
+    // A walked volume lies on the node's own disk, which answers; others may be dead.
+    const system = volume.measure === 'walk' ? await ownFileSystem(volume.path) : await otherFileSystem(volume.path);
+    const own = used.get(volume.path);
+    return own ? { ...system, usedBytes: own.bytes, inodesUsed: own.inodes } : system;
+  };
+
+  return {
+    of(uid, volumes) {
+      const names = [...volumes.keys()].join();
+      const known = cache.get(uid);
+      if (known && known.names === names && host.clock.now() - known.atMs < lifeMs) return known.stats;
+      const stats = measure(volumes);
+      cache.set(uid, { atMs: host.clock.now(), names, stats });
+      return stats;
+    },
+    forget: (uid) => void cache.delete(uid),
+  };
+}
+
+async function ownFileSystem(path: string): Promise<DriverStats> {
+  const { bsize, blocks, bfree, bavail, files, ffree } = await statfs(path);
+  return sizes(bsize, blocks, bfree, bavail, files, ffree);
+}
+
+async function otherFileSystem(path: string): Promise<DriverStats> {
+  const text = await runOnPath('stat', ['--file-system', '--format=%S %b %f %a %c %d', '--', path]);
+  const [size = 0, blocks = 0, free = 0, available = 0, files = 0, filesFree = 0] = text.trim().split(' ').map(Number);
+  return sizes(size, blocks, free, available, files, filesFree);
+}
+
+const sizes = (
+  size: number,
+  blocks: number,
+  free: number,
+  available: number,
+  files: number,
+  filesFree: number,
+): DriverStats => ({
+  capacityBytes: size * blocks,
+  availableBytes: size * available,
+  usedBytes: size * (blocks - free),
+  inodes: files,
+  inodesFree: filesFree,
+  inodesUsed: files - filesFree,
+});
+
+async function walk(paths: readonly string[]): Promise<Map<string, { bytes: number; inodes: number }>> {
+  const found = new Map<string, { bytes: number; inodes: number }>();
+  if (paths.length === 0) return found;
+  const flags = ['--summarize', '--one-file-system', '--null'];
+  const ask = async (unit: string): Promise<Map<string, number>> => {
+    // du fails where a file vanishes meanwhile, and still says the rest.
+    const script = 'du "$@" 2>/dev/null; true';
+    const text = await runOnPath('sh', ['-c', script, 'sh', ...flags, unit, '--', ...paths]);
+    return new Map(
+      text
+        .split('\0')
+        .filter(Boolean)
+        .map((line) => {
+          const [count, path] = line.split('\t');
+          return [path!, Number(count)];
+        }),
+    );
+  };
+  try {
+    const [bytes, inodes] = [await ask('--block-size=1'), await ask('--inodes')];
+    for (const path of paths) found.set(path, { bytes: bytes.get(path) ?? 0, inodes: inodes.get(path) ?? 0 });
+  } catch {
+    // Too much to walk in time: the file system's own figures stand.
+  }
+  return found;
+}
