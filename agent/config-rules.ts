@@ -1,5 +1,6 @@
 // What a KubeletConfiguration may not say, and what it says that is not honoured here. Pure: positions in files are the reader's business.
 import type { KubeletConfiguration } from './config.ts';
+import { parseThresholds } from './node/thresholds.ts';
 
 export interface ConfigurationRemark {
   /** The field, from the document's root. */
@@ -133,7 +134,14 @@ const periods: Rule = (c) => [
   ),
 ];
 
-const rules: readonly Rule[] = [unsupportedManagers, images, shutdown, reservations, periods];
+const rules: readonly Rule[] = [
+  unsupportedManagers,
+  images,
+  shutdown,
+  reservations,
+  periods,
+  (config) => parseThresholds(config).problems,
+];
 
 /** What keeps the agent from running with this configuration. */
 export const refuseKubeletConfiguration = (config: KubeletConfiguration): ConfigurationRemark[] =>

@@ -1,0 +1,277 @@
+// Keeps the node from running out of memory, disk and processes: looks at the signals every ten seconds and at once when memory is short,
+// sets the pressure conditions, frees what is unused, and evicts one pod at a time. Limits of local storage are held here too.
+import type { Clock } from '../../lib/clock.ts';
+import type { Log } from '../../lib/log.ts';
+import { counter, type MetricsRegistry } from '../../lib/metrics.ts';
+import { type EventRecorder, type EventTarget, podTarget } from '../../kube/events.ts';
+import type { Pod, Toleration } from '../../kube/types/pod.ts';
+import type { KubeletConfiguration } from '../config.ts';
+import { isCriticalPod } from '../resources/critical.ts';
+import { qosOf } from '../resources/qos.ts';
+import type { PodStats, Summary } from '../stats/summary-types.ts';
+import type { Pressure } from './conditions.ts';
+import { admissionMessage, evictedReason, pressureMessage } from './eviction-messages.ts';
+import { rankPods, type StatsOf } from './eviction-ranking.ts';
+import { crossed, observe, starvedOf, withAllocatable } from './eviction-signals.ts';
+import { calm, look } from './eviction-state.ts';
+import { localStorageExcess } from './local-storage.ts';
+import { watchMemory } from './memory-alarm.ts';
+import { parseThresholds, type Threshold, thresholdAmount } from './thresholds.ts';
+
+export interface EvictionDeps {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly events: EventRecorder;
+  readonly registry: MetricsRegistry;
+  /** The node's Event target. */
+  readonly nodeTarget: EventTarget;
+  /** Fresh statistics of the node and its pods, volumes and file systems included. */
+  summary(signal: AbortSignal): Promise<Summary>;
+  /** Pods that run or may run. */
+  activePods(): readonly Pod[];
+  /** Brings the pod down and sets its phase to Failed with this reason and message; resolves at once. */
+  evict(
+    uid: string,
+    end: {
+      reason: string;
+      message: string;
+      graceSeconds: number;
+      disruption?: { reason: string; message: string };
+    },
+  ): void;
+  /** True while containers of the pod may run or its resources are held. */
+  holdsResources(uid: string): boolean;
+  /** Removes dead containers and images nobody uses; resolves when done. */
+  freeUnused(what: { readonly containers: boolean; readonly images: boolean }, signal: AbortSignal): Promise<void>;
+  /** True where images are on another file system than the agent's root folder. */
+  dedicatedImageFs(): Promise<boolean>;
+  onPressure(pressure: Pressure): void;
+}
+
+export interface EvictionOptions {
+  readonly config: Pick<
+    KubeletConfiguration,
+    | 'evictionHard'
+    | 'evictionSoft'
+    | 'evictionSoftGracePeriod'
+    | 'evictionMinimumReclaim'
+    | 'evictionPressureTransitionPeriod'
+    | 'evictionMaxPodGracePeriod'
+    | 'enforceNodeAllocatable'
+    | 'localStorageCapacityIsolation'
+  >;
+  /** For the memory alarm: the hard threshold's share is of this. */
+  readonly memoryBytes: number;
+  /** Folder of the pods' cgroup of version 2. */
+  readonly podsCgroup?: string | undefined;
+  /** Default 10,000. */
+  readonly intervalMs?: number;
+}
+
+export interface Eviction {
+  run(signal: AbortSignal): Promise<void>;
+  /** Looks now; resolves with the uids of pods that were evicted. */
+  look(signal: AbortSignal): Promise<readonly string[]>;
+  /** Why a new pod may not start now; undefined where it may. */
+  refuse(pod: Pod): { readonly reason: string; readonly message: string } | undefined;
+  pressure(): Pressure;
+}
+
+const cleanupTimeoutMs = 30_000;
+const cleanupPollMs = 250;
+const immediateGraceSeconds = 1;
+
+const tolerates = (tolerations: readonly Toleration[] = [], key: string): boolean =>
+  tolerations.some(
+    (toleration) =>
+      (!toleration.effect || toleration.effect === 'NoSchedule') &&
+      (toleration.key === key || (!toleration.key && toleration.operator === 'Exists')) &&
+      (toleration.operator === 'Exists' || !toleration.value),
+  );
+
+export function createEviction(deps: EvictionDeps, options: EvictionOptions): Eviction {
+  const { clock, log, events } = deps;
+  const { config } = options;
+  const thresholds = withAllocatable(parseThresholds(config).thresholds, config.enforceNodeAllocatable);
+  const evictions = counter(deps.registry, {
+    name: 'kubelet_evictions',
+    help: 'Cumulative number of pod evictions by eviction signal',
+    labels: ['eviction_signal'],
+  });
+  let state = calm;
+  let pressure: Pressure = { memory: false, disk: false, pid: false };
+  let wake: (() => void) | undefined;
+  let looking: Promise<readonly string[]> | undefined;
+
+  const evict = (pod: Pod, signal: string, message: string, graceSeconds: number, disruption: boolean): boolean => {
+    if (isCriticalPod(pod)) {
+      log.warn('a critical pod is not evicted', { pod: pod.metadata.name, namespace: pod.metadata.namespace, message });
+      return false;
+    }
+    events.record(podTarget(pod), 'Warning', evictedReason, message);
+    log.warn('evicting a pod', { pod: pod.metadata.name, namespace: pod.metadata.namespace, message });
+    deps.evict(pod.metadata.uid ?? '', {
+      reason: evictedReason,
+      message,
+      graceSeconds,
+      ...(disruption ? { disruption: { reason: 'TerminationByKubelet', message } } : {}),
+    });
+    evictions.inc({ eviction_signal: signal });
+    return true;
+  };
+
+  const enforceLimits = (pods: readonly Pod[], statsOf: StatsOf, dedicated: boolean): string[] =>
+    pods.flatMap((pod) => {
+      const stats = statsOf(pod);
+      const excess = stats && localStorageExcess(pod, stats, dedicated);
+      return excess && evict(pod, excess.signal, excess.message, immediateGraceSeconds, false)
+        ? [pod.metadata.uid ?? '']
+        : [];
+    });
+
+  // Freeing what is unused may be enough; statistics taken afterwards tell.
+  const freed = async (threshold: Threshold, dedicated: boolean, signal: AbortSignal): Promise<boolean> => {
+    const starved = starvedOf(threshold.signal);
+    if (starved === 'memory' || starved === 'pids') return false;
+    if (dedicated && threshold.signal.startsWith('nodefs')) return false;
+    await deps.freeUnused({ containers: true, images: true }, signal).catch((error: unknown) => {
+      signal.throwIfAborted();
+      log.warn('what is unused could not all be removed', { error });
+    });
+    return crossed(thresholds, observe(await deps.summary(signal)), true).length === 0;
+  };
+
+  const graceFor = (threshold: Threshold, pod: Pod): number =>
+    threshold.hard
+      ? immediateGraceSeconds
+      : Math.min(
+          config.evictionMaxPodGracePeriod,
+          pod.spec.terminationGracePeriodSeconds ?? config.evictionMaxPodGracePeriod,
+        );
+
+  const reclaim = async (
+    act: readonly Threshold[],
+    pods: readonly Pod[],
+    statsOf: StatsOf,
+    dedicated: boolean,
+    signal: AbortSignal,
+  ): Promise<readonly string[]> => {
+    const [threshold] = act;
+    if (!threshold) return [];
+    const starved = starvedOf(threshold.signal);
+    events.record(deps.nodeTarget, 'Warning', 'EvictionThresholdMet', `Attempting to reclaim ${starved}`);
+    log.warn('the node is short of a resource', { starved, signal: threshold.signal });
+    if (await freed(threshold, dedicated, signal)) return [];
+    for (const pod of rankPods(pods, statsOf, threshold.signal, dedicated)) {
+      const message = pressureMessage(starved, pod, statsOf(pod), act, state.last);
+      if (evict(pod, threshold.signal, message, graceFor(threshold, pod), true)) return [pod.metadata.uid ?? ''];
+    }
+    log.warn('the node is short of a resource and no pod can be evicted', { starved });
+    return [];
+  };
+
+  const lookOnce = async (signal: AbortSignal): Promise<readonly string[]> => {
+    if (thresholds.length === 0 && !config.localStorageCapacityIsolation) return [];
+    const dedicated = await deps.dedicatedImageFs();
+    const pods = deps.activePods().filter(({ status }) => status?.phase !== 'Failed' && status?.phase !== 'Succeeded');
+    const summary = await deps.summary(signal);
+    const byUid = new Map<string, PodStats>(summary.pods.map((stats) => [stats.podRef.uid, stats]));
+    const statsOf: StatsOf = (pod) => byUid.get(pod.metadata.uid ?? '');
+    const seen = look(
+      state,
+      thresholds,
+      observe(summary),
+      clock.monotonicMs(),
+      config.evictionPressureTransitionPeriod,
+    );
+    state = seen.state;
+    if (
+      seen.pressure.memory !== pressure.memory ||
+      seen.pressure.disk !== pressure.disk ||
+      seen.pressure.pid !== pressure.pid
+    ) {
+      pressure = seen.pressure;
+      deps.onPressure(pressure);
+    }
+    if (config.localStorageCapacityIsolation) {
+      const evicted = enforceLimits(pods, statsOf, dedicated);
+      if (evicted.length > 0) return evicted;
+    }
+    return reclaim(seen.act, pods, statsOf, dedicated, signal);
+  };
+
+  // The alarm and the clock may ask at the same time: one look serves both.
+  const lookNow = (signal: AbortSignal): Promise<readonly string[]> => {
+    looking ??= lookOnce(signal).finally(() => {
+      looking = undefined;
+    });
+    return looking;
+  };
+
+  const waitForCleanup = async (uids: readonly string[], signal: AbortSignal): Promise<void> => {
+    const deadline = clock.monotonicMs() + cleanupTimeoutMs;
+    while (uids.some((uid) => deps.holdsResources(uid)) && clock.monotonicMs() < deadline)
+      await clock.sleep(cleanupPollMs, signal);
+  };
+
+  const nextRound = (signal: AbortSignal): Promise<void> => {
+    const round = new AbortController();
+    const end = (): void => round.abort();
+    wake = end;
+    signal.addEventListener('abort', end, { once: true });
+    return clock
+      .sleep(options.intervalMs ?? 10_000, round.signal)
+      .catch(() => undefined)
+      .finally(() => {
+        wake = undefined;
+        signal.removeEventListener('abort', end);
+      });
+  };
+
+  const memoryThreshold = thresholds.find(({ signal, hard }) => hard && signal === 'memory.available');
+
+  return {
+    look: lookNow,
+    pressure: () => pressure,
+    refuse(pod) {
+      const conditions = [
+        ...(pressure.memory ? ['MemoryPressure'] : []),
+        ...(pressure.disk ? ['DiskPressure'] : []),
+        ...(pressure.pid ? ['PIDPressure'] : []),
+      ];
+      if (conditions.length === 0 || isCriticalPod(pod)) return undefined;
+      if (conditions.length === 1 && pressure.memory) {
+        if (qosOf(pod) !== 'BestEffort') return undefined;
+        if (tolerates(pod.spec.tolerations, 'node.kubernetes.io/memory-pressure')) return undefined;
+      }
+      return { reason: evictedReason, message: admissionMessage(conditions) };
+    },
+    async run(signal) {
+      const alarm = memoryThreshold
+        ? watchMemory(
+            { clock },
+            {
+              thresholdBytes: thresholdAmount(memoryThreshold.value, options.memoryBytes),
+              podsCgroup: options.podsCgroup,
+            },
+            () => wake?.(),
+            signal,
+          )
+        : Promise.resolve();
+      while (!signal.aborted) {
+        try {
+          const evicted = await lookNow(signal);
+          if (evicted.length > 0) {
+            await waitForCleanup(evicted, signal);
+            continue;
+          }
+        } catch (error) {
+          if (signal.aborted) break;
+          log.warn("eviction could not look at the node's statistics; trying again", { error });
+        }
+        await nextRound(signal);
+      }
+      await alarm;
+    },
+  };
+}
