@@ -38,6 +38,11 @@ export interface ConnectionsOptions {
   readonly connectTimeoutMs?: number;
 }
 
+/** The connection was gone before the request was sent: whatever it is, it can be sent again. */
+export class NotSentError extends Error {
+  override name = 'NotSentError';
+}
+
 /** One stream of a connection, to send one request on. */
 export interface Stream {
   readonly client: Client;
@@ -103,7 +108,9 @@ export function createConnections(deps: ConnectionsDeps, options: ConnectionsOpt
         const again = used;
         used = true;
         // Not within this call: undici would not notice that it is connected.
-        queueMicrotask(() => (again ? callback(new Error('the connection was closed'), null) : callback(null, socket)));
+        queueMicrotask(() =>
+          again ? callback(new NotSentError('the connection was closed'), null) : callback(null, socket),
+        );
       },
     });
     const connection: Connection = {

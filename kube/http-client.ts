@@ -16,7 +16,7 @@ import type {
   WriteOptions,
 } from './client.ts';
 import { type ClientConfig, ClientConfigError } from './client-config.ts';
-import { type Connections, createConnections, type Lane, type Stream } from './connections.ts';
+import { type Connections, createConnections, type Lane, NotSentError, type Stream } from './connections.ts';
 import { createCredentials } from './credentials.ts';
 import { ApiError } from './errors.ts';
 import type { Resource } from './resources.ts';
@@ -86,16 +86,23 @@ export function createKubeClient(
 
   const whatOf = (call: Call): string => `${call.verb} ${call.path.split('?')[0]}`;
 
+  let checking: Promise<void> | undefined;
+  const checkCertificate = async (): Promise<void> => {
+    if (!(await credentials.tlsChanged())) return;
+    log.info('the client certificate changed: connecting anew', { server: url.host });
+    connections.retire('the client certificate changed');
+  };
+
   // Sends a request and waits for the head of the answer. Its stream is the caller's to release.
   const send = async (
     lane: Lane,
     call: Call,
     signal: AbortSignal,
   ): Promise<{ stream: Stream; response: Dispatcher.ResponseData }> => {
-    if (await credentials.tlsChanged()) {
-      log.info('the client certificate changed: connecting anew', { server: url.host });
-      connections.retire('the client certificate changed');
-    }
+    checking ??= checkCertificate().finally(() => {
+      checking = undefined;
+    });
+    await checking;
     const authorization = await credentials.authorization();
     const stream = await connections.acquire(lane, signal);
     try {
@@ -185,7 +192,8 @@ export function createKubeClient(
         } catch (error) {
           if (!(error instanceof ApiError) || deadline.signal.aborted) throw error;
           // A read can be sent again where the connection broke under it: the server closes those that are idle.
-          if (error.code === 'unreachable' && call.method === 'GET' && !resent && isBreak(error)) resent = true;
+          if (!resent && (error.cause instanceof NotSentError || (call.method === 'GET' && isBreak(error))))
+            resent = true;
           else if (error.code === 'unauthorized' && error.status === 401 && !refreshed && (await credentials.refresh()))
             refreshed = true;
           else if (
