@@ -8,7 +8,13 @@ import { checkHostPath } from './host-path.ts';
 import { giveToGroup } from './ownership.ts';
 import { probePath } from './path-probe.ts';
 import { assertNoBacksteps, plugins } from './paths.ts';
-import { type BoundClaim, type MountedVolume, NotYetError, type SetUpRequest, type VolumeHost } from './volume-driver.ts';
+import {
+  type BoundClaim,
+  type MountedVolume,
+  NotYetError,
+  type SetUpRequest,
+  type VolumeHost,
+} from './volume-driver.ts';
 
 /** Brings up the volume behind a claim. */
 export async function setUpClaim(host: VolumeHost, request: SetUpRequest): Promise<MountedVolume> {

@@ -2,11 +2,10 @@
 import type { ImageSpec } from '../../cri/types.ts';
 import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
-import type { KubeClient, ObjectName } from '../../kube/client.ts';
+import type { KubeClient } from '../../kube/client.ts';
 import type { EventRecorder } from '../../kube/events.ts';
-import type { Resource } from '../../kube/resources.ts';
+import type { ObjectCache } from '../../kube/object-cache.ts';
 import type { Node } from '../../kube/types/core.ts';
-import type { KubeObject } from '../../kube/types/meta.ts';
 import type { Pod, PullPolicy } from '../../kube/types/pod.ts';
 import type { PersistentVolume, PersistentVolumeClaim, Volume } from '../../kube/types/volume.ts';
 import type { PluginHandler } from './csi/plugin-watcher.ts';
@@ -14,20 +13,8 @@ import type { Mounter } from './mounter.ts';
 import type { VolumePaths } from './paths.ts';
 import type { ServiceAccountTokens } from './service-account-tokens.ts';
 
-/** Objects that pods hold, each watched as long as anyone holds it (kube/object-cache.ts). */
-export interface ObjectSource {
-  /** Undefined where the API server has no such object. */
-  get<T extends KubeObject>(
-    resource: Resource<T>,
-    name: ObjectName,
-    holder: string,
-    signal?: AbortSignal,
-  ): Promise<T | undefined>;
-  release(holder: string): void;
-  subscribe(
-    listener: (holder: string, resource: Resource, name: ObjectName, object: KubeObject | undefined) => void,
-  ): () => void;
-}
+/** Objects that pods hold, each watched as long as anyone holds it. */
+export type ObjectSource = Pick<ObjectCache, 'get' | 'release' | 'subscribe'>;
 
 export interface VolumeDeps {
   readonly clock: Clock;
