@@ -18,7 +18,8 @@ const says = (error: unknown, words: RegExp): boolean => error instanceof ExecEr
 
 export function createSystemdSlices(run: typeof exec = exec): SystemdSlices {
   const call = async (method: string, signature: string, args: readonly string[]): Promise<void> => {
-    await run('busctl', ['call', ...manager, method, signature, '--', ...args], { timeoutMs: 30_000 });
+    // `--` comes first: a slice's name may begin with a dash.
+    await run('busctl', ['--', 'call', ...manager, method, signature, ...args], { timeoutMs: 30_000 });
   };
   const slices: SystemdSlices = {
     async start(slice, description, properties) {

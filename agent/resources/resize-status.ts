@@ -1,0 +1,126 @@
+// What a resize looks like from outside: conditions, Events' messages, the resources shown in a container's status.
+import type { Condition, ResourceList } from '../../kube/types/meta.ts';
+import type { Container, Pod, ResourceRequirements } from '../../kube/types/pod.ts';
+import { millis, units } from './amounts.ts';
+import { cpuShares, cpuWeight } from './linux-resources.ts';
+import type { ActualResources } from './resize.ts';
+
+/** Where a pod's resize stands. */
+export interface ResizeProgress {
+  /** Not promised yet. */
+  readonly pending?:
+    | { readonly reason: 'Deferred' | 'Infeasible'; readonly message: string; readonly generation: number }
+    | undefined;
+  /** Promised and not there yet; `error` says why the last try failed. */
+  readonly inProgress?: { readonly generation: number; readonly error?: string | undefined } | undefined;
+}
+
+/** PodResizePending and PodResizeInProgress; times are the caller's. */
+export function resizeConditions({ pending, inProgress }: ResizeProgress): Condition[] {
+  return [
+    ...(pending
+      ? [
+          {
+            type: 'PodResizePending',
+            status: 'True' as const,
+            reason: pending.reason,
+            message: pending.message,
+            observedGeneration: pending.generation,
+          },
+        ]
+      : []),
+    ...(inProgress
+      ? [
+          {
+            type: 'PodResizeInProgress',
+            status: 'True' as const,
+            ...(inProgress.error === undefined ? {} : { reason: 'Error', message: inProgress.error }),
+            observedGeneration: inProgress.generation,
+          },
+        ]
+      : []),
+  ];
+}
+
+export type ResizeEvent = 'ResizeStarted' | 'ResizeCompleted' | 'ResizeDeferred' | 'ResizeInfeasible' | 'ResizeError';
+
+const prefixes: Readonly<Record<ResizeEvent, string>> = {
+  ResizeStarted: 'Pod resize started',
+  ResizeCompleted: 'Pod resize completed',
+  ResizeDeferred: 'Pod resize Deferred',
+  ResizeInfeasible: 'Pod resize Infeasible',
+  ResizeError: 'Pod resize error',
+};
+
+/** The message of an Event: the resources asked for, as JSON. Started and completed are Normal, the others Warning. */
+export function resizeMessage(event: ResizeEvent, pod: Pod, generation: number, error = ''): string {
+  const sorted = (list: ResourceList | undefined): ResourceList | undefined =>
+    list && Object.fromEntries(Object.entries(list).sort(([a], [b]) => (a < b ? -1 : 1)));
+  const one = ({ name, resources }: Container) => {
+    const [limits, requests] = [sorted(resources?.limits), sorted(resources?.requests)];
+    return { name, resources: { ...(limits ? { limits } : {}), ...(requests ? { requests } : {}) } };
+  };
+  const init = (pod.spec.initContainers ?? []).map(one);
+  const summary = {
+    ...(init.length > 0 ? { initContainers: init } : {}),
+    containers: pod.spec.containers.map(one),
+    generation,
+    ...(error === '' ? {} : { error }),
+  };
+  return `${prefixes[event]}: ${JSON.stringify(summary)}`;
+}
+
+/** `250m`, `2`. */
+export const formatMilliCpu = (milli: number): string => (milli % 1000 === 0 ? String(milli / 1000) : `${milli}m`);
+
+/** `64Mi`, `1000`. */
+export function formatBytes(bytes: number): string {
+  const suffixes = ['', 'Ki', 'Mi', 'Gi', 'Ti', 'Pi', 'Ei'];
+  let [rest, index] = [bytes, 0];
+  while (rest !== 0 && rest % 1024 === 0 && index < suffixes.length - 1) [rest, index] = [rest / 1024, index + 1];
+  return `${rest}${suffixes[index]}`;
+}
+
+/**
+ * A container status' `resources`: what the container has, written as its spec writes it where that means the same to the kernel. Resources
+ * other than cpu and memory are shown as allocated.
+ */
+export function statusResources(container: Container, actual: ActualResources): ResourceRequirements {
+  const own = container.resources ?? {};
+  const requests: ResourceList = { ...own.requests };
+  const limits: ResourceList = { ...own.limits };
+  const show = (list: ResourceList, name: string, has: number, text: string, same: boolean): void => {
+    if (has === 0 && !same) delete list[name];
+    else if (!same && has > 0) list[name] = text;
+  };
+  const weight = (milli: number): number => cpuWeight(cpuShares(milli));
+  const sameRequest = requests.cpu !== undefined && weight(millis(requests.cpu)) === weight(actual.cpuRequest);
+  // Without a request of its own a container has the limit's shares, or the least: neither was asked for.
+  if (own.requests?.cpu !== undefined)
+    show(requests, 'cpu', actual.cpuRequest, formatMilliCpu(actual.cpuRequest), sameRequest);
+  show(
+    limits,
+    'cpu',
+    actual.cpuLimit,
+    formatMilliCpu(actual.cpuLimit),
+    limits.cpu !== undefined && Math.max(millis(limits.cpu), 10) === Math.max(actual.cpuLimit, 10),
+  );
+  show(
+    requests,
+    'memory',
+    actual.memoryRequest,
+    formatBytes(actual.memoryRequest),
+    units(requests.memory) === actual.memoryRequest,
+  );
+  show(
+    limits,
+    'memory',
+    actual.memoryLimit,
+    formatBytes(actual.memoryLimit),
+    units(limits.memory) === actual.memoryLimit,
+  );
+  return {
+    ...(Object.keys(requests).length > 0 ? { requests } : {}),
+    ...(Object.keys(limits).length > 0 ? { limits } : {}),
+  };
+}
