@@ -97,10 +97,7 @@ function admitRuntimeClass(deps: AdmissionDeps, pod: Pod): void {
 function withNodeTolerations(tolerations: Toleration[]): Toleration[] {
   const added = ['node.kubernetes.io/not-ready', 'node.kubernetes.io/unreachable']
     .filter(
-      (key) =>
-        !tolerations.some(
-          (one) => (!one.key || one.key === key) && (!one.effect || one.effect === 'NoExecute'),
-        ),
+      (key) => !tolerations.some((one) => (!one.key || one.key === key) && (!one.effect || one.effect === 'NoExecute')),
     )
     .map((key): Toleration => ({ key, operator: 'Exists', effect: 'NoExecute', tolerationSeconds: 300 }));
   return [...tolerations, ...added];

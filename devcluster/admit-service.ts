@@ -64,7 +64,8 @@ function carryOver(spec: Service['spec'], before: Service['spec'] | undefined): 
 
 function allocateAddresses(deps: ServiceDeps, spec: Service['spec'], others: readonly Service[]): Cause[] {
   const served = deps.serviceCidrs.map(familyOf);
-  spec.ipFamilyPolicy ??= (spec.clusterIPs?.length ?? 0) > 1 || (spec.ipFamilies?.length ?? 0) > 1 ? 'RequireDualStack' : 'SingleStack';
+  spec.ipFamilyPolicy ??=
+    (spec.clusterIPs?.length ?? 0) > 1 || (spec.ipFamilies?.length ?? 0) > 1 ? 'RequireDualStack' : 'SingleStack';
   const wanted = spec.clusterIPs?.length ? spec.clusterIPs : spec.clusterIP ? [spec.clusterIP] : [];
   if (wanted[0] === 'None') {
     spec.clusterIP = 'None';
@@ -77,10 +78,22 @@ function allocateAddresses(deps: ServiceDeps, spec: Service['spec'], others: rea
   const families = spec.ipFamilies?.length ? [...spec.ipFamilies] : wanted.map(familyOf);
   const missing = families.find((family) => !served.includes(family));
   if (missing)
-    return [{ reason: 'FieldValueInvalid', field: 'spec.ipFamilies[0]', message: `Invalid value: "${missing}": not configured on this cluster` }];
+    return [
+      {
+        reason: 'FieldValueInvalid',
+        field: 'spec.ipFamilies[0]',
+        message: `Invalid value: "${missing}": not configured on this cluster`,
+      },
+    ];
   if (families.length === 0) families.push(served[0]!);
   if (spec.ipFamilyPolicy === 'RequireDualStack' && served.length < 2)
-    return [{ reason: 'FieldValueInvalid', field: 'spec.ipFamilyPolicy', message: 'Invalid value: "RequireDualStack": this cluster is not configured for dual-stack services' }];
+    return [
+      {
+        reason: 'FieldValueInvalid',
+        field: 'spec.ipFamilyPolicy',
+        message: 'Invalid value: "RequireDualStack": this cluster is not configured for dual-stack services',
+      },
+    ];
   if (spec.ipFamilyPolicy !== 'SingleStack')
     for (const family of served) if (!families.includes(family)) families.push(family);
   const count = spec.ipFamilyPolicy === 'SingleStack' ? 1 : families.length;
@@ -94,12 +107,26 @@ function allocateAddresses(deps: ServiceDeps, spec: Service['spec'], others: rea
       const field = `spec.clusterIPs[${index}]`;
       const said = `Invalid value: ["${asked}"]: failed to allocate IP ${asked}: `;
       if (!contains(cidr, asked))
-        return [{ reason: 'FieldValueInvalid', field, message: `${said}the provided IP (${asked}) is not in the valid range. The range of valid IPs is ${cidr}` }];
-      if (used.has(asked)) return [{ reason: 'FieldValueInvalid', field, message: `${said}provided IP is already allocated` }];
+        return [
+          {
+            reason: 'FieldValueInvalid',
+            field,
+            message: `${said}the provided IP (${asked}) is not in the valid range. The range of valid IPs is ${cidr}`,
+          },
+        ];
+      if (used.has(asked))
+        return [{ reason: 'FieldValueInvalid', field, message: `${said}provided IP is already allocated` }];
       addresses.push(asked);
     } else {
       const picked = pickAddress(cidr, used, deps.random);
-      if (!picked) return [{ reason: 'FieldValueInvalid', field: 'spec.clusterIPs', message: `Invalid value: []: the range ${cidr} is full` }];
+      if (!picked)
+        return [
+          {
+            reason: 'FieldValueInvalid',
+            field: 'spec.clusterIPs',
+            message: `Invalid value: []: the range ${cidr} is full`,
+          },
+        ];
       addresses.push(picked);
     }
   }
@@ -116,13 +143,20 @@ function allocatePorts(
   others: readonly Service[],
   before: Service | undefined,
 ): Cause[] {
-  const wants = spec.type === 'NodePort' || (spec.type === 'LoadBalancer' && spec.allocateLoadBalancerNodePorts !== false);
+  const wants =
+    spec.type === 'NodePort' || (spec.type === 'LoadBalancer' && spec.allocateLoadBalancerNodePorts !== false);
   if (!wants && spec.type !== 'LoadBalancer') {
     // A port that was allocated goes with the type; one that the user names is an error.
     for (const [index, port] of (spec.ports ?? []).entries()) {
       if (!port.nodePort) continue;
       if (!before?.spec.ports?.some((one) => one.nodePort === port.nodePort))
-        return [{ reason: 'FieldValueForbidden', field: `spec.ports[${index}].nodePort`, message: 'Forbidden: may not be used when `type` is \'ClusterIP\'' }];
+        return [
+          {
+            reason: 'FieldValueForbidden',
+            field: `spec.ports[${index}].nodePort`,
+            message: "Forbidden: may not be used when `type` is 'ClusterIP'",
+          },
+        ];
       delete port.nodePort;
     }
     delete spec.healthCheckNodePort;
@@ -146,9 +180,21 @@ function allocatePorts(
     const field = `spec.ports[${index}].nodePort`;
     if (port.nodePort) {
       if (used.has(portKey(port.protocol, port.nodePort)))
-        return [{ reason: 'FieldValueInvalid', field, message: `Invalid value: ${port.nodePort}: provided port is already allocated` }];
+        return [
+          {
+            reason: 'FieldValueInvalid',
+            field,
+            message: `Invalid value: ${port.nodePort}: provided port is already allocated`,
+          },
+        ];
       if (port.nodePort < nodePorts.first || port.nodePort >= nodePorts.first + nodePorts.count)
-        return [{ reason: 'FieldValueInvalid', field, message: `Invalid value: ${port.nodePort}: provided port is not in the valid range. The range of valid ports is 30000-32767` }];
+        return [
+          {
+            reason: 'FieldValueInvalid',
+            field,
+            message: `Invalid value: ${port.nodePort}: provided port is not in the valid range. The range of valid ports is 30000-32767`,
+          },
+        ];
     } else if (wants) {
       const picked = pick(port.protocol);
       if (!picked) return [{ reason: 'FieldValueInvalid', field, message: 'Invalid value: 0: no node port is free' }];

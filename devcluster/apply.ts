@@ -23,7 +23,8 @@ interface ManagedFields {
 }
 
 type Json = Record<string, unknown>;
-const isObject = (value: unknown): value is Json => typeof value === 'object' && value !== null && !Array.isArray(value);
+const isObject = (value: unknown): value is Json =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
 
 export interface ApplyOptions {
   readonly fieldManager: string;
@@ -33,7 +34,10 @@ export interface ApplyOptions {
 
 export function serverSideApply(kind: Kind, current: Obj | undefined, applied: Obj, options: ApplyOptions): Obj {
   if (!isObject(applied) || !isObject(applied.metadata)) throw badRequest('the applied object has no metadata');
-  if (!options.fieldManager) throw badRequest('PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch');
+  if (!options.fieldManager)
+    throw badRequest(
+      'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch',
+    );
   if ((applied.metadata as Json).managedFields) throw badRequest('metadata.managedFields must be nil');
   const schema = patchSchemaOf(kind.resource.kind);
   const fields = fieldsOf(withoutIdentity(applied), schema);
@@ -48,7 +52,14 @@ export function serverSideApply(kind: Kind, current: Obj | undefined, applied: O
     if (clashes.length > 0) others = others.map((entry) => ({ ...entry, fieldsV1: minus(entry.fieldsV1, fields) }));
   }
   const base: Json = current ? structuredClone(current) : {};
-  if (own) removeDropped(base, own.fieldsV1, fields, others.map((entry) => entry.fieldsV1), schema);
+  if (own)
+    removeDropped(
+      base,
+      own.fieldsV1,
+      fields,
+      others.map((entry) => entry.fieldsV1),
+      schema,
+    );
   const merged = applyStrategicMergePatch(base, applied, schema) as Obj;
   const entry: ManagedFields = {
     manager: options.fieldManager,
@@ -72,7 +83,8 @@ const itemPart = (item: unknown, key: string): string =>
 function fieldsOf(value: unknown, schema: PatchSchema): Fields {
   const fields: Fields = {};
   if (isObject(value))
-    for (const [name, field] of Object.entries(value)) fields[`f:${name}`] = fieldsOf(field, schema.fields?.[name] ?? {});
+    for (const [name, field] of Object.entries(value))
+      fields[`f:${name}`] = fieldsOf(field, schema.fields?.[name] ?? {});
   else if (Array.isArray(value) && schema.mergeBy)
     for (const item of value)
       fields[itemPart(item, schema.mergeBy)] =
@@ -83,13 +95,21 @@ function fieldsOf(value: unknown, schema: PatchSchema): Fields {
 const isLeaf = (fields: Fields): boolean => Object.keys(fields).every((part) => part === '.');
 
 const child = (value: unknown, part: string, schema: PatchSchema): [unknown, PatchSchema] => {
-  if (part.startsWith('f:')) return [(value as Json | undefined)?.[part.slice(2)], schema.fields?.[part.slice(2)] ?? {}];
+  if (part.startsWith('f:'))
+    return [(value as Json | undefined)?.[part.slice(2)], schema.fields?.[part.slice(2)] ?? {}];
   const list = Array.isArray(value) ? value : [];
   return [list.find((item) => schema.mergeBy && itemPart(item, schema.mergeBy) === part), schema.items ?? {}];
 };
 
 // Paths that both own and that the applied object would change.
-function clashing(theirs: Fields, ours: Fields, current: unknown, applied: unknown, schema: PatchSchema, path: string): string[] {
+function clashing(
+  theirs: Fields,
+  ours: Fields,
+  current: unknown,
+  applied: unknown,
+  schema: PatchSchema,
+  path: string,
+): string[] {
   return Object.keys(ours).flatMap((part) => {
     const [a, b] = [theirs[part], ours[part]!];
     if (!a || part === '.') return [];
@@ -103,7 +123,11 @@ function clashing(theirs: Fields, ours: Fields, current: unknown, applied: unkno
 
 function applyConflict(clashes: readonly { path: string; manager: string }[]): Failure {
   const causes = clashes.map(
-    ({ path, manager }): Cause => ({ reason: 'FieldManagerConflict', field: path, message: `conflict with "${manager}"` }),
+    ({ path, manager }): Cause => ({
+      reason: 'FieldManagerConflict',
+      field: path,
+      message: `conflict with "${manager}"`,
+    }),
   );
   const [first] = clashes;
   const message =
@@ -123,7 +147,13 @@ function minus(from: Fields, taken: Fields): Fields {
   return left;
 }
 
-function removeDropped(target: unknown, before: Fields, now: Fields, others: readonly Fields[], schema: PatchSchema): void {
+function removeDropped(
+  target: unknown,
+  before: Fields,
+  now: Fields,
+  others: readonly Fields[],
+  schema: PatchSchema,
+): void {
   for (const [part, fields] of Object.entries(before)) {
     if (part === '.') continue;
     const kept = now[part];

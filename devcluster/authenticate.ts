@@ -15,7 +15,11 @@ export interface AuthenticateDeps {
 export const anonymous: User = { name: 'system:anonymous', groups: ['system:unauthenticated'] };
 
 /** Undefined: the credentials are wrong, which is another thing than none. */
-export type Authenticate = (socket: TLSSocket, authorization: string | undefined, impersonate: Impersonation) => User | undefined;
+export type Authenticate = (
+  socket: TLSSocket,
+  authorization: string | undefined,
+  impersonate: Impersonation,
+) => User | undefined;
 
 export interface Impersonation {
   readonly user: string | undefined;
@@ -51,7 +55,8 @@ export function authenticateToken(deps: AuthenticateDeps, token: string): User |
   return deps.tokens.authenticate(token)?.user ?? bootstrapUser(deps, token);
 }
 
-const decode = (secret: Secret, key: string): string => Buffer.from(secret.data?.[key] ?? '', 'base64').toString('utf8');
+const decode = (secret: Secret, key: string): string =>
+  Buffer.from(secret.data?.[key] ?? '', 'base64').toString('utf8');
 
 function bootstrapUser(deps: AuthenticateDeps, token: string): User | undefined {
   const [, id, given] = /^([a-z0-9]{6})\.([a-z0-9]{16})$/.exec(token) ?? [];
@@ -63,6 +68,8 @@ function bootstrapUser(deps: AuthenticateDeps, token: string): User | undefined 
   const expiry = decode(secret, 'expiration');
   if (expiry && Date.parse(expiry) < deps.clock.now()) return undefined;
   if (decode(secret, 'usage-bootstrap-authentication') !== 'true') return undefined;
-  const more = decode(secret, 'auth-extra-groups').split(',').filter((group) => group !== '');
+  const more = decode(secret, 'auth-extra-groups')
+    .split(',')
+    .filter((group) => group !== '');
   return { name: `system:bootstrap:${id}`, groups: ['system:bootstrappers', ...more, 'system:authenticated'] };
 }

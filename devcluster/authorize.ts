@@ -69,7 +69,10 @@ const everybody: readonly Rule[] = [
 ];
 
 const authenticated: readonly Rule[] = [
-  { verbs: ['get'], nonResourceURLs: ['/api', '/api/*', '/apis', '/apis/*', '/openapi', '/openapi/*', '/.well-known/*', '/openid/*'] },
+  {
+    verbs: ['get'],
+    nonResourceURLs: ['/api', '/api/*', '/apis', '/apis/*', '/openapi', '/openapi/*', '/.well-known/*', '/openid/*'],
+  },
   rule('create', 'authorization.k8s.io', 'selfsubjectaccessreviews selfsubjectrulesreviews'),
   rule('create', 'authentication.k8s.io', 'selfsubjectreviews'),
 ];
@@ -91,9 +94,17 @@ export function createAuthorize(deps: AuthorizeDeps): Authorize {
     if (groups.includes('system:masters')) return true;
     if (everybody.some((one) => allows(one, asked))) return true;
     if (groups.includes('system:authenticated') && authenticated.some((one) => allows(one, asked))) return true;
-    if (groups.includes('system:nodes') && user.name.startsWith('system:node:') && nodeRules.some((one) => allows(one, asked))) return true;
+    if (
+      groups.includes('system:nodes') &&
+      user.name.startsWith('system:node:') &&
+      nodeRules.some((one) => allows(one, asked))
+    )
+      return true;
     if (groups.includes('system:bootstrappers') && bootstrappers.some((one) => allows(one, asked))) return true;
-    return byBindings(deps, user, asked, undefined) || (asked.namespace ? byBindings(deps, user, asked, asked.namespace) : false);
+    return (
+      byBindings(deps, user, asked, undefined) ||
+      (asked.namespace ? byBindings(deps, user, asked, asked.namespace) : false)
+    );
   };
 }
 
@@ -119,10 +130,13 @@ function allows(one: Rule, asked: Attributes): boolean {
   if (!covers(one.verbs, asked.verb)) return false;
   if (asked.path !== undefined)
     return (
-      one.nonResourceURLs?.some((url) => url === asked.path || url === '*' || (url.endsWith('*') && asked.path!.startsWith(url.slice(0, -1)))) ?? false
+      one.nonResourceURLs?.some(
+        (url) => url === asked.path || url === '*' || (url.endsWith('*') && asked.path!.startsWith(url.slice(0, -1))),
+      ) ?? false
     );
   const resource = asked.subresource ? `${asked.resource}/${asked.subresource}` : (asked.resource ?? '');
   if (!covers(one.apiGroups, asked.group ?? '')) return false;
-  if (!covers(one.resources, resource) && !(asked.subresource && covers(one.resources, `*/${asked.subresource}`))) return false;
+  if (!covers(one.resources, resource) && !(asked.subresource && covers(one.resources, `*/${asked.subresource}`)))
+    return false;
   return !one.resourceNames?.length || one.resourceNames.includes(asked.name ?? '');
 }

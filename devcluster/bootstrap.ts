@@ -20,11 +20,23 @@ export interface BootstrapOptions {
 export const system: User = { name: 'system:apiserver', groups: ['system:masters'] };
 const rbac = 'rbac.authorization.k8s.io';
 
-const rule = (verbs: string, group: string, resources: string): Rule => ({ verbs: verbs.split(' '), apiGroups: [group], resources: resources.split(' ') });
+const rule = (verbs: string, group: string, resources: string): Rule => ({
+  verbs: verbs.split(' '),
+  apiGroups: [group],
+  resources: resources.split(' '),
+});
 
 const clusterRoles: Readonly<Record<string, Rule[]>> = {
   'cluster-admin': [rule('*', '*', '*'), { verbs: ['*'], nonResourceURLs: ['*'] }],
-  view: [{ verbs: ['get', 'list', 'watch'], apiGroups: ['', 'apps', 'discovery.k8s.io', 'events.k8s.io'], resources: ['*'] }],
+  view: [
+    rule(
+      'get list watch',
+      '',
+      'configmaps endpoints events namespaces persistentvolumeclaims pods pods/log pods/status serviceaccounts services',
+    ),
+    rule('get list watch', 'apps', 'deployments deployments/scale replicasets replicasets/scale'),
+    rule('get list watch', 'discovery.k8s.io', 'endpointslices'),
+  ],
   'system:node-proxier': [
     rule('list watch', '', 'services endpoints'),
     rule('get list watch', '', 'nodes'),
@@ -33,8 +45,13 @@ const clusterRoles: Readonly<Record<string, Rule[]>> = {
     rule('list watch', 'discovery.k8s.io', 'endpointslices'),
     rule('list watch', 'networking.k8s.io', 'servicecidrs'),
   ],
-  'system:kubelet-api-admin': [rule('get list watch', '', 'nodes'), rule('*', '', 'nodes/log nodes/metrics nodes/proxy nodes/stats nodes/configz nodes/healthz nodes/pods')],
-  'system:service-account-issuer-discovery': [{ verbs: ['get'], nonResourceURLs: ['/.well-known/openid-configuration', '/openid/v1/jwks'] }],
+  'system:kubelet-api-admin': [
+    rule('get list watch', '', 'nodes'),
+    rule('*', '', 'nodes/log nodes/metrics nodes/proxy nodes/stats nodes/configz nodes/healthz nodes/pods'),
+  ],
+  'system:service-account-issuer-discovery': [
+    { verbs: ['get'], nonResourceURLs: ['/.well-known/openid-configuration', '/openid/v1/jwks'] },
+  ],
 };
 
 const binding = (name: string, role: string, kind: 'Group' | 'User', subject: string): Obj => ({
@@ -47,15 +64,29 @@ export function bootstrap(registry: Registry, options: BootstrapOptions): void {
   const make = (plural: string, group: string, object: Obj): void => {
     registry.create(kindByName(plural, group), object, { user: system, dryRun: false });
   };
-  for (const name of ['default', 'kube-system', 'kube-public', 'kube-node-lease']) make('namespaces', '', { metadata: { name } });
+  for (const name of ['default', 'kube-system', 'kube-public', 'kube-node-lease'])
+    make('namespaces', '', { metadata: { name } });
   make('priorityclasses', 'scheduling.k8s.io', { metadata: { name: 'system-cluster-critical' }, value: 2_000_000_000 });
   make('priorityclasses', 'scheduling.k8s.io', { metadata: { name: 'system-node-critical' }, value: 2_000_001_000 });
   for (const [name, rules] of Object.entries(clusterRoles)) make('clusterroles', rbac, { metadata: { name }, rules });
   make('clusterrolebindings', rbac, binding('cluster-admin', 'cluster-admin', 'Group', 'system:masters'));
   make('clusterrolebindings', rbac, binding('system:node-proxier', 'system:node-proxier', 'User', 'system:kube-proxy'));
-  make('clusterrolebindings', rbac, binding('system:service-account-issuer-discovery', 'system:service-account-issuer-discovery', 'Group', 'system:serviceaccounts'));
-  if (options.nodesMayProxy) make('clusterrolebindings', rbac, binding('stevedore:nodes-proxy', 'system:node-proxier', 'Group', 'system:nodes'));
-  make('servicecidrs', 'networking.k8s.io', { metadata: { name: 'kubernetes' }, spec: { cidrs: [...options.serviceCidrs] } });
+  make(
+    'clusterrolebindings',
+    rbac,
+    binding(
+      'system:service-account-issuer-discovery',
+      'system:service-account-issuer-discovery',
+      'Group',
+      'system:serviceaccounts',
+    ),
+  );
+  if (options.nodesMayProxy)
+    make('clusterrolebindings', rbac, binding('stevedore:nodes-proxy', 'system:node-proxier', 'Group', 'system:nodes'));
+  make('servicecidrs', 'networking.k8s.io', {
+    metadata: { name: 'kubernetes' },
+    spec: { cidrs: [...options.serviceCidrs] },
+  });
   makeClusterInfo(make, options.infoKubeconfig);
   makeOwnService(make, options);
 }
@@ -97,19 +128,29 @@ const encode = (value: string): string => Buffer.from(value).toString('base64url
 export function signClusterInfo(registry: Registry): () => void {
   const secrets = registry.collectionOf(kindByName('secrets'));
   const sign = (): void => {
-    const tokens = (secrets.list('kube-system') as unknown as Secret[]).filter(({ type }) => type === 'bootstrap.kubernetes.io/token');
-    registry.update(kindByName('configmaps'), 'kube-public', 'cluster-info', { user: system, dryRun: false }, (current) => {
-      const data = current.data as Record<string, string>;
-      const signed: Record<string, string> = { kubeconfig: data.kubeconfig ?? '' };
-      for (const { data: fields = {} } of tokens) {
-        const read = (key: string): string => Buffer.from(fields[key] ?? '', 'base64').toString('utf8');
-        if (read('usage-bootstrap-signing') !== 'true') continue;
-        const head = encode(JSON.stringify({ alg: 'HS256', kid: read('token-id') }));
-        const mac = createHmac('sha256', read('token-secret')).update(`${head}.${encode(signed.kubeconfig!)}`).digest('base64url');
-        signed[`jws-kubeconfig-${read('token-id')}`] = `${head}..${mac}`;
-      }
-      return { ...current, data: signed };
-    });
+    const tokens = (secrets.list('kube-system') as unknown as Secret[]).filter(
+      ({ type }) => type === 'bootstrap.kubernetes.io/token',
+    );
+    registry.update(
+      kindByName('configmaps'),
+      'kube-public',
+      'cluster-info',
+      { user: system, dryRun: false },
+      (current) => {
+        const data = current.data as Record<string, string>;
+        const signed: Record<string, string> = { kubeconfig: data.kubeconfig ?? '' };
+        for (const { data: fields = {} } of tokens) {
+          const read = (key: string): string => Buffer.from(fields[key] ?? '', 'base64').toString('utf8');
+          if (read('usage-bootstrap-signing') !== 'true') continue;
+          const head = encode(JSON.stringify({ alg: 'HS256', kid: read('token-id') }));
+          const mac = createHmac('sha256', read('token-secret'))
+            .update(`${head}.${encode(signed.kubeconfig!)}`)
+            .digest('base64url');
+          signed[`jws-kubeconfig-${read('token-id')}`] = `${head}..${mac}`;
+        }
+        return { ...current, data: signed };
+      },
+    );
   };
   return secrets.subscribe(({ object }) => {
     if (object.metadata.namespace === 'kube-system' && object.metadata.name.startsWith('bootstrap-token-')) sign();

@@ -34,7 +34,9 @@ const newKeys = async (): Promise<webcrypto.CryptoKeyPair> =>
 
 const keyToPem = async (key: webcrypto.CryptoKey): Promise<string> => {
   const der = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', key));
-  return createPrivateKey({ key: der, format: 'der', type: 'pkcs8' }).export({ type: 'pkcs8', format: 'pem' }).toString();
+  return createPrivateKey({ key: der, format: 'der', type: 'pkcs8' })
+    .export({ type: 'pkcs8', format: 'pem' })
+    .toString();
 };
 
 const keyFromPem = async (pem: string): Promise<webcrypto.CryptoKey> => {
@@ -114,10 +116,7 @@ export async function createAuthority(deps: { readonly clock: Clock }, dataDir?:
       signingAlgorithm: algorithm,
       extensions: [
         new x509.BasicConstraintsExtension(false, undefined, true),
-        new x509.KeyUsagesExtension(
-          x509.KeyUsageFlags.digitalSignature | x509.KeyUsageFlags.keyEncipherment,
-          true,
-        ),
+        new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature | x509.KeyUsageFlags.keyEncipherment, true),
         new x509.ExtendedKeyUsageExtension([use === 'client' ? clientAuth : serverAuth]),
         await x509.AuthorityKeyIdentifierExtension.create(ca.publicKey),
         ...(names.length > 0 ? [new x509.SubjectAlternativeNameExtension(names)] : []),

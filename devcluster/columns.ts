@@ -10,7 +10,11 @@ export interface Column {
   value(object: Obj, nowMs: number): string | number;
 }
 
-export const col = (name: string, value: Column['value'], wide = false): Column => ({ name, value, ...(wide ? { wide } : {}) });
+export const col = (name: string, value: Column['value'], wide = false): Column => ({
+  name,
+  value,
+  ...(wide ? { wide } : {}),
+});
 export const text = (name: string, path: string, absent = '<none>', wide = false): Column =>
   col(name, (object) => textAt(object, path) || absent, wide);
 export const textAt = (object: Obj, path: string): string => {
@@ -42,4 +46,3 @@ export function humanDuration(ms: number): string {
   const years = Math.floor(days / 365);
   return days % 365 && years < 8 ? `${years}y${days % 365}d` : `${years}y`;
 }
-

@@ -1,8 +1,23 @@
 // What the API server fills in where a pod, or a pod template, leaves it out. Source: the API reference, 1.36.
-import type { Container, LifecycleHandler, Pod, PodSpec, Probe } from '../kube/types/pod.ts';
+import { canonicalQuantity, QuantityError } from '../kube/quantity.ts';
+import type { Container, LifecycleHandler, Pod, PodSpec, Probe, ResourceRequirements } from '../kube/types/pod.ts';
 import type { Volume } from '../kube/types/volume.ts';
+import { badRequest } from './failure.ts';
 
 const filePermissions = 0o644;
+
+/** Throws 400 for a quantity that is none. */
+function canonicalResources(resources: ResourceRequirements | undefined): void {
+  for (const list of [resources?.requests, resources?.limits])
+    for (const [name, quantity] of Object.entries(list ?? {})) {
+      try {
+        list![name] = canonicalQuantity(quantity);
+      } catch (error) {
+        if (error instanceof QuantityError) throw badRequest(`${name}: ${error.message}`);
+        throw error;
+      }
+    }
+}
 
 export function defaultPodSpec(spec: PodSpec): void {
   spec.restartPolicy ??= 'Always';
@@ -15,6 +30,7 @@ export function defaultPodSpec(spec: PodSpec): void {
   spec.serviceAccountName ??= legacy.serviceAccount ?? '';
   if (spec.serviceAccountName === '') delete (spec as { serviceAccountName?: string }).serviceAccountName;
   if (spec.serviceAccountName) legacy.serviceAccount = spec.serviceAccountName;
+  canonicalResources(spec.resources);
   for (const volume of spec.volumes ?? []) defaultVolume(volume);
   for (const list of [spec.initContainers, spec.containers, spec.ephemeralContainers])
     for (const container of list ?? []) defaultContainer(container, spec.hostNetwork ?? false);
@@ -38,6 +54,7 @@ function defaultContainer(container: Container, hostNetwork: boolean): void {
   container.terminationMessagePolicy ??= 'File';
   container.imagePullPolicy ??= pullPolicyOf(container.image ?? '');
   container.resources ??= {};
+  canonicalResources(container.resources);
   for (const port of container.ports ?? []) {
     port.protocol ??= 'TCP';
     if (hostNetwork) port.hostPort ??= port.containerPort;

@@ -73,11 +73,22 @@ export async function createDevcluster(deps: DevclusterDeps, options: Devcluster
   const { clock, log } = deps;
   const serviceCidrs = (options.serviceCidr ?? '10.96.0.0/16').split(',');
   const authority = await createAuthority({ clock }, options.dataDir);
-  const address = options.advertiseAddress ?? (unspecified.includes(options.listen.host) ? '127.0.0.1' : options.listen.host);
-  const names = ['localhost', '127.0.0.1', '::1', 'kubernetes', 'kubernetes.default', 'kubernetes.default.svc', 'kubernetes.default.svc.cluster.local'];
+  const address =
+    options.advertiseAddress ?? (unspecified.includes(options.listen.host) ? '127.0.0.1' : options.listen.host);
+  const names = [
+    'localhost',
+    '127.0.0.1',
+    '::1',
+    'kubernetes',
+    'kubernetes.default',
+    'kubernetes.default.svc',
+    'kubernetes.default.svc.cluster.local',
+  ];
   const serviceAddresses = serviceCidrs.map((cidr) => firstAddress(cidr));
   const [serving, admin, kubeletClient] = await Promise.all([
-    authority.issueServer('kube-apiserver', [...new Set([...names, address, ...serviceAddresses, ...(options.names ?? [])])]),
+    authority.issueServer('kube-apiserver', [
+      ...new Set([...names, address, ...serviceAddresses, ...(options.names ?? [])]),
+    ]),
     authority.issueClient('kubernetes-admin', ['system:masters']),
     authority.issueClient('kube-apiserver-kubelet-client', ['system:masters']),
   ]);
@@ -90,8 +101,15 @@ export async function createDevcluster(deps: DevclusterDeps, options: Devcluster
     registry.collectionOf(kindByName(plural, group)).list(namespace) as unknown as readonly T[];
 
   const plurals = { ServiceAccount: 'serviceaccounts', Pod: 'pods', Secret: 'secrets', Node: 'nodes' } as const;
-  const tokens = createTokens({ clock, find: (kind, namespace, name) => one<KubeObject>(plurals[kind], namespace, name) }, authority.keyPem);
-  const identities = { clock, tokens, secret: (namespace: string, name: string) => one<Secret>('secrets', namespace, name) };
+  const tokens = createTokens(
+    { clock, find: (kind, namespace, name) => one<KubeObject>(plurals[kind], namespace, name) },
+    authority.keyPem,
+  );
+  const identities = {
+    clock,
+    tokens,
+    secret: (namespace: string, name: string) => one<Secret>('secrets', namespace, name),
+  };
   const rbac = 'rbac.authorization.k8s.io';
   const authorize = createAuthorize({
     role: (namespace, name) => one(namespace ? 'roles' : 'clusterroles', namespace, name, rbac),
@@ -119,7 +137,9 @@ export async function createDevcluster(deps: DevclusterDeps, options: Devcluster
     onCertificateRequest() {
       signing = signing
         .then(() => signRequests({ clock, log, registry, authority }))
-        .catch((error: unknown) => log.error('certificate requests could not be gone through; tried again with the next', { error }));
+        .catch((error: unknown) =>
+          log.error('certificate requests could not be gone through; tried again with the next', { error }),
+        );
     },
   });
   const serverDeps = {
@@ -185,7 +205,17 @@ const firstAddress = (cidr: string): string => addressAt(parseRange(cidr), 1);
 const base64 = (text: string): string => Buffer.from(text).toString('base64');
 
 /** A kubeconfig as JSON, which is YAML. Without a user it is what cluster-info holds. */
-function renderKubeconfig({ url, caPem, user, pair }: { url: string; caPem: string; user: string; pair: KeyPair | undefined }): string {
+function renderKubeconfig({
+  url,
+  caPem,
+  user,
+  pair,
+}: {
+  url: string;
+  caPem: string;
+  user: string;
+  pair: KeyPair | undefined;
+}): string {
   const cluster = { server: url, 'certificate-authority-data': base64(caPem) };
   const name = pair ? 'stevedore-dev' : '';
   const config = {
@@ -194,8 +224,14 @@ function renderKubeconfig({ url, caPem, user, pair }: { url: string; caPem: stri
     clusters: [{ name, cluster }],
     contexts: pair ? [{ name, context: { cluster: name, user } }] : [],
     'current-context': pair ? name : '',
-    users: pair ? [{ name: user, user: { 'client-certificate-data': base64(pair.certPem), 'client-key-data': base64(pair.keyPem) } }] : [],
+    users: pair
+      ? [
+          {
+            name: user,
+            user: { 'client-certificate-data': base64(pair.certPem), 'client-key-data': base64(pair.keyPem) },
+          },
+        ]
+      : [],
   };
   return `${JSON.stringify(config, null, 2)}\n`;
 }
-

@@ -12,7 +12,15 @@ const kindsOf = (group: string, version: string): Kind[] =>
 const aggregatedType = 'application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList';
 
 const wantsAggregated = (accept: string | undefined): boolean =>
-  (accept ?? '').split(',').some((part) => part.includes('apidiscovery.k8s.io') && part.includes('v=v2') && !part.includes('v2beta1') && part.trim().startsWith('application/json'));
+  (accept ?? '')
+    .split(',')
+    .some(
+      (part) =>
+        part.includes('apidiscovery.k8s.io') &&
+        part.includes('v=v2') &&
+        !part.includes('v2beta1') &&
+        part.trim().startsWith('application/json'),
+    );
 
 interface Discovered {
   readonly body: string;
@@ -28,16 +36,30 @@ export function discover(path: string, accept: string | undefined, serverAddress
     const groups = path === '/api' ? [''] : groupsInOrder;
     if (wantsAggregated(accept))
       return {
-        body: JSON.stringify({ kind: 'APIGroupDiscoveryList', apiVersion: 'apidiscovery.k8s.io/v2', metadata: {}, items: groups.map(aggregated) }),
+        body: JSON.stringify({
+          kind: 'APIGroupDiscoveryList',
+          apiVersion: 'apidiscovery.k8s.io/v2',
+          metadata: {},
+          items: groups.map(aggregated),
+        }),
         contentType: aggregatedType,
       };
     if (path === '/api')
-      return plain({ kind: 'APIVersions', versions: ['v1'], serverAddressByClientCIDRs: [{ clientCIDR: '0.0.0.0/0', serverAddress }] });
+      return plain({
+        kind: 'APIVersions',
+        versions: ['v1'],
+        serverAddressByClientCIDRs: [{ clientCIDR: '0.0.0.0/0', serverAddress }],
+      });
     return plain({ kind: 'APIGroupList', apiVersion: 'v1', groups: groups.map(groupOf) });
   }
   if (parts[0] === 'apis' && parts.length === 2 && groupsInOrder.includes(parts[1]!))
     return plain({ kind: 'APIGroup', apiVersion: 'v1', ...groupOf(parts[1]!) });
-  const [group, version] = parts[0] === 'api' && parts.length === 2 ? ['', parts[1]!] : parts[0] === 'apis' && parts.length === 3 ? [parts[1]!, parts[2]!] : [];
+  const [group, version] =
+    parts[0] === 'api' && parts.length === 2
+      ? ['', parts[1]!]
+      : parts[0] === 'apis' && parts.length === 3
+        ? [parts[1]!, parts[2]!]
+        : [];
   if (group === undefined || version === undefined || kindsOf(group, version).length === 0) return undefined;
   return plain({
     kind: 'APIResourceList',

@@ -23,7 +23,11 @@ export interface DispatchDeps extends SubresourceDeps, ReviewDeps, Omit<WatchDep
   onCertificateRequest(): void;
 }
 
-export type Dispatch = (request: ApiRequest, target: Target | undefined, open: OpenStream) => Promise<Answer | undefined>;
+export type Dispatch = (
+  request: ApiRequest,
+  target: Target | undefined,
+  open: OpenStream,
+) => Promise<Answer | undefined>;
 
 export function createDispatch(deps: DispatchDeps): Dispatch {
   return async (request, target, open) => {
@@ -32,7 +36,12 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
     checkVerb(target, verb);
     if (target.kind.virtual) {
       const { kind, apiVersion = apiVersionOf(target.kind.resource), ...rest } = await readObject(request);
-      const answer = review(deps, target.kind.resource.kind, { kind: kind ?? target.kind.resource.kind, apiVersion, ...rest }, request.user);
+      const answer = review(
+        deps,
+        target.kind.resource.kind,
+        { kind: kind ?? target.kind.resource.kind, apiVersion, ...rest },
+        request.user,
+      );
       return { status: 201, body: JSON.stringify(answer) };
     }
     if (target.subresource) return below(deps, request, target, verb, open);
@@ -40,7 +49,13 @@ export function createDispatch(deps: DispatchDeps): Dispatch {
   };
 }
 
-async function plain(deps: DispatchDeps, request: ApiRequest, target: Target, verb: string, open: OpenStream): Promise<Answer | undefined> {
+async function plain(
+  deps: DispatchDeps,
+  request: ApiRequest,
+  target: Target,
+  verb: string,
+  open: OpenStream,
+): Promise<Answer | undefined> {
   const { handlers } = deps;
   switch (verb) {
     case 'get':
@@ -49,7 +64,9 @@ async function plain(deps: DispatchDeps, request: ApiRequest, target: Target, ve
       return handlers.list(request, target);
     case 'watch': {
       const table = (request.header('accept') ?? '').includes('as=Table');
-      const sink = open(table ? 'application/json;as=Table;v=v1;g=meta.k8s.io;stream=watch' : 'application/json;stream=watch');
+      const sink = open(
+        table ? 'application/json;as=Table;v=v1;g=meta.k8s.io;stream=watch' : 'application/json;stream=watch',
+      );
       serveWatch({ ...deps, collection: deps.registry.collectionOf(target.kind) }, request, target, sink);
       return undefined;
     }
@@ -73,10 +90,21 @@ async function plain(deps: DispatchDeps, request: ApiRequest, target: Target, ve
 
 const writable = ['status', 'approval', 'finalize', 'ephemeralcontainers', 'resize'];
 
-async function below(deps: DispatchDeps, request: ApiRequest, target: Target, verb: string, open: OpenStream): Promise<Answer | undefined> {
+async function below(
+  deps: DispatchDeps,
+  request: ApiRequest,
+  target: Target,
+  verb: string,
+  open: OpenStream,
+): Promise<Answer | undefined> {
   const { handlers } = deps;
   const { kind, subresource } = target;
-  const known = subresource === 'status' ? kind.hasStatus : subresource === 'finalize' ? kind.resource.kind === 'Namespace' : subresource! in kind.subresources;
+  const known =
+    subresource === 'status'
+      ? kind.hasStatus
+      : subresource === 'finalize'
+        ? kind.resource.kind === 'Namespace'
+        : subresource! in kind.subresources;
   if (!known) throw noSuchPath();
   if (writable.includes(subresource!)) {
     if (verb === 'get') return handlers.get(request, target);
@@ -130,4 +158,3 @@ function elsewhere(deps: DispatchDeps, request: ApiRequest): Answer {
       throw new Failure(404, 'NotFound', 'the server could not find the requested resource');
   }
 }
-

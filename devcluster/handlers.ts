@@ -33,7 +33,8 @@ export type Selected = (object: Obj) => boolean;
 
 export function createHandlers(deps: HandlerDeps) {
   const { clock, storage, registry } = deps;
-  const formatFor = (request: ApiRequest): Format => formatOf(request.header('accept'), request.query.get('includeObject'));
+  const formatFor = (request: ApiRequest): Format =>
+    formatOf(request.header('accept'), request.query.get('includeObject'));
   const answer = (request: ApiRequest, target: Target, object: Obj, status = 200): Answer => ({
     status,
     body: encodeObject(target.kind, object, formatFor(request), clock.now()),
@@ -92,7 +93,11 @@ export function createHandlers(deps: HandlerDeps) {
     async update(request: ApiRequest, target: Target): Promise<Answer> {
       const object = fromView(target.kind, (await readObject(request)) as Obj);
       const context = { ...contextOf(request), part: target.subresource };
-      return answer(request, target, registry.update(target.kind, target.namespace, target.name!, context, () => object));
+      return answer(
+        request,
+        target,
+        registry.update(target.kind, target.namespace, target.name!, context, () => object),
+      );
     },
     async patch(request: ApiRequest, target: Target): Promise<Answer> {
       const { kind, namespace, name } = target;
@@ -122,7 +127,12 @@ export function createHandlers(deps: HandlerDeps) {
       const { object, gone } = registry.remove(kind, namespace, name!, await deletionOf(request), contextOf(request));
       if (!gone || kind.resource.kind === 'Pod') return answer(request, target, object);
       const { uid } = object.metadata;
-      const details = { name, kind: kind.resource.plural, uid, ...(kind.resource.group ? { group: kind.resource.group } : {}) };
+      const details = {
+        name,
+        kind: kind.resource.plural,
+        uid,
+        ...(kind.resource.group ? { group: kind.resource.group } : {}),
+      };
       return { status: 200, body: statusText({ status: 'Success', details }) };
     },
     async removeAll(request: ApiRequest, target: Target): Promise<Answer> {
@@ -143,13 +153,18 @@ export const statusText = (status: object): string =>
 
 export function parseVersion(text: string | null): number {
   if (!text) return 0;
-  if (!/^\d+$/.test(text)) throw invalid(kinds[0]!.resource, '', [{ reason: 'FieldValueInvalid', field: 'resourceVersion', message: `Invalid value: "${text}": must be a number` }]);
+  if (!/^\d+$/.test(text))
+    throw invalid(kinds[0]!.resource, '', [
+      { reason: 'FieldValueInvalid', field: 'resourceVersion', message: `Invalid value: "${text}": must be a number` },
+    ]);
   return Number(text);
 }
 
-const sortKey = ({ metadata }: Obj): string => (metadata.namespace ? `${metadata.namespace}/${metadata.name}` : metadata.name);
+const sortKey = ({ metadata }: Obj): string =>
+  metadata.namespace ? `${metadata.namespace}/${metadata.name}` : metadata.name;
 
-const encodeContinue = (version: number, after: string): string => Buffer.from(JSON.stringify({ v: version, after })).toString('base64url');
+const encodeContinue = (version: number, after: string): string =>
+  Buffer.from(JSON.stringify({ v: version, after })).toString('base64url');
 
 function decodeContinue(token: string): { version: number; after: string } {
   try {
@@ -174,7 +189,10 @@ export function selection(kind: Kind, query: URLSearchParams, name: string | und
   // The Event API of its own group calls the same fields otherwise.
   const asKept = fields.map((field) => ({ ...field, field: field.field.replace(/^regarding\./, 'involvedObject.') }));
   const odd = asKept.find(({ field }) => !known.includes(field));
-  if (odd) throw badRequest(`Unable to find "${kind.resource.plural}" that match label selector "", field selector "${query.get('fieldSelector')}": field label not supported: ${odd.field}`);
+  if (odd)
+    throw badRequest(
+      `Unable to find "${kind.resource.plural}" that match label selector "", field selector "${query.get('fieldSelector')}": field label not supported: ${odd.field}`,
+    );
   return (object) =>
     (name === undefined || object.metadata.name === name) &&
     (labels.length === 0 || matchesRequirements(labels, object.metadata.labels)) &&
@@ -209,4 +227,3 @@ export function checkVerb(target: Target, verb: string): void {
     (['update', 'patch'].includes(verb) && name === undefined);
   if (wrong) throw notAllowed('the server does not allow this method on the requested resource');
 }
-

@@ -12,7 +12,9 @@ export interface Kind {
   /** metadata.generation counts changes of what is neither metadata nor status. */
   readonly counts: boolean;
   /** Subresources beside status, with the kind of what they take or answer. */
-  readonly subresources: Readonly<Record<string, { kind: string; group?: string; version?: string; verbs: readonly string[] }>>;
+  readonly subresources: Readonly<
+    Record<string, { kind: string; group?: string; version?: string; verbs: readonly string[] }>
+  >;
   /** Only POST, and nothing is kept: reviews. */
   readonly virtual: boolean;
   /** Fields a field selector may name beside metadata.name and metadata.namespace. */
@@ -29,12 +31,7 @@ interface Traits {
   subresources?: Kind['subresources'];
 }
 
-const define = (
-  apiVersion: string,
-  plural: string,
-  kind: string,
-  namespaced: boolean,
-): Resource => {
+const define = (apiVersion: string, plural: string, kind: string, namespaced: boolean): Resource => {
   const [version = '', group = ''] = apiVersion.split('/').reverse();
   return { group, version, plural, kind, namespaced };
 };
@@ -103,7 +100,12 @@ export const storageClasses = define('storage.k8s.io/v1', 'storageclasses', 'Sto
 export const roles = define('rbac.authorization.k8s.io/v1', 'roles', 'Role', true);
 export const clusterRoles = define('rbac.authorization.k8s.io/v1', 'clusterroles', 'ClusterRole', false);
 export const roleBindings = define('rbac.authorization.k8s.io/v1', 'rolebindings', 'RoleBinding', true);
-export const clusterRoleBindings = define('rbac.authorization.k8s.io/v1', 'clusterrolebindings', 'ClusterRoleBinding', false);
+export const clusterRoleBindings = define(
+  'rbac.authorization.k8s.io/v1',
+  'clusterrolebindings',
+  'ClusterRoleBinding',
+  false,
+);
 export const eventsV1 = define('events.k8s.io/v1', 'events', 'Event', true);
 const review = (plural: string, kind: string, namespaced = false): Kind =>
   kindOf(define('authorization.k8s.io/v1', plural, kind, namespaced), { virtual: true });
@@ -171,15 +173,11 @@ export const apiVersionOf = (resource: Resource): string =>
   resource.group ? `${resource.group}/${resource.version}` : resource.version;
 
 export const findKind = (group: string, version: string, plural: string): Kind | undefined =>
-  kinds.find(
-    ({ resource }) => resource.group === group && resource.version === version && resource.plural === plural,
-  );
+  kinds.find(({ resource }) => resource.group === group && resource.version === version && resource.plural === plural);
 
 /** The verbs discovery and authorization know for a kind. */
 export const verbsOf = (kind: Kind): readonly string[] =>
-  kind.virtual
-    ? ['create']
-    : ['create', 'delete', 'deletecollection', 'get', 'list', 'patch', 'update', 'watch'];
+  kind.virtual ? ['create'] : ['create', 'delete', 'deletecollection', 'get', 'list', 'patch', 'update', 'watch'];
 
 /** Both Event APIs are views of one collection. */
 export const collectionNameOf = ({ resource }: Kind): string =>

@@ -30,9 +30,12 @@ function endpointOf(deps: NodeLinkDeps, pod: Pod): Endpoint {
   const node = deps.node(nodeName);
   if (!node) throw notFound(resources.nodes, nodeName);
   const addresses = node.status?.addresses ?? [];
-  const host = ['InternalIP', 'ExternalIP', 'Hostname'].map((type) => addresses.find((one) => one.type === type)?.address).find(Boolean);
+  const host = ['InternalIP', 'ExternalIP', 'Hostname']
+    .map((type) => addresses.find((one) => one.type === type)?.address)
+    .find(Boolean);
   const port = node.status?.daemonEndpoints?.kubeletEndpoint?.Port;
-  if (!host || !port) throw new Failure(503, 'ServiceUnavailable', `node ${nodeName} does not say where its server listens`);
+  if (!host || !port)
+    throw new Failure(503, 'ServiceUnavailable', `node ${nodeName} does not say where its server listens`);
   return { host, port };
 }
 
@@ -44,14 +47,33 @@ function containerOf(pod: Pod, asked: string | null): string {
     throw badRequest(`container ${asked} is not valid for pod ${pod.metadata.name}`);
   }
   if (containers.length === 1) return containers[0]!.name;
-  const inits = initContainers.length > 0 ? ` or one of the init containers: [${initContainers.map(({ name }) => name).join(' ')}]` : '';
-  throw badRequest(`a container name must be specified for pod ${pod.metadata.name}, choose one of: [${containers.map(({ name }) => name).join(' ')}]${inits}`);
+  const inits =
+    initContainers.length > 0
+      ? ` or one of the init containers: [${initContainers.map(({ name }) => name).join(' ')}]`
+      : '';
+  throw badRequest(
+    `a container name must be specified for pod ${pod.metadata.name}, choose one of: [${containers.map(({ name }) => name).join(' ')}]${inits}`,
+  );
 }
 
-const logOptions = ['follow', 'previous', 'sinceSeconds', 'sinceTime', 'timestamps', 'tailLines', 'limitBytes', 'stream'];
+const logOptions = [
+  'follow',
+  'previous',
+  'sinceSeconds',
+  'sinceTime',
+  'timestamps',
+  'tailLines',
+  'limitBytes',
+  'stream',
+];
 
 /** GET pods/NAME/log. Throws where the node cannot be asked or refuses. */
-export async function streamLog(deps: NodeLinkDeps, request: ApiRequest, target: Target, open: (contentType: string) => Sink): Promise<void> {
+export async function streamLog(
+  deps: NodeLinkDeps,
+  request: ApiRequest,
+  target: Target,
+  open: (contentType: string) => Sink,
+): Promise<void> {
   const pod = deps.pod(target.namespace!, target.name!);
   const container = containerOf(pod, request.query.get('container'));
   const to = endpointOf(deps, pod);
@@ -69,7 +91,16 @@ export async function streamLog(deps: NodeLinkDeps, request: ApiRequest, target:
 
 const get = (deps: NodeLinkDeps, { host, port }: Endpoint, path: string): Promise<IncomingMessage> =>
   new Promise((resolve, reject) => {
-    const options = { host, port, path, cert: deps.certPem, key: deps.keyPem, rejectUnauthorized: false, agent: false, timeout: connectTimeoutMs };
+    const options = {
+      host,
+      port,
+      path,
+      cert: deps.certPem,
+      key: deps.keyPem,
+      rejectUnauthorized: false,
+      agent: false,
+      timeout: connectTimeoutMs,
+    };
     const outgoing = httpsRequest(options, (answer) => {
       outgoing.setTimeout(0);
       resolve(answer);
@@ -96,7 +127,12 @@ function pathOf(request: ApiRequest, target: Target, pod: Pod): string {
   const { namespace, name, subresource } = target;
   if (subresource === 'portforward') return `/portForward/${namespace}/${name}`;
   const query = new URLSearchParams();
-  for (const [from, to] of [['stdin', 'input'], ['stdout', 'output'], ['stderr', 'error'], ['tty', 'tty']] as const)
+  for (const [from, to] of [
+    ['stdin', 'input'],
+    ['stdout', 'output'],
+    ['stderr', 'error'],
+    ['tty', 'tty'],
+  ] as const)
     if (request.query.get(from) === 'true' || request.query.get(from) === '1') query.append(to, '1');
   for (const command of request.query.getAll('command')) query.append('command', command);
   return `/${subresource}/${namespace}/${name}/${containerOf(pod, request.query.get('container'))}?${query}`;
@@ -105,14 +141,30 @@ function pathOf(request: ApiRequest, target: Target, pod: Pod): string {
 // WebSocket upgrades are refused, on which kubectl falls back to SPDY; that goes through byte for byte.
 const passedOn = ['upgrade', 'connection', 'x-stream-protocol-version', 'user-agent', 'content-length'];
 
-export async function spliceUpgrade(deps: NodeLinkDeps, request: ApiRequest, target: Target, message: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
-  if (!['exec', 'attach', 'portforward'].includes(target.subresource ?? '')) throw badRequest('this path cannot be upgraded');
+export async function spliceUpgrade(
+  deps: NodeLinkDeps,
+  request: ApiRequest,
+  target: Target,
+  message: IncomingMessage,
+  socket: Duplex,
+  head: Buffer,
+): Promise<void> {
+  if (!['exec', 'attach', 'portforward'].includes(target.subresource ?? ''))
+    throw badRequest('this path cannot be upgraded');
   const protocol = message.headers.upgrade ?? '';
   if (!/^spdy\/3\.1$/i.test(protocol)) throw badRequest(`cannot upgrade to ${protocol}: this server speaks SPDY/3.1`);
   const pod = deps.pod(target.namespace!, target.name!);
   const path = pathOf(request, target, pod);
   const { host, port } = endpointOf(deps, pod);
-  const node = connect({ host, port, cert: deps.certPem, key: deps.keyPem, rejectUnauthorized: false, ALPNProtocols: ['http/1.1'], timeout: connectTimeoutMs });
+  const node = connect({
+    host,
+    port,
+    cert: deps.certPem,
+    key: deps.keyPem,
+    rejectUnauthorized: false,
+    ALPNProtocols: ['http/1.1'],
+    timeout: connectTimeoutMs,
+  });
   await new Promise<void>((resolve, reject) => {
     node.once('secureConnect', resolve);
     node.once('timeout', () => node.destroy(new Error(`no answer in ${connectTimeoutMs} ms`)));

@@ -33,7 +33,9 @@ const info = { title: 'Kubernetes (stevedore devcluster)', version: 'v1.36.2' };
 function documentOf(where: string): string | undefined {
   const known = documents.get(where);
   if (known !== undefined) return known;
-  const found = knownGroupVersions().find(({ group, version }) => (group ? `apis/${group}/${version}` : `api/${version}`) === where);
+  const found = knownGroupVersions().find(
+    ({ group, version }) => (group ? `apis/${group}/${version}` : `api/${version}`) === where,
+  );
   if (!found) return undefined;
   const schemas: Record<string, unknown> = {};
   const paths: Record<string, unknown> = {};
@@ -54,7 +56,11 @@ function pathsOf(kind: Kind): Record<string, unknown> {
   const gvk = { 'x-kubernetes-group-version-kind': { group, version, kind: name } };
   // Strategic merge patches are taken but not named: kubectl then makes them from its own types, whose merge keys are complete.
   const patchTypes = ['application/merge-patch+json', 'application/json-patch+json', 'application/apply-patch+yaml'];
-  const write = { parameters: [query('dryRun'), query('fieldManager'), query('fieldValidation')], responses: {}, ...gvk };
+  const write = {
+    parameters: [query('dryRun'), query('fieldManager'), query('fieldValidation')],
+    responses: {},
+    ...gvk,
+  };
   const post = { ...write, 'x-kubernetes-action': 'post' };
   if (!verbsOf(kind).includes('patch')) return { [base]: { post } };
   const get = { parameters: [], responses: {}, 'x-kubernetes-action': 'get', ...gvk };

@@ -19,13 +19,21 @@ export const isApply = (contentType: string): boolean => contentType.startsWith(
 
 /** `current` is undefined only for apply, which makes what is not there. */
 export function patchObject(kind: Kind, current: Obj | undefined, patch: Patch): Obj {
-  const wire = current && { apiVersion: apiVersionOf(kind.resource), kind: kind.resource.kind, ...toView(kind, current) };
+  const wire = current && {
+    apiVersion: apiVersionOf(kind.resource),
+    kind: kind.resource.kind,
+    ...toView(kind, current),
+  };
   try {
     return fromView(kind, patchWire(kind, wire, patch) as Obj);
   } catch (error) {
     if (!(error instanceof PatchError)) throw error;
     if (error.code === 'invalid') throw badRequest(error.message);
-    throw new Failure(422, 'Invalid', `the server rejected our request due to an error in our request: ${error.message}`);
+    throw new Failure(
+      422,
+      'Invalid',
+      `the server rejected our request due to an error in our request: ${error.message}`,
+    );
   }
 }
 

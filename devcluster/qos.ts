@@ -5,9 +5,10 @@ type QosClass = 'Guaranteed' | 'Burstable' | 'BestEffort';
 
 export function qosClassOf(pod: Pod): QosClass {
   const podLevel = pod.spec.resources;
-  const all = podLevel?.requests || podLevel?.limits
-    ? [podLevel]
-    : [...pod.spec.containers, ...(pod.spec.initContainers ?? [])].map((container) => container.resources ?? {});
+  const all =
+    podLevel?.requests || podLevel?.limits
+      ? [podLevel]
+      : [...pod.spec.containers, ...(pod.spec.initContainers ?? [])].map((container) => container.resources ?? {});
   const zero = (value: string | undefined): boolean => value === undefined || Number.parseFloat(value) === 0;
   let any = false;
   let guaranteed = true;

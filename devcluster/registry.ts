@@ -2,7 +2,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '../lib/clock.ts';
 import type { Pod } from '../kube/types/pod.ts';
-import { alreadyExists, badRequest, conflict, Failure, forbidden, invalid, notFound } from './failure.ts';
+import { alreadyExists, badRequest, conflict, Failure, invalid, notFound } from './failure.ts';
 import { collectionNameOf, type Kind } from './kinds.ts';
 import { newUid, randomSuffix, timestamp } from './names.ts';
 import type { Collection, Obj, Storage } from './store.ts';
@@ -74,6 +74,7 @@ export function createRegistry(deps: RegistryDeps, options: { readonly serviceCi
   };
 
   const commit = (kind: Kind, object: Obj, dryRun: boolean): Obj => {
+    dropEmpty(object);
     const { deletionTimestamp, finalizers, deletionGracePeriodSeconds } = object.metadata;
     const done = deletionTimestamp && !finalizers?.length && !deletionGracePeriodSeconds && !held(kind, object);
     if (dryRun) return object;
@@ -90,12 +91,27 @@ export function createRegistry(deps: RegistryDeps, options: { readonly serviceCi
       if (!metadata.name && metadata.generateName) metadata.name = `${metadata.generateName}${randomSuffix()}`;
       if (!metadata.name)
         throw invalid(resource, '', [
-          { reason: 'FieldValueRequired', field: 'metadata.name', message: 'Required value: name or generateName is required' },
+          {
+            reason: 'FieldValueRequired',
+            field: 'metadata.name',
+            message: 'Required value: name or generateName is required',
+          },
         ]);
       const context = contextFor(user);
       if (resource.namespaced && checkNamespace(context, metadata.namespace!) === 'terminating')
-        throw forbidden(
+        throw new Failure(
+          403,
+          'Forbidden',
           `${resource.plural} "${metadata.name}" is forbidden: unable to create new content in namespace ${metadata.namespace} because it is being terminated`,
+          {
+            causes: [
+              {
+                reason: 'NamespaceTerminating',
+                message: `namespace ${metadata.namespace} is being terminated`,
+                field: 'metadata.namespace',
+              },
+            ],
+          },
         );
       if (collectionOf(kind).get(metadata.namespace, metadata.name)) throw alreadyExists(resource, metadata.name);
       metadata.uid = newUid();
@@ -110,6 +126,7 @@ export function createRegistry(deps: RegistryDeps, options: { readonly serviceCi
         ...(strategyOf(kind).create?.(context, object) ?? []),
       ];
       if (causes.length > 0) throw invalid(resource, metadata.name, causes);
+      dropEmpty(object);
       return dryRun ? { ...object, metadata: { ...metadata, resourceVersion: '' } } : collectionOf(kind).put(object);
     },
     update(kind, namespace, name, { user, dryRun, part }, change) {
@@ -138,10 +155,22 @@ export function createRegistry(deps: RegistryDeps, options: { readonly serviceCi
         // A second deletion can only shorten the time that is left.
         const left = metadata.deletionGracePeriodSeconds ?? 0;
         const shorter = grace < left;
-        if (!shorter && (left > 0 || finalizers.size > 0 || held(kind, current))) return { object: current, gone: false };
+        if (!shorter && (left > 0 || finalizers.size > 0 || held(kind, current)))
+          return { object: current, gone: false };
       }
       if (grace === 0 && finalizers.size === 0 && !held(kind, current)) {
-        const last = { ...current, metadata: { ...metadata, ...(kind.resource.kind === 'Pod' ? { deletionGracePeriodSeconds: 0, deletionTimestamp: metadata.deletionTimestamp ?? timestamp(clock.now()) } : {}) } };
+        const last = {
+          ...current,
+          metadata: {
+            ...metadata,
+            ...(kind.resource.kind === 'Pod'
+              ? {
+                  deletionGracePeriodSeconds: 0,
+                  deletionTimestamp: metadata.deletionTimestamp ?? timestamp(clock.now()),
+                }
+              : {}),
+          },
+        };
         return { object: dryRun ? current : collectionOf(kind).remove(last), gone: true };
       }
       const next: Obj = {
@@ -175,7 +204,11 @@ function graceOf(kind: Kind, object: Obj, request: DeletionRequest): number {
 function checkPreconditions(kind: Kind, current: Obj, { preconditions }: DeletionRequest): void {
   const { uid, resourceVersion, name } = current.metadata;
   if (preconditions?.uid && preconditions.uid !== uid)
-    throw conflict(kind.resource, name, `Precondition failed: UID in precondition: ${preconditions.uid}, UID in object meta: ${uid}`);
+    throw conflict(
+      kind.resource,
+      name,
+      `Precondition failed: UID in precondition: ${preconditions.uid}, UID in object meta: ${uid}`,
+    );
   if (preconditions?.resourceVersion && preconditions.resourceVersion !== resourceVersion)
     throw conflict(
       kind.resource,
@@ -190,7 +223,11 @@ function checkIdentity(kind: Kind, name: string, current: Obj, wanted: Obj): voi
   if (wanted.metadata.name !== undefined && wanted.metadata.name !== name)
     throw badRequest(`the name of the object (${wanted.metadata.name}) does not match the name on the URL (${name})`);
   if (uid && uid !== current.metadata.uid)
-    throw conflict(kind.resource, name, `Precondition failed: UID in precondition: ${uid}, UID in object meta: ${current.metadata.uid}`);
+    throw conflict(
+      kind.resource,
+      name,
+      `Precondition failed: UID in precondition: ${uid}, UID in object meta: ${current.metadata.uid}`,
+    );
   if (resourceVersion && resourceVersion !== current.metadata.resourceVersion) throw conflict(kind.resource, name);
 }
 
@@ -198,22 +235,42 @@ function checkIdentity(kind: Kind, name: string, current: Obj, wanted: Obj): voi
 function take(kind: Kind, part: string | undefined, current: Obj, wanted: Obj): Obj {
   const kept = current.metadata;
   const metadata = { ...wanted.metadata, name: kept.name };
-  for (const field of ['uid', 'namespace', 'creationTimestamp', 'deletionTimestamp', 'deletionGracePeriodSeconds', 'generation', 'generateName', 'resourceVersion'] as const) {
+  for (const field of [
+    'uid',
+    'namespace',
+    'creationTimestamp',
+    'deletionTimestamp',
+    'deletionGracePeriodSeconds',
+    'generation',
+    'generateName',
+    'resourceVersion',
+  ] as const) {
     if (kept[field] === undefined) delete metadata[field];
     else Object.assign(metadata, { [field]: kept[field] });
   }
   const added = (metadata.finalizers ?? []).filter((one) => !kept.finalizers?.includes(one));
   if (kept.deletionTimestamp && added.length > 0)
-    throw new Failure(422, 'Invalid', `${kind.resource.kind} "${kept.name}" is invalid: metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers ${JSON.stringify(added)}`);
+    throw new Failure(
+      422,
+      'Invalid',
+      `${kind.resource.kind} "${kept.name}" is invalid: metadata.finalizers: Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers ${JSON.stringify(added)}`,
+    );
   const spec = current.spec as Record<string, unknown>;
   const wantedSpec = wanted.spec as Record<string, unknown> | undefined;
   switch (part) {
     case undefined:
       return kind.hasStatus ? { ...wanted, metadata, status: current.status } : { ...wanted, metadata };
     case 'status':
-      return { ...current, metadata: { ...metadata, ...(kept.ownerReferences ? { ownerReferences: kept.ownerReferences } : {}) }, status: wanted.status ?? {} };
+      return {
+        ...current,
+        metadata: { ...metadata, ...(kept.ownerReferences ? { ownerReferences: kept.ownerReferences } : {}) },
+        status: wanted.status ?? {},
+      };
     case 'approval':
-      return { ...current, status: { ...(current.status as object), conditions: (wanted.status as { conditions?: unknown })?.conditions } };
+      return {
+        ...current,
+        status: { ...(current.status as object), conditions: (wanted.status as { conditions?: unknown })?.conditions },
+      };
     case 'finalize':
       return { ...current, spec: wantedSpec ?? {} };
     case 'ephemeralcontainers':
@@ -236,7 +293,20 @@ function resized(spec: Record<string, unknown>, wanted: Record<string, unknown>)
     });
   };
   const initContainers = merge('initContainers');
-  return { ...spec, containers: merge('containers'), ...(initContainers ? { initContainers } : {}), ...(wanted.resources ? { resources: wanted.resources } : {}) };
+  return {
+    ...spec,
+    containers: merge('containers'),
+    ...(initContainers ? { initContainers } : {}),
+    ...(wanted.resources ? { resources: wanted.resources } : {}),
+  };
+}
+
+// The API leaves out what is empty.
+function dropEmpty({ metadata }: Obj): void {
+  for (const field of ['labels', 'annotations', 'finalizers', 'ownerReferences', 'managedFields'] as const) {
+    const value = metadata[field];
+    if (value !== undefined && (value === null || Object.keys(value).length === 0)) delete metadata[field];
+  }
 }
 
 const plain = (object: Obj): unknown => JSON.parse(JSON.stringify(object));

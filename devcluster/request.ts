@@ -1,8 +1,9 @@
 // What a request of the API asks for, read from its method, path, query and headers.
 import { parse as parseYaml } from 'yaml';
-import { type Attributes } from './authorize.ts';
+import type { Attributes } from './authorize.ts';
 import { badRequest, Failure, noSuchPath } from './failure.ts';
 import { findKind, type Kind } from './kinds.ts';
+import { decodeProtobuf } from './protobuf.ts';
 import type { User } from './registry.ts';
 
 export interface ApiRequest {
@@ -11,7 +12,7 @@ export interface ApiRequest {
   readonly query: URLSearchParams;
   readonly user: User;
   header(name: string): string | undefined;
-  text(): Promise<string>;
+  bytes(): Promise<Buffer>;
 }
 
 export interface Target {
@@ -23,7 +24,10 @@ export interface Target {
 
 /** Undefined where the path is not below a group and version. Throws 404 for a kind that is not served. */
 export function parseTarget(path: string): Target | undefined {
-  const parts = path.split('/').filter((part) => part !== '').map(decodeURIComponent);
+  const parts = path
+    .split('/')
+    .filter((part) => part !== '')
+    .map(decodeURIComponent);
   const core = parts[0] === 'api';
   if (!core && parts[0] !== 'apis') return undefined;
   const [group, version] = core ? ['', parts[1]] : [parts[1], parts[2]];
@@ -79,16 +83,23 @@ export const isTrue = (value: string | null): boolean => value === 'true' || val
 /** The body as an object, from JSON or YAML. Throws 400 or 415. */
 export async function readObject(request: ApiRequest): Promise<Record<string, unknown>> {
   const value = await readBody(request);
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw badRequest('the body is not an object');
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw badRequest('the body is not an object');
   return value as Record<string, unknown>;
 }
 
 export async function readBody(request: ApiRequest): Promise<unknown> {
   const type = request.header('content-type')?.split(';')[0]?.trim() ?? 'application/json';
-  if (type.includes('protobuf') || type.includes('cbor'))
-    throw new Failure(415, 'UnsupportedMediaType', `the body of the request was in an unknown format - accepted media types include: application/json, application/yaml`);
-  const text = await request.text();
-  if (text === '') return undefined;
+  const bytes = await request.bytes();
+  if (bytes.length === 0) return undefined;
+  if (type === 'application/vnd.kubernetes.protobuf') return decodeProtobuf(bytes);
+  if (type.includes('cbor'))
+    throw new Failure(
+      415,
+      'UnsupportedMediaType',
+      'the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf',
+    );
+  const text = bytes.toString('utf8');
   try {
     return type.endsWith('yaml') ? parseYaml(text) : JSON.parse(text);
   } catch (error) {

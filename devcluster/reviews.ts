@@ -19,7 +19,12 @@ const asUserInfo = (user: User) => ({
 });
 
 /** Answers a review with itself, its status filled in. */
-export function review(deps: ReviewDeps, kind: string, object: Record<string, unknown>, asking: User): Record<string, unknown> {
+export function review(
+  deps: ReviewDeps,
+  kind: string,
+  object: Record<string, unknown>,
+  asking: User,
+): Record<string, unknown> {
   switch (kind) {
     case 'TokenReview':
       return { ...object, status: reviewToken(deps, object as unknown as TokenReview) };
@@ -30,7 +35,10 @@ export function review(deps: ReviewDeps, kind: string, object: Record<string, un
     case 'SubjectAccessReview':
     case 'LocalSubjectAccessReview': {
       const { user = '', groups = [] } = (object as unknown as SubjectAccessReview).spec;
-      return { ...object, status: reviewAccess(deps, object as unknown as SubjectAccessReview, { name: user, groups }) };
+      return {
+        ...object,
+        status: reviewAccess(deps, object as unknown as SubjectAccessReview, { name: user, groups }),
+      };
     }
     case 'SelfSubjectRulesReview': {
       const everything = asking.groups.includes('system:masters');
@@ -53,7 +61,9 @@ function reviewToken(deps: ReviewDeps, { spec }: TokenReview): TokenReview['stat
   const found = deps.tokens.authenticate(spec.token, audiences);
   if (found) return { authenticated: true, user: asUserInfo(found.user) as never, audiences: found.audiences };
   const other = audiences.includes(issuer) ? deps.authenticateToken(spec.token) : undefined;
-  return other ? { authenticated: true, user: asUserInfo(other) as never } : { authenticated: false, user: {}, error: 'invalid bearer token' };
+  return other
+    ? { authenticated: true, user: asUserInfo(other) as never }
+    : { authenticated: false, user: {}, error: 'invalid bearer token' };
 }
 
 function reviewAccess(deps: ReviewDeps, { spec }: SubjectAccessReview, user: User): SubjectAccessReview['status'] {

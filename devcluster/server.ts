@@ -1,6 +1,11 @@
 // The server: one TLS port that speaks HTTP/2 and HTTP/1.1, knows who is asking and whether they may, and hands each request to its handler.
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { createSecureServer, type Http2SecureServer, type Http2ServerRequest, type Http2ServerResponse } from 'node:http2';
+import {
+  createSecureServer,
+  type Http2SecureServer,
+  type Http2ServerRequest,
+  type Http2ServerResponse,
+} from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { TLSSocket } from 'node:tls';
@@ -67,7 +72,10 @@ export async function startServer(deps: ServerDeps, options: ServerOptions): Pro
   });
   server.on('sessionError', () => undefined);
   server.on('request', (message: Incoming, response: Outgoing) => void serve(deps, message, response));
-  server.on('upgrade', (message: IncomingMessage, socket: Duplex, head: Buffer) => void serveUpgrade(deps, message, socket, head));
+  server.on(
+    'upgrade',
+    (message: IncomingMessage, socket: Duplex, head: Buffer) => void serveUpgrade(deps, message, socket, head),
+  );
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen(options.port, options.host, () => {
@@ -91,22 +99,36 @@ function asRequest(deps: ServerDeps, message: Incoming, socket: TLSSocket): ApiR
     const value = message.headers[name];
     return Array.isArray(value) ? value.join(',') : value;
   };
-  const impersonation = { user: header('impersonate-user'), groups: (header('impersonate-group') ?? '').split(',').filter((group) => group !== '').map((group) => group.trim()) };
+  const impersonation = {
+    user: header('impersonate-user'),
+    groups: (header('impersonate-group') ?? '')
+      .split(',')
+      .filter((group) => group !== '')
+      .map((group) => group.trim()),
+  };
   const user = deps.authenticate(socket, header('authorization'), impersonation);
   if (!user) throw unauthorized();
   const path = url.pathname.length > 1 ? url.pathname.replace(/\/+$/, '') : url.pathname;
-  return { method: message.method ?? 'GET', path, query: url.searchParams, user, header, text: () => readText(message) };
+  return {
+    method: message.method ?? 'GET',
+    path,
+    query: url.searchParams,
+    user,
+    header,
+    bytes: () => readBytes(message),
+  };
 }
 
-async function readText(message: Incoming): Promise<string> {
+async function readBytes(message: Incoming): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let size = 0;
   for await (const chunk of message as AsyncIterable<Buffer>) {
     size += chunk.length;
-    if (size > mostBodyBytes) throw new Failure(413, 'RequestEntityTooLarge', `Request entity too large: limit is ${mostBodyBytes}`);
+    if (size > mostBodyBytes)
+      throw new Failure(413, 'RequestEntityTooLarge', `Request entity too large: limit is ${mostBodyBytes}`);
     chunks.push(chunk);
   }
-  return Buffer.concat(chunks).toString('utf8');
+  return Buffer.concat(chunks);
 }
 
 /** Who and what: throws 401, 403 or 404. */
@@ -140,7 +162,12 @@ async function serve(deps: ServerDeps, message: Incoming, response: Outgoing): P
 
 function failureAnswer(log: Log, message: Incoming, error: unknown): Answer {
   if (error instanceof Failure) return { status: error.status.code ?? 500, body: statusText(error.status) };
-  log.error('the control plane failed to answer a request', { method: message.method, url: message.url, error, stack: (error as Error)?.stack });
+  log.error('the control plane failed to answer a request', {
+    method: message.method,
+    url: message.url,
+    error,
+    stack: (error as Error)?.stack,
+  });
   const text = `Internal error occurred: ${describeError(error)}`;
   return { status: 500, body: statusText({ status: 'Failure', message: text, reason: 'InternalError', code: 500 }) };
 }
@@ -151,7 +178,11 @@ function send(response: Outgoing, answer: Answer): void {
     return;
   }
   const body = Buffer.from(answer.body, 'utf8');
-  const headers = { 'content-type': answer.contentType ?? 'application/json', 'content-length': body.length, 'cache-control': 'no-cache, private' };
+  const headers = {
+    'content-type': answer.contentType ?? 'application/json',
+    'content-length': body.length,
+    'cache-control': 'no-cache, private',
+  };
   (response as ServerResponse).writeHead(answer.status, headers);
   response.end(body);
 }
@@ -186,5 +217,7 @@ async function serveUpgrade(deps: ServerDeps, message: IncomingMessage, socket: 
 
 export function refuseUpgrade(socket: Duplex, status: number, body: string): void {
   if (socket.destroyed || !socket.writable) return;
-  socket.end(`HTTP/1.1 ${status} Refused\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`);
+  socket.end(
+    `HTTP/1.1 ${status} Refused\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
+  );
 }

@@ -51,12 +51,18 @@ export async function signRequests({ clock, log, registry, authority }: SignerDe
     });
     if (!has('Approved')) {
       if (!approves(request)) continue;
-      conditions.push(condition('Approved', 'AutoApproved', 'approved by devcluster: the requester may have this certificate'));
+      conditions.push(
+        condition('Approved', 'AutoApproved', 'approved by devcluster: the requester may have this certificate'),
+      );
     }
     let certificate: string | undefined;
     try {
       const pem = Buffer.from(request.spec.request, 'base64').toString('utf8');
-      certificate = await authority.sign(pem, use, Math.min((request.spec.expirationSeconds ?? 31_536_000) * 1000, 365 * dayMs));
+      certificate = await authority.sign(
+        pem,
+        use,
+        Math.min((request.spec.expirationSeconds ?? 31_536_000) * 1000, 365 * dayMs),
+      );
     } catch (error) {
       log.warn('a certificate request could not be signed', { request: name, error });
       conditions.push(condition('Failed', 'SigningFailed', describeError(error)));

@@ -21,6 +21,11 @@ export interface StrategyContext {
   random(): number;
 }
 
+const specOf = (object: Obj): Record<string, unknown> => {
+  object.spec ??= {};
+  return object.spec as Record<string, unknown>;
+};
+
 interface Strategy {
   /** Changes the new object in place. */
   create?(context: StrategyContext, object: Obj): Cause[] | undefined;
@@ -42,9 +47,11 @@ const pods: Strategy = {
     defaultPod(pod);
     admitPod(
       {
-        serviceAccount: (namespace, name) => one<ServiceAccount>(context, kindByName('serviceaccounts'), namespace, name),
+        serviceAccount: (namespace, name) =>
+          one<ServiceAccount>(context, kindByName('serviceaccounts'), namespace, name),
         priorityClasses: () => all(context, kindByName('priorityclasses', 'scheduling.k8s.io')),
-        runtimeClass: (name) => one<RuntimeClass>(context, kindByName('runtimeclasses', 'node.k8s.io'), undefined, name),
+        runtimeClass: (name) =>
+          one<RuntimeClass>(context, kindByName('runtimeclasses', 'node.k8s.io'), undefined, name),
       },
       pod,
     );
@@ -90,7 +97,13 @@ const services: Strategy = {
   update(context, object, before) {
     const [next, old] = [object as unknown as Service, before as unknown as Service];
     const asked = next.spec?.clusterIP;
-    if (asked && old.spec.clusterIP && asked !== old.spec.clusterIP && old.spec.type !== 'ExternalName' && next.spec.type !== 'ExternalName')
+    if (
+      asked &&
+      old.spec.clusterIP &&
+      asked !== old.spec.clusterIP &&
+      old.spec.type !== 'ExternalName' &&
+      next.spec.type !== 'ExternalName'
+    )
       return [
         {
           reason: 'FieldValueInvalid',
@@ -191,7 +204,7 @@ const strategies: Readonly<Record<string, Strategy>> = {
   },
   persistentvolumes: {
     create(_context, object) {
-      const spec = (object.spec ??= {}) as Record<string, unknown>;
+      const spec = specOf(object);
       spec.persistentVolumeReclaimPolicy ??= 'Retain';
       spec.volumeMode ??= 'Filesystem';
       object.status = { phase: 'Pending' };
@@ -200,7 +213,7 @@ const strategies: Readonly<Record<string, Strategy>> = {
   },
   persistentvolumeclaims: {
     create(_context, object) {
-      const spec = (object.spec ??= {}) as Record<string, unknown>;
+      const spec = specOf(object);
       spec.volumeMode ??= 'Filesystem';
       object.status = { phase: 'Pending' };
       return [];
@@ -208,7 +221,7 @@ const strategies: Readonly<Record<string, Strategy>> = {
   },
   'csidrivers.storage.k8s.io': {
     create(_context, object) {
-      const spec = (object.spec ??= {}) as Record<string, unknown>;
+      const spec = specOf(object);
       spec.attachRequired ??= true;
       spec.podInfoOnMount ??= false;
       spec.requiresRepublish ??= false;
@@ -234,7 +247,7 @@ const strategies: Readonly<Record<string, Strategy>> = {
   },
   'certificatesigningrequests.certificates.k8s.io': {
     create(context, object) {
-      const spec = (object.spec ??= {}) as Record<string, unknown>;
+      const spec = specOf(object);
       object.spec = { ...spec, username: context.user.name, groups: [...context.user.groups] };
       object.status = {};
       return [];

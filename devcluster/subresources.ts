@@ -33,13 +33,18 @@ export async function bind(deps: SubresourceDeps, request: ApiRequest, target: T
   const name = target.name ?? (at(body, 'metadata.name') as string);
   const kind = kindByName('pods');
   const current = deps.registry.read(kind, target.namespace, name) as unknown as Pod;
-  if (current.metadata.deletionTimestamp) throw conflict(kind.resource, name, `pod ${name} is being deleted, cannot be assigned to a host`);
-  if (current.spec.nodeName) throw conflict(kind.resource, name, `pod ${name} is already assigned to node "${current.spec.nodeName}"`);
+  if (current.metadata.deletionTimestamp)
+    throw conflict(kind.resource, name, `pod ${name} is being deleted, cannot be assigned to a host`);
+  if (current.spec.nodeName)
+    throw conflict(kind.resource, name, `pod ${name} is already assigned to node "${current.spec.nodeName}"`);
   const collection = deps.registry.collectionOf(kind);
   const conditions = (current.status?.conditions ?? []).filter(({ type }) => type !== 'PodScheduled');
   const next = {
     ...current,
-    metadata: { ...current.metadata, ...(annotations ? { annotations: { ...current.metadata.annotations, ...annotations } } : {}) },
+    metadata: {
+      ...current.metadata,
+      ...(annotations ? { annotations: { ...current.metadata.annotations, ...annotations } } : {}),
+    },
     spec: { ...current.spec, nodeName: node },
     status: {
       ...current.status,
@@ -68,7 +73,11 @@ export async function issueToken(deps: SubresourceDeps, request: ApiRequest, tar
   const seconds = body.spec?.expirationSeconds ?? 3600;
   if (seconds < 600)
     throw invalid({ ...target.kind.resource, kind: 'TokenRequest', group: 'authentication.k8s.io' }, '', [
-      { reason: 'FieldValueInvalid', field: 'spec.expirationSeconds', message: `Invalid value: ${seconds}: may not specify a duration less than 10 minutes` },
+      {
+        reason: 'FieldValueInvalid',
+        field: 'spec.expirationSeconds',
+        message: `Invalid value: ${seconds}: may not specify a duration less than 10 minutes`,
+      },
     ]);
   const audiences = body.spec?.audiences?.length ? body.spec.audiences : [issuer];
   const ref = body.spec?.boundObjectRef;
@@ -80,7 +89,9 @@ export async function issueToken(deps: SubresourceDeps, request: ApiRequest, tar
     {
       namespace: target.namespace!,
       serviceAccount: { name: account.metadata.name, uid: account.metadata.uid! },
-      ...(bound ? { boundTo: { kind: bound.kind, name: bound.object.metadata.name, uid: bound.object.metadata.uid! } } : {}),
+      ...(bound
+        ? { boundTo: { kind: bound.kind, name: bound.object.metadata.name, uid: bound.object.metadata.uid! } }
+        : {}),
       ...(node ? { node: { name: node.metadata.name, uid: node.metadata.uid! } } : {}),
     },
     audiences,
@@ -89,20 +100,32 @@ export async function issueToken(deps: SubresourceDeps, request: ApiRequest, tar
   return created({
     kind: 'TokenRequest',
     apiVersion: 'authentication.k8s.io/v1',
-    metadata: { name: account.metadata.name, namespace: target.namespace, creationTimestamp: timestamp(deps.clock.now()) },
+    metadata: {
+      name: account.metadata.name,
+      namespace: target.namespace,
+      creationTimestamp: timestamp(deps.clock.now()),
+    },
     spec: { ...body.spec, audiences, expirationSeconds: seconds },
     status: { token, expirationTimestamp: timestamp(deps.clock.now() + seconds * 1000) },
   });
 }
 
-function readBound(registry: Registry, target: Target, ref: { kind?: string; name?: string; uid?: string }): { kind: 'Pod' | 'Secret' | 'Node'; object: KubeObject } {
+function readBound(
+  registry: Registry,
+  target: Target,
+  ref: { kind?: string; name?: string; uid?: string },
+): { kind: 'Pod' | 'Secret' | 'Node'; object: KubeObject } {
   const plurals = { Pod: 'pods', Secret: 'secrets', Node: 'nodes' } as const;
   const kind = ref.kind as keyof typeof plurals;
   if (!plurals[kind]) throw badRequest(`cannot bind token to object of type ${ref.kind}`);
   const described = kindByName(plurals[kind]);
   const object = registry.read(described, described.resource.namespaced ? target.namespace : undefined, ref.name ?? '');
   if (ref.uid && ref.uid !== object.metadata.uid)
-    throw conflict(described.resource, ref.name ?? '', `the UID in the bound object reference (${ref.uid}) does not match the UID in record. The object might have been deleted and then recreated`);
+    throw conflict(
+      described.resource,
+      ref.name ?? '',
+      `the UID in the bound object reference (${ref.uid}) does not match the UID in record. The object might have been deleted and then recreated`,
+    );
   return { kind, object };
 }
 
@@ -127,7 +150,8 @@ const scaleOf = (object: Obj): Obj => ({
 export async function scale(deps: SubresourceDeps, request: ApiRequest, target: Target): Promise<Answer> {
   const { registry, handlers } = deps;
   const { kind, namespace, name } = target;
-  if (request.method === 'GET') return { status: 200, body: JSON.stringify(scaleOf(registry.read(kind, namespace, name!))) };
+  if (request.method === 'GET')
+    return { status: 200, body: JSON.stringify(scaleOf(registry.read(kind, namespace, name!))) };
   const body = await readBody(request);
   const patch = {
     contentType: request.header('content-type') ?? '',

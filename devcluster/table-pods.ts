@@ -67,7 +67,10 @@ function ready(pod: Pod): string {
 function restarts(pod: Pod, nowMs: number): string {
   const all = initWord(pod) ? (pod.status?.initContainerStatuses ?? []) : counted(pod);
   const total = all.reduce((sum, status) => sum + status.restartCount, 0);
-  const last = all.map((status) => status.lastState?.terminated?.finishedAt ?? '').sort().at(-1);
+  const last = all
+    .map((status) => status.lastState?.terminated?.finishedAt ?? '')
+    .sort()
+    .at(-1);
   return total > 0 && last ? `${total} (${since(last, nowMs)} ago)` : String(total);
 }
 

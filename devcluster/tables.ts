@@ -9,17 +9,42 @@ import { podColumns } from './table-pods.ts';
 import type { Deployment, PodTemplate, ReplicaSet } from './default-workload.ts';
 import type { Obj } from './store.ts';
 
-const count = (path: string) => (object: Obj): number => Object.keys((at(object, path) as object | undefined) ?? {}).length;
-const joined = (path: string) => (object: Obj): string => ((at(object, path) as string[] | undefined) ?? []).join(',');
+const count =
+  (path: string) =>
+  (object: Obj): number =>
+    Object.keys((at(object, path) as object | undefined) ?? {}).length;
+const joined =
+  (path: string) =>
+  (object: Obj): string =>
+    ((at(object, path) as string[] | undefined) ?? []).join(',');
 
 const accessModes = (modes: readonly string[] | undefined): string =>
-  (modes ?? []).map((mode) => ({ ReadWriteOnce: 'RWO', ReadOnlyMany: 'ROX', ReadWriteMany: 'RWX', ReadWriteOncePod: 'RWOP' })[mode] ?? mode).join(',');
+  (modes ?? [])
+    .map(
+      (mode) =>
+        ({ ReadWriteOnce: 'RWO', ReadOnlyMany: 'ROX', ReadWriteMany: 'RWX', ReadWriteOncePod: 'RWOP' })[mode] ?? mode,
+    )
+    .join(',');
 
 const selectorText = (selector: LabelSelector | undefined): string => requirementText(selector) || '<none>';
 
 const templateColumns: Column[] = [
-  col('Containers', (object) => containersOf(object).map(({ name }) => name).join(','), true),
-  col('Images', (object) => containersOf(object).map(({ image }) => image ?? '').join(','), true),
+  col(
+    'Containers',
+    (object) =>
+      containersOf(object)
+        .map(({ name }) => name)
+        .join(','),
+    true,
+  ),
+  col(
+    'Images',
+    (object) =>
+      containersOf(object)
+        .map(({ image }) => image ?? '')
+        .join(','),
+    true,
+  ),
   col('Selector', (object) => selectorText(at(object, 'spec.selector') as LabelSelector), true),
 ];
 const containersOf = (object: Obj) => (at(object, 'spec.template') as PodTemplate).spec.containers;
@@ -39,11 +64,15 @@ function nodeRoles(node: Node): string {
   return roles.sort().join(',') || '<none>';
 }
 
-const nodeAddress = (type: string) => (object: Obj): string =>
-  (object as unknown as Node).status?.addresses?.find((one) => one.type === type)?.address ?? '<none>';
+const nodeAddress =
+  (type: string) =>
+  (object: Obj): string =>
+    (object as unknown as Node).status?.addresses?.find((one) => one.type === type)?.address ?? '<none>';
 
 function servicePorts(service: Service): string {
-  const ports = (service.spec.ports ?? []).map((port) => `${port.port}${port.nodePort ? `:${port.nodePort}` : ''}/${port.protocol ?? 'TCP'}`);
+  const ports = (service.spec.ports ?? []).map(
+    (port) => `${port.port}${port.nodePort ? `:${port.nodePort}` : ''}/${port.protocol ?? 'TCP'}`,
+  );
   return ports.join(',') || '<none>';
 }
 
@@ -58,14 +87,25 @@ const upTo = (items: readonly string[], most: number): string =>
   items.length > most ? `${items.slice(0, most).join(',')} + ${items.length - most} more...` : items.join(',');
 
 const slicePorts = (slice: EndpointSlice): string =>
-  slice.ports?.length ? upTo(slice.ports.map(({ name, port }) => (port ? String(port) : (name ?? '*'))), 3) : '<unset>';
+  slice.ports?.length
+    ? upTo(
+        slice.ports.map(({ name, port }) => (port ? String(port) : (name ?? '*'))),
+        3,
+      )
+    : '<unset>';
 const sliceEndpoints = (slice: EndpointSlice): string =>
-  slice.endpoints?.length ? upTo(slice.endpoints.flatMap(({ addresses }) => addresses), 3) : '<unset>';
+  slice.endpoints?.length
+    ? upTo(
+        slice.endpoints.flatMap(({ addresses }) => addresses),
+        3,
+      )
+    : '<unset>';
 
 const eventTime = (event: CoreEvent): string | null | undefined =>
   event.lastTimestamp ?? event.firstTimestamp ?? event.eventTime ?? event.metadata.creationTimestamp;
 
-const involved = (event: CoreEvent & { regarding?: CoreEvent['involvedObject'] }) => event.involvedObject ?? event.regarding ?? {};
+const involved = (event: CoreEvent & { regarding?: CoreEvent['involvedObject'] }) =>
+  event.involvedObject ?? event.regarding ?? {};
 
 const eventColumns: Column[] = [
   col('Last Seen', (object, now) => {
@@ -79,18 +119,29 @@ const eventColumns: Column[] = [
     return `${kind.toLowerCase()}/${name}`;
   }),
   col('Subobject', (object) => involved(object as unknown as CoreEvent).fieldPath ?? '', true),
-  col('Source', (object) => {
-    const { source, reportingComponent } = object as unknown as CoreEvent;
-    return [source?.component || reportingComponent, source?.host].filter(Boolean).join(', ');
-  }, true),
+  col(
+    'Source',
+    (object) => {
+      const { source, reportingComponent } = object as unknown as CoreEvent;
+      return [source?.component || reportingComponent, source?.host].filter(Boolean).join(', ');
+    },
+    true,
+  ),
   col('Message', (object) => (textAt(object, 'message') || textAt(object, 'note')).trim()),
-  col('First Seen', (object, now) => since((object as unknown as CoreEvent).firstTimestamp ?? object.metadata.creationTimestamp, now), true),
+  col(
+    'First Seen',
+    (object, now) => since((object as unknown as CoreEvent).firstTimestamp ?? object.metadata.creationTimestamp, now),
+    true,
+  ),
   col('Count', (object) => Number(at(object, 'count') ?? 1), true),
   { ...nameColumn, wide: true },
 ];
 
 function csrCondition(object: Obj): string {
-  const { conditions = [], certificate } = (object.status ?? {}) as { conditions?: { type: string }[]; certificate?: string };
+  const { conditions = [], certificate } = (object.status ?? {}) as {
+    conditions?: { type: string }[];
+    certificate?: string;
+  };
   const types = conditions.map(({ type }) => type);
   const state = types.includes('Denied') ? 'Denied' : types.includes('Approved') ? 'Approved' : 'Pending';
   return [state, ...(types.includes('Failed') ? ['Failed'] : []), ...(certificate ? ['Issued'] : [])].join(',');
@@ -127,7 +178,11 @@ const columns: Readonly<Record<string, readonly Column[]>> = {
     col('External-IP', (object) => externalIp(object as unknown as Service)),
     col('Port(s)', (object) => servicePorts(object as unknown as Service)),
     ageColumn,
-    col('Selector', (object) => selectorText({ matchLabels: (object as unknown as Service).spec.selector ?? {} }), true),
+    col(
+      'Selector',
+      (object) => selectorText({ matchLabels: (object as unknown as Service).spec.selector ?? {} }),
+      true,
+    ),
   ],
   'deployments.apps': [
     nameColumn,
@@ -204,12 +259,22 @@ const columns: Readonly<Record<string, readonly Column[]>> = {
     bool('AttachRequired', 'spec.attachRequired'),
     bool('PodInfoOnMount', 'spec.podInfoOnMount'),
     bool('StorageCapacity', 'spec.storageCapacity'),
-    col('TokenRequests', (object) => ((at(object, 'spec.tokenRequests') as { audience: string }[]) ?? []).map(({ audience }) => audience).join(',') || '<unset>'),
+    col(
+      'TokenRequests',
+      (object) =>
+        ((at(object, 'spec.tokenRequests') as { audience: string }[]) ?? [])
+          .map(({ audience }) => audience)
+          .join(',') || '<unset>',
+    ),
     bool('RequiresRepublish', 'spec.requiresRepublish'),
     col('Modes', joined('spec.volumeLifecycleModes')),
     ageColumn,
   ],
-  'csinodes.storage.k8s.io': [nameColumn, col('Drivers', (object) => ((at(object, 'spec.drivers') as unknown[]) ?? []).length), ageColumn],
+  'csinodes.storage.k8s.io': [
+    nameColumn,
+    col('Drivers', (object) => ((at(object, 'spec.drivers') as unknown[]) ?? []).length),
+    ageColumn,
+  ],
   'runtimeclasses.node.k8s.io': [nameColumn, text('Handler', 'handler'), ageColumn],
   'priorityclasses.scheduling.k8s.io': [
     nameColumn,
@@ -267,7 +332,15 @@ export function tableOf(
       ...(includeObject === 'None'
         ? {}
         : includeObject === 'Object'
-          ? { object: { apiVersion: kind.resource.group ? `${kind.resource.group}/${kind.resource.version}` : kind.resource.version, kind: kind.resource.kind, ...object } }
+          ? {
+              object: {
+                apiVersion: kind.resource.group
+                  ? `${kind.resource.group}/${kind.resource.version}`
+                  : kind.resource.version,
+                kind: kind.resource.kind,
+                ...object,
+              },
+            }
           : { object: { kind: 'PartialObjectMetadata', apiVersion: 'meta.k8s.io/v1', metadata: object.metadata } }),
     })),
   };

@@ -14,7 +14,11 @@ export interface TokenSubject {
 
 export interface TokenDeps {
   readonly clock: Clock;
-  find(kind: 'ServiceAccount' | 'Pod' | 'Secret' | 'Node', namespace: string | undefined, name: string): KubeObject | undefined;
+  find(
+    kind: 'ServiceAccount' | 'Pod' | 'Secret' | 'Node',
+    namespace: string | undefined,
+    name: string,
+  ): KubeObject | undefined;
 }
 
 export interface Tokens {
@@ -48,7 +52,9 @@ export const issuer = 'https://kubernetes.default.svc.cluster.local';
 export function createTokens(deps: TokenDeps, keyPem: string): Tokens {
   const privateKey = createPrivateKey(keyPem);
   const publicKey = createPublicKey(privateKey);
-  const kid = createHash('sha256').update(publicKey.export({ type: 'spki', format: 'der' })).digest('base64url');
+  const kid = createHash('sha256')
+    .update(publicKey.export({ type: 'spki', format: 'der' }))
+    .digest('base64url');
   const header = encode({ alg: 'ES256', kid });
 
   const read = (token: string): Claims | undefined => {
@@ -61,8 +67,11 @@ export function createTokens(deps: TokenDeps, keyPem: string): Tokens {
 
   const stillThere = (claims: Claims): boolean => {
     const { namespace, serviceaccount, pod, secret, node } = claims['kubernetes.io'];
-    const same = (kind: 'ServiceAccount' | 'Pod' | 'Secret' | 'Node', where: string | undefined, ref: { name: string; uid: string } | undefined) =>
-      !ref || deps.find(kind, where, ref.name)?.metadata.uid === ref.uid;
+    const same = (
+      kind: 'ServiceAccount' | 'Pod' | 'Secret' | 'Node',
+      where: string | undefined,
+      ref: { name: string; uid: string } | undefined,
+    ) => !ref || deps.find(kind, where, ref.name)?.metadata.uid === ref.uid;
     return (
       same('ServiceAccount', namespace, serviceaccount) &&
       same('Pod', namespace, pod) &&

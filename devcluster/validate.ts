@@ -33,7 +33,8 @@ export const forbiddenField = (field: string, detail: string): Cause => ({
 
 /** RBAC's names may hold colons; most others are subdomains, a few are labels. */
 export function validateName(kind: string, group: string, name: string): Cause[] {
-  if (group === 'rbac.authorization.k8s.io') return /[/%]/.test(name) ? [wrong('metadata.name', name, "may not contain '/'")] : [];
+  if (group === 'rbac.authorization.k8s.io')
+    return /[/%]/.test(name) ? [wrong('metadata.name', name, "may not contain '/'")] : [];
   if (kind === 'Service' || kind === 'Namespace')
     return isDnsLabel(name) ? [] : [wrong('metadata.name', name, labelWords)];
   return isDnsSubdomain(name) ? [] : [wrong('metadata.name', name, subdomainWords)];
@@ -64,7 +65,12 @@ export function validatePodSpec(spec: PodSpec, path: string): Cause[] {
   return causes;
 }
 
-function validateContainer(container: Container, path: string, volumes: ReadonlySet<string>, seen: Set<string>): Cause[] {
+function validateContainer(
+  container: Container,
+  path: string,
+  volumes: ReadonlySet<string>,
+  seen: Set<string>,
+): Cause[] {
   const causes: Cause[] = [];
   if (!container.name) causes.push(required(`${path}.name`));
   else if (!isDnsLabel(container.name)) causes.push(wrong(`${path}.name`, container.name, labelWords));
@@ -85,7 +91,9 @@ function validateContainer(container: Container, path: string, volumes: Readonly
       });
   for (const [index, port] of (container.ports ?? []).entries())
     if (!(port.containerPort >= 1 && port.containerPort <= 65_535))
-      causes.push(wrong(`${path}.ports[${index}].containerPort`, port.containerPort, 'must be between 1 and 65535, inclusive'));
+      causes.push(
+        wrong(`${path}.ports[${index}].containerPort`, port.containerPort, 'must be between 1 and 65535, inclusive'),
+      );
   return causes;
 }
 
@@ -119,7 +127,8 @@ export function validateService(service: Service): Cause[] {
     causes.push(required('spec.ports'));
   for (const [index, port] of ports.entries()) {
     const path = `spec.ports[${index}]`;
-    if (!(port.port >= 1 && port.port <= 65_535)) causes.push(wrong(`${path}.port`, port.port, 'must be between 1 and 65535, inclusive'));
+    if (!(port.port >= 1 && port.port <= 65_535))
+      causes.push(wrong(`${path}.port`, port.port, 'must be between 1 and 65535, inclusive'));
     if (ports.length > 1 && !port.name) causes.push(required(`${path}.name`));
   }
   if (spec.type === 'ExternalName' && !spec.externalName) causes.push(required('spec.externalName'));
@@ -134,6 +143,12 @@ export function validateWorkload(object: {
   if (!template?.spec) return [required('spec.template.spec')];
   const causes = validatePodSpec(template.spec, 'spec.template.spec');
   if (!matchesLabelSelector(selector, template.metadata?.labels ?? {}))
-    causes.push(wrong('spec.template.metadata.labels', template.metadata?.labels ?? {}, '`selector` does not match template `labels`'));
+    causes.push(
+      wrong(
+        'spec.template.metadata.labels',
+        template.metadata?.labels ?? {},
+        '`selector` does not match template `labels`',
+      ),
+    );
   return causes;
 }

@@ -26,13 +26,18 @@ export function serveWatch(deps: WatchDeps, request: ApiRequest, { kind, namespa
   const { clock, storage, collection } = deps;
   const { query } = request;
   const selected = selection(kind, query, name);
-  const inScope: Selected = (object) => (namespace === undefined || object.metadata.namespace === namespace) && selected(object);
+  const inScope: Selected = (object) =>
+    (namespace === undefined || object.metadata.namespace === namespace) && selected(object);
   const format = formatOf(request.header('accept'), query.get('includeObject'));
   const asked = query.get('resourceVersion');
   const streams = isTrue(query.get('sendInitialEvents'));
   if (streams && query.get('resourceVersionMatch') !== 'NotOlderThan')
     throw invalid({ ...kind.resource, kind: 'ListOptions', group: 'meta.k8s.io' }, '', [
-      { reason: 'FieldValueForbidden', field: 'resourceVersionMatch', message: 'Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan' },
+      {
+        reason: 'FieldValueForbidden',
+        field: 'resourceVersionMatch',
+        message: 'Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan',
+      },
     ]);
   const bookmarks = isTrue(query.get('allowWatchBookmarks'));
   const writer = eventWriter(clock, kind, format, sink);
@@ -44,7 +49,9 @@ export function serveWatch(deps: WatchDeps, request: ApiRequest, { kind, namespa
   } else {
     const missed = collection.since(from);
     if (!missed) {
-      sink.write(`{"type":"ERROR","object":${statusText(expired(`too old resource version: ${from} (${storage.version()})`).status)}}\n`);
+      sink.write(
+        `{"type":"ERROR","object":${statusText(expired(`too old resource version: ${from} (${storage.version()})`).status)}}\n`,
+      );
       sink.end();
       return;
     }
@@ -86,7 +93,11 @@ function eventWriter(clock: Clock, kind: Kind, format: Format, sink: Sink): Even
       const object =
         format.as === 'table'
           ? { kind: 'Table', apiVersion: 'meta.k8s.io/v1', metadata, columnDefinitions: null, rows: [] }
-          : { kind: kind.resource.kind, apiVersion: apiVersionOf(kind.resource), metadata: { ...metadata, creationTimestamp: null } };
+          : {
+              kind: kind.resource.kind,
+              apiVersion: apiVersionOf(kind.resource),
+              metadata: { ...metadata, creationTimestamp: null },
+            };
       sink.write(`${JSON.stringify({ type: 'BOOKMARK', object })}\n`);
     },
   };
@@ -99,6 +110,10 @@ function pass(change: Change, selected: Selected, writer: EventWriter): void {
   const does = type !== 'DELETED' && selected(object);
   if (does) writer.object(did ? 'MODIFIED' : 'ADDED', object);
   else if (did || (type === 'DELETED' && selected(object)))
-    writer.object('DELETED', type === 'DELETED' ? object : { ...previous!, metadata: { ...previous!.metadata, resourceVersion: object.metadata.resourceVersion! } });
+    writer.object(
+      'DELETED',
+      type === 'DELETED'
+        ? object
+        : { ...previous!, metadata: { ...previous!.metadata, resourceVersion: object.metadata.resourceVersion! } },
+    );
 }
-

@@ -98,5 +98,10 @@ export const toView = (kind: Kind, object: Obj): Obj => (isEventV1(kind) ? renam
 export function fromView(kind: Kind, object: Obj): Obj {
   const { apiVersion: _, kind: __, ...rest } = object;
   const kept = rest as Obj;
-  return isEventV1(kind) ? renamed(kept, eventFields.map(([core, v1]) => [v1, core] as const)) : kept;
+  return isEventV1(kind)
+    ? renamed(
+        kept,
+        eventFields.map(([core, v1]) => [v1, core] as const),
+      )
+    : kept;
 }

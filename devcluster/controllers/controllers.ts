@@ -40,7 +40,8 @@ export function startControllers(deps: ControllerDeps, options: ControllerOption
   const caches = [...Object.values(world), ...tracked.map(({ cache }) => cache)];
   const tasks = supervise({
     log: deps.log,
-    onFault: (name, error) => deps.log.error('a cache of the controllers ended; restart the control plane', { cache: name, error }),
+    onFault: (name, error) =>
+      deps.log.error('a cache of the controllers ended; restart the control plane', { cache: name, error }),
   });
   for (const [index, cache] of caches.entries()) tasks.start(`cache ${index}`, (signal) => cache.run(signal));
   return {

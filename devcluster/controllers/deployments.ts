@@ -6,22 +6,41 @@ import type { Deployment, DeploymentCondition, PodTemplate, ReplicaSet } from '.
 import { timestamp } from '../names.ts';
 import { type Controller, createController } from './loop.ts';
 import { limitsOf, planRollout } from './rollout.ts';
-import { type ControllerDeps, deploymentResource, ownerIndex, ownerKey, replicaSetResource, type World } from './world.ts';
+import {
+  type ControllerDeps,
+  deploymentResource,
+  ownerIndex,
+  ownerKey,
+  replicaSetResource,
+  type World,
+} from './world.ts';
 
 const revisionKey = 'deployment.kubernetes.io/revision';
 const hashKey = 'pod-template-hash';
 
 const alphabet = 'bcdfghjklmnpqrstvwxz2456789';
 export const templateHash = (template: PodTemplate): string =>
-  [...createHash('sha256').update(JSON.stringify(sorted(template))).digest().subarray(0, 10)].map((byte) => alphabet[byte % alphabet.length]).join('');
+  [
+    ...createHash('sha256')
+      .update(JSON.stringify(sorted(template)))
+      .digest()
+      .subarray(0, 10),
+  ]
+    .map((byte) => alphabet[byte % alphabet.length])
+    .join('');
 
 function sorted(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(sorted);
   if (typeof value !== 'object' || value === null) return value;
-  return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, field]) => [key, sorted(field)]));
+  return Object.fromEntries(
+    Object.entries(value)
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([key, field]) => [key, sorted(field)]),
+  );
 }
 
-const revisionOf = (object: { metadata: { annotations?: Record<string, string> } }): number => Number(object.metadata.annotations?.[revisionKey] ?? 0);
+const revisionOf = (object: { metadata: { annotations?: Record<string, string> } }): number =>
+  Number(object.metadata.annotations?.[revisionKey] ?? 0);
 
 function sameTemplate(set: ReplicaSet, deployment: Deployment): boolean {
   const bare = ({ metadata = {}, spec }: PodTemplate): unknown => {
@@ -31,7 +50,9 @@ function sameTemplate(set: ReplicaSet, deployment: Deployment): boolean {
   return isDeepStrictEqual(bare(set.spec.template), bare(deployment.spec.template));
 }
 
-const byAge = (a: ReplicaSet, b: ReplicaSet): number => (a.metadata.creationTimestamp ?? '').localeCompare(b.metadata.creationTimestamp ?? '') || a.metadata.name.localeCompare(b.metadata.name);
+const byAge = (a: ReplicaSet, b: ReplicaSet): number =>
+  (a.metadata.creationTimestamp ?? '').localeCompare(b.metadata.creationTimestamp ?? '') ||
+  a.metadata.name.localeCompare(b.metadata.name);
 
 export function createDeploymentController(deps: ControllerDeps, world: World): Controller {
   const { client, clock } = deps;
@@ -74,7 +95,16 @@ export function createDeploymentController(deps: ControllerDeps, world: World): 
           namespace: metadata.namespace!,
           labels,
           annotations: { ...scaleAnnotations(deployment), [revisionKey]: String(nextRevision(old)) },
-          ownerReferences: [{ apiVersion: 'apps/v1', kind: 'Deployment', name: metadata.name, uid: metadata.uid!, controller: true, blockOwnerDeletion: true }],
+          ownerReferences: [
+            {
+              apiVersion: 'apps/v1',
+              kind: 'Deployment',
+              name: metadata.name,
+              uid: metadata.uid!,
+              controller: true,
+              blockOwnerDeletion: true,
+            },
+          ],
         },
         spec: {
           // The first set starts full; a later one grows as the plan lets it.
@@ -86,25 +116,51 @@ export function createDeploymentController(deps: ControllerDeps, world: World): 
       },
       { signal },
     );
-    await world.replicaSets.until((store) => store.get(`${made.metadata.namespace}/${made.metadata.name}`) !== undefined, signal);
+    await world.replicaSets.until(
+      (store) => store.get(`${made.metadata.namespace}/${made.metadata.name}`) !== undefined,
+      signal,
+    );
     return made;
   }
 
-  async function mark(deployment: Deployment, current: ReplicaSet, old: readonly ReplicaSet[], signal: AbortSignal): Promise<void> {
+  async function mark(
+    deployment: Deployment,
+    current: ReplicaSet,
+    old: readonly ReplicaSet[],
+    signal: AbortSignal,
+  ): Promise<void> {
     const newest = Math.max(0, ...old.map(revisionOf));
     let revision = revisionOf(current);
     if (revision <= newest) {
       revision = newest + 1;
-      await client.patch(replicaSetResource, current.metadata, { metadata: { annotations: { [revisionKey]: String(revision) } } }, { type: 'merge', signal });
+      await client.patch(
+        replicaSetResource,
+        current.metadata,
+        { metadata: { annotations: { [revisionKey]: String(revision) } } },
+        { type: 'merge', signal },
+      );
     }
     if (revisionOf(deployment) === revision) return;
-    await client.patch(deploymentResource, deployment.metadata, { metadata: { annotations: { [revisionKey]: String(revision) } } }, { type: 'merge', signal });
+    await client.patch(
+      deploymentResource,
+      deployment.metadata,
+      { metadata: { annotations: { [revisionKey]: String(revision) } } },
+      { type: 'merge', signal },
+    );
   }
 
   async function resize(deployment: Deployment, set: ReplicaSet, replicas: number, signal: AbortSignal): Promise<void> {
     const { resourceVersion, ...name } = set.metadata;
-    await client.patch(replicaSetResource, name, { metadata: { annotations: scaleAnnotations(deployment) }, spec: { replicas } }, { type: 'merge', signal });
-    await world.replicaSets.until((store) => store.get(`${name.namespace}/${name.name}`)?.metadata.resourceVersion !== resourceVersion, signal);
+    await client.patch(
+      replicaSetResource,
+      name,
+      { metadata: { annotations: scaleAnnotations(deployment) }, spec: { replicas } },
+      { type: 'merge', signal },
+    );
+    await world.replicaSets.until(
+      (store) => store.get(`${name.namespace}/${name.name}`)?.metadata.resourceVersion !== resourceVersion,
+      signal,
+    );
   }
 
   async function prune(deployment: Deployment, old: readonly ReplicaSet[], signal: AbortSignal): Promise<void> {
@@ -117,17 +173,31 @@ export function createDeploymentController(deps: ControllerDeps, world: World): 
       });
   }
 
-  async function writeStatus(deployment: Deployment, current: ReplicaSet | undefined, sets: readonly ReplicaSet[], signal: AbortSignal): Promise<void> {
-    const fresh = sets.map((set) => world.replicaSets.store.get(`${set.metadata.namespace}/${set.metadata.name}`) ?? set);
+  async function writeStatus(
+    deployment: Deployment,
+    current: ReplicaSet | undefined,
+    sets: readonly ReplicaSet[],
+    signal: AbortSignal,
+  ): Promise<void> {
+    const fresh = sets.map(
+      (set) => world.replicaSets.store.get(`${set.metadata.namespace}/${set.metadata.name}`) ?? set,
+    );
     const now = current && fresh.find(({ metadata }) => metadata.uid === current.metadata.uid);
-    const sum = (count: (set: ReplicaSet) => number | undefined): number => fresh.reduce((all, set) => all + (count(set) ?? 0), 0);
+    const sum = (count: (set: ReplicaSet) => number | undefined): number =>
+      fresh.reduce((all, set) => all + (count(set) ?? 0), 0);
     const desired = deployment.spec.replicas ?? 1;
     const counts = {
       replicas: sum((set) => set.status?.replicas),
       updatedReplicas: now?.status?.replicas ?? 0,
       readyReplicas: sum((set) => set.status?.readyReplicas),
       availableReplicas: sum((set) => set.status?.availableReplicas),
-      unavailableReplicas: Math.max(0, Math.max(desired, sum((set) => set.spec.replicas)) - sum((set) => set.status?.availableReplicas)),
+      unavailableReplicas: Math.max(
+        0,
+        Math.max(
+          desired,
+          sum((set) => set.spec.replicas),
+        ) - sum((set) => set.status?.availableReplicas),
+      ),
       terminatingReplicas: sum((set) => set.status?.terminatingReplicas),
       observedGeneration: deployment.metadata.generation ?? 0,
     };
@@ -138,7 +208,12 @@ export function createDeploymentController(deps: ControllerDeps, world: World): 
       controller.queue.wakeAfter(`${deployment.metadata.namespace}/${deployment.metadata.name}`, deadline + 1000);
     const status = { ...counts, conditions };
     if (isDeepStrictEqual(JSON.parse(JSON.stringify(status)), deployment.status)) return;
-    await client.patch(deploymentResource, deployment.metadata, { metadata: { uid: deployment.metadata.uid }, status }, { type: 'merge', subresource: 'status', signal });
+    await client.patch(
+      deploymentResource,
+      deployment.metadata,
+      { metadata: { uid: deployment.metadata.uid }, status },
+      { type: 'merge', subresource: 'status', signal },
+    );
   }
 
   return controller;
@@ -161,14 +236,32 @@ interface Counts {
   readonly availableReplicas: number;
 }
 
-export function conditionsOf(deployment: Deployment, counts: Counts, setName: string | undefined, nowMs: number): DeploymentCondition[] {
+export function conditionsOf(
+  deployment: Deployment,
+  counts: Counts,
+  setName: string | undefined,
+  nowMs: number,
+): DeploymentCondition[] {
   const desired = deployment.spec.replicas ?? 1;
   const before = deployment.status?.conditions ?? [];
   const time = timestamp(nowMs);
-  const next = (type: string, status: 'True' | 'False' | 'Unknown', reason: string, message: string, moved: boolean): DeploymentCondition => {
+  const next = (
+    type: string,
+    status: 'True' | 'False' | 'Unknown',
+    reason: string,
+    message: string,
+    moved: boolean,
+  ): DeploymentCondition => {
     const was = before.find((one) => one.type === type);
     if (was && was.status === status && was.reason === reason && !moved) return was;
-    return { type, status, reason, message, lastUpdateTime: time, lastTransitionTime: was?.status === status ? (was.lastTransitionTime ?? time) : time };
+    return {
+      type,
+      status,
+      reason,
+      message,
+      lastUpdateTime: time,
+      lastTransitionTime: was?.status === status ? (was.lastTransitionTime ?? time) : time,
+    };
   };
   const enough = counts.availableReplicas >= desired - limitsOf(deployment).unavailable;
   const available = enough
@@ -179,15 +272,32 @@ export function conditionsOf(deployment: Deployment, counts: Counts, setName: st
   function progress(): DeploymentCondition {
     const was = before.find(({ type }) => type === 'Progressing');
     const { updatedReplicas, replicas, availableReplicas } = counts;
-    if (deployment.spec.paused) return next('Progressing', 'Unknown', 'DeploymentPaused', 'Deployment is paused', false);
+    if (deployment.spec.paused)
+      return next('Progressing', 'Unknown', 'DeploymentPaused', 'Deployment is paused', false);
     if (updatedReplicas === desired && replicas === desired && availableReplicas >= desired)
-      return next('Progressing', 'True', 'NewReplicaSetAvailable', `ReplicaSet "${setName}" has successfully progressed.`, false);
+      return next(
+        'Progressing',
+        'True',
+        'NewReplicaSetAvailable',
+        `ReplicaSet "${setName}" has successfully progressed.`,
+        false,
+      );
     const old = deployment.status ?? {};
-    const moved = updatedReplicas > (old.updatedReplicas ?? 0) || availableReplicas > (old.availableReplicas ?? 0) || counts.readyReplicas > (old.readyReplicas ?? 0) || replicas - updatedReplicas < (old.replicas ?? 0) - (old.updatedReplicas ?? 0);
+    const moved =
+      updatedReplicas > (old.updatedReplicas ?? 0) ||
+      availableReplicas > (old.availableReplicas ?? 0) ||
+      counts.readyReplicas > (old.readyReplicas ?? 0) ||
+      replicas - updatedReplicas < (old.replicas ?? 0) - (old.updatedReplicas ?? 0);
     const deadline = (deployment.spec.progressDeadlineSeconds ?? 600) * 1000;
     const still = was && !moved && was.reason !== 'NewReplicaSetAvailable';
     if (still && nowMs - Date.parse(was.lastUpdateTime ?? time) > deadline)
-      return next('Progressing', 'False', 'ProgressDeadlineExceeded', `ReplicaSet "${setName}" has timed out progressing.`, false);
+      return next(
+        'Progressing',
+        'False',
+        'ProgressDeadlineExceeded',
+        `ReplicaSet "${setName}" has timed out progressing.`,
+        false,
+      );
     return next('Progressing', 'True', 'ReplicaSetUpdated', `ReplicaSet "${setName}" is progressing.`, moved);
   }
 }

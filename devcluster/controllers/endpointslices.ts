@@ -24,22 +24,34 @@ export function createEndpointSliceController(deps: ControllerDeps, world: World
   world.pods.onChange(({ before, after }) => {
     const pod = after ?? before!;
     for (const service of world.services.store.byIndex(namespaceIndex, pod.metadata.namespace ?? ''))
-      if (selects(service, pod) || (before && selects(service, before))) controller.queue.wake(`${service.metadata.namespace}/${service.metadata.name}`);
+      if (selects(service, pod) || (before && selects(service, before)))
+        controller.queue.wake(`${service.metadata.namespace}/${service.metadata.name}`);
   });
   world.endpointSlices.onChange(({ before, after }) => {
     const { metadata } = after ?? before!;
-    if (metadata.labels?.[managedBy] === manager) controller.queue.wake(`${metadata.namespace}/${metadata.labels[serviceName]}`);
+    if (metadata.labels?.[managedBy] === manager)
+      controller.queue.wake(`${metadata.namespace}/${metadata.labels[serviceName]}`);
   });
 
   async function reconcile(key: string, signal: AbortSignal): Promise<void> {
     const service = world.services.store.get(key);
-    if (!service || service.metadata.deletionTimestamp || !service.spec.selector || service.spec.type === 'ExternalName') return;
+    if (
+      !service ||
+      service.metadata.deletionTimestamp ||
+      !service.spec.selector ||
+      service.spec.type === 'ExternalName'
+    )
+      return;
     const namespace = service.metadata.namespace ?? '';
     const pods = world.pods.store.byIndex(namespaceIndex, namespace).filter((pod) => selects(service, pod));
-    const own = world.endpointSlices.store.byIndex(ownerIndex, service.metadata.uid ?? '').filter(({ metadata }) => metadata.labels?.[managedBy] === manager && !metadata.deletionTimestamp);
+    const own = world.endpointSlices.store
+      .byIndex(ownerIndex, service.metadata.uid ?? '')
+      .filter(({ metadata }) => metadata.labels?.[managedBy] === manager && !metadata.deletionTimestamp);
     const kept = new Set<EndpointSlice>();
     for (const group of planGroups(service, pods, (name) => world.nodes.store.get(name))) {
-      const existing = own.filter((slice) => groupKey(slice.addressType, slice.ports ?? []) === groupKey(group.addressType, group.ports));
+      const existing = own.filter(
+        (slice) => groupKey(slice.addressType, slice.ports ?? []) === groupKey(group.addressType, group.ports),
+      );
       for (const { slice, endpoints } of distribute(group, existing)) {
         if (slice) kept.add(slice);
         await write(service, slice, group, endpoints, signal);
@@ -48,7 +60,13 @@ export function createEndpointSliceController(deps: ControllerDeps, world: World
     for (const slice of own) if (!kept.has(slice)) await remove(slice, signal);
   }
 
-  async function write(service: Service, slice: EndpointSlice | undefined, group: WantedGroup, endpoints: WantedGroup['endpoints'], signal: AbortSignal): Promise<void> {
+  async function write(
+    service: Service,
+    slice: EndpointSlice | undefined,
+    group: WantedGroup,
+    endpoints: WantedGroup['endpoints'],
+    signal: AbortSignal,
+  ): Promise<void> {
     const labels = {
       ...service.metadata.labels,
       [managedBy]: manager,
@@ -57,15 +75,43 @@ export function createEndpointSliceController(deps: ControllerDeps, world: World
     };
     const wanted = { addressType: group.addressType, endpoints, ports: group.ports };
     if (!slice) {
-      const made = await client.create(resources.endpointSlices, { metadata: { name: '', generateName: `${service.metadata.name}-`, namespace: service.metadata.namespace!, labels, ownerReferences: [ownedBy(service)] }, ...wanted }, { signal });
-      await world.endpointSlices.until((store) => store.get(`${made.metadata.namespace}/${made.metadata.name}`) !== undefined, signal);
+      const made = await client.create(
+        resources.endpointSlices,
+        {
+          metadata: {
+            name: '',
+            generateName: `${service.metadata.name}-`,
+            namespace: service.metadata.namespace!,
+            labels,
+            ownerReferences: [ownedBy(service)],
+          },
+          ...wanted,
+        },
+        { signal },
+      );
+      await world.endpointSlices.until(
+        (store) => store.get(`${made.metadata.namespace}/${made.metadata.name}`) !== undefined,
+        signal,
+      );
       return;
     }
     const plain = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
-    if (isDeepStrictEqual(plain(slice.endpoints ?? []), plain(endpoints)) && isDeepStrictEqual(slice.metadata.labels, labels)) return;
+    if (
+      isDeepStrictEqual(plain(slice.endpoints ?? []), plain(endpoints)) &&
+      isDeepStrictEqual(slice.metadata.labels, labels)
+    )
+      return;
     const { resourceVersion } = slice.metadata;
-    await client.update(resources.endpointSlices, { ...slice, ...wanted, metadata: { ...slice.metadata, labels } }, { signal });
-    await world.endpointSlices.until((store) => store.get(`${slice.metadata.namespace}/${slice.metadata.name}`)?.metadata.resourceVersion !== resourceVersion, signal);
+    await client.update(
+      resources.endpointSlices,
+      { ...slice, ...wanted, metadata: { ...slice.metadata, labels } },
+      { signal },
+    );
+    await world.endpointSlices.until(
+      (store) =>
+        store.get(`${slice.metadata.namespace}/${slice.metadata.name}`)?.metadata.resourceVersion !== resourceVersion,
+      signal,
+    );
   }
 
   async function remove({ metadata }: EndpointSlice, signal: AbortSignal): Promise<void> {

@@ -1,19 +1,12 @@
 // Whether a pod may run on a node, and what of it is in the way. Pure.
+import { milliOf } from '../../kube/quantity.ts';
 import { matchesNodeSelectorTerms } from '../../kube/selectors.ts';
 import type { Node, Taint } from '../../kube/types/core.ts';
 import type { ResourceList } from '../../kube/types/meta.ts';
 import type { Pod, Toleration } from '../../kube/types/pod.ts';
 
-const suffixes: Readonly<Record<string, number>> = {
-  n: 1e-9, u: 1e-6, m: 1e-3, '': 1, k: 1e3, M: 1e6, G: 1e9, T: 1e12, P: 1e15, E: 1e18,
-  Ki: 2 ** 10, Mi: 2 ** 20, Gi: 2 ** 30, Ti: 2 ** 40, Pi: 2 ** 50, Ei: 2 ** 60,
-};
-
-/** Precise enough to compare sums with. */
-export function amount(quantity: string | undefined): number {
-  const [, number = '0', suffix = ''] = /^([-+]?[\d.]+(?:[eE][-+]?\d+)?)([A-Za-z]*)$/.exec(String(quantity ?? '0')) ?? [];
-  return Number(number) * (suffixes[suffix] ?? 1);
-}
+/** Thousandths; precise enough to compare sums with. */
+export const amount = (quantity: string | undefined): number => milliOf(quantity ?? '0');
 
 type Amounts = Map<string, number>;
 
@@ -51,7 +44,9 @@ const tolerates = (tolerations: readonly Toleration[], taint: Taint): boolean =>
   );
 
 const hostPorts = ({ spec }: Pod): string[] =>
-  spec.containers.flatMap(({ ports }) => (ports ?? []).flatMap(({ hostPort, protocol }) => (hostPort ? [`${protocol ?? 'TCP'}/${hostPort}`] : [])));
+  spec.containers.flatMap(({ ports }) =>
+    (ports ?? []).flatMap(({ hostPort, protocol }) => (hostPort ? [`${protocol ?? 'TCP'}/${hostPort}`] : [])),
+  );
 
 /** Undefined where the pod fits; else why not, in the scheduler's words. `there` are the pods the node has. */
 export function misfit(pod: Pod, node: Node, there: readonly Pod[]): string | undefined {
@@ -59,19 +54,26 @@ export function misfit(pod: Pod, node: Node, there: readonly Pod[]): string | un
   const ready = node.status?.conditions?.find(({ type }) => type === 'Ready')?.status === 'True';
   if (!ready) return 'node(s) were not ready';
   if (node.spec.unschedulable) return 'node(s) were unschedulable';
-  const taint = (node.spec.taints ?? []).find((one) => one.effect !== 'PreferNoSchedule' && !tolerates(spec.tolerations ?? [], one));
+  const taint = (node.spec.taints ?? []).find(
+    (one) => one.effect !== 'PreferNoSchedule' && !tolerates(spec.tolerations ?? [], one),
+  );
   if (taint) return `node(s) had untolerated taint(s) {${taint.key}: ${taint.value ?? ''}}`;
   const labels = node.metadata.labels ?? {};
   const terms = spec.affinity?.nodeAffinity?.requiredDuringSchedulingIgnoredDuringExecution?.nodeSelectorTerms;
-  if (Object.entries(spec.nodeSelector ?? {}).some(([key, value]) => labels[key] !== value) || (terms && !matchesNodeSelectorTerms(terms, node)))
+  if (
+    Object.entries(spec.nodeSelector ?? {}).some(([key, value]) => labels[key] !== value) ||
+    (terms && !matchesNodeSelectorTerms(terms, node))
+  )
     return "node(s) didn't match Pod's node affinity/selector";
   const taken = new Set(there.flatMap(hostPorts));
-  if (hostPorts(pod).some((port) => taken.has(port))) return "node(s) didn't have free ports for the requested pod ports";
+  if (hostPorts(pod).some((port) => taken.has(port)))
+    return "node(s) didn't have free ports for the requested pod ports";
   const allocatable = node.status?.allocatable ?? {};
-  if (there.length + 1 > amount(allocatable.pods ?? '110')) return 'Too many pods';
+  if ((there.length + 1) * 1000 > amount(allocatable.pods ?? '110')) return 'Too many pods';
   const used: Amounts = new Map();
-  for (const other of there) for (const [name, value] of requestsOf(other)) used.set(name, (used.get(name) ?? 0) + value);
+  for (const other of there)
+    for (const [name, value] of requestsOf(other)) used.set(name, (used.get(name) ?? 0) + value);
   for (const [name, value] of requestsOf(pod))
-    if (value > 0 && (used.get(name) ?? 0) + value > amount(allocatable[name]) + 1e-6) return `Insufficient ${name}`;
+    if (value > 0 && (used.get(name) ?? 0) + value > amount(allocatable[name])) return `Insufficient ${name}`;
   return undefined;
 }

@@ -33,7 +33,8 @@ export function createGarbageCollector(deps: ControllerDeps, tracked: readonly T
         byUid.delete(gone);
         for (const { object } of dependentsOf(gone)) controller.queue.wake(object.metadata.uid!);
       }
-      for (const { uid } of before?.metadata.ownerReferences ?? []) if (byUid.get(uid)?.object.metadata.deletionTimestamp) controller.queue.wake(uid);
+      for (const { uid } of before?.metadata.ownerReferences ?? [])
+        if (byUid.get(uid)?.object.metadata.deletionTimestamp) controller.queue.wake(uid);
       const uid = after?.metadata.uid;
       if (!after || !uid) return;
       byUid.set(uid, { resource, object: after });
@@ -41,7 +42,9 @@ export function createGarbageCollector(deps: ControllerDeps, tracked: readonly T
     });
 
   const dependentsOf = (uid: string): { resource: Resource; object: KubeObject }[] =>
-    tracked.flatMap(({ resource, cache }) => cache.store.byIndex(ownerIndex, uid).map((object) => ({ resource, object })));
+    tracked.flatMap(({ resource, cache }) =>
+      cache.store.byIndex(ownerIndex, uid).map((object) => ({ resource, object })),
+    );
 
   async function reconcile(uid: string, signal: AbortSignal): Promise<void> {
     const found = byUid.get(uid);
@@ -55,14 +58,24 @@ export function createGarbageCollector(deps: ControllerDeps, tracked: readonly T
   }
 
   /** The cache may not have seen a new owner yet, so its absence is asked about. */
-  async function exists(owner: { apiVersion: string; kind: string; name: string; uid: string }, namespace: string | undefined, signal: AbortSignal): Promise<boolean> {
+  async function exists(
+    owner: { apiVersion: string; kind: string; name: string; uid: string },
+    namespace: string | undefined,
+    signal: AbortSignal,
+  ): Promise<boolean> {
     if (byUid.has(owner.uid)) return true;
     const [version = '', group = ''] = owner.apiVersion.split('/').reverse();
-    const kind = tracked.find(({ resource }) => resource.group === group && resource.version === version && resource.kind === owner.kind);
+    const kind = tracked.find(
+      ({ resource }) => resource.group === group && resource.version === version && resource.kind === owner.kind,
+    );
     // An owner of a kind nobody here knows is taken at its word.
     if (!kind) return true;
     try {
-      const there = await client.get(kind.resource, { name: owner.name, ...(kind.resource.namespaced && namespace ? { namespace } : {}) }, { signal });
+      const there = await client.get(
+        kind.resource,
+        { name: owner.name, ...(kind.resource.namespaced && namespace ? { namespace } : {}) },
+        { signal },
+      );
       return there.metadata.uid === owner.uid;
     } catch (error) {
       if (isNotFound(error)) return false;
@@ -76,22 +89,45 @@ export function createGarbageCollector(deps: ControllerDeps, tracked: readonly T
     if (finalizers.includes('orphan')) {
       for (const one of dependents) {
         const ownerReferences = (one.object.metadata.ownerReferences ?? []).filter((owner) => owner.uid !== uid);
-        await client.patch(one.resource, one.object.metadata, { metadata: { ownerReferences } }, { type: 'merge', signal });
+        await client.patch(
+          one.resource,
+          one.object.metadata,
+          { metadata: { ownerReferences } },
+          { type: 'merge', signal },
+        );
       }
       await dropFinalizer(resource, object, 'orphan', signal);
     } else if (finalizers.includes('foregroundDeletion')) {
-      const blocking = dependents.filter((one) => one.object.metadata.ownerReferences?.some((owner) => owner.uid === uid && owner.blockOwnerDeletion));
-      for (const one of dependents) if (!one.object.metadata.deletionTimestamp) await remove(one.resource, one.object, signal, 'Foreground');
+      const blocking = dependents.filter((one) =>
+        one.object.metadata.ownerReferences?.some((owner) => owner.uid === uid && owner.blockOwnerDeletion),
+      );
+      for (const one of dependents)
+        if (!one.object.metadata.deletionTimestamp) await remove(one.resource, one.object, signal, 'Foreground');
       if (blocking.length === 0) await dropFinalizer(resource, object, 'foregroundDeletion', signal);
     }
   }
 
-  async function dropFinalizer(resource: Resource, { metadata }: KubeObject, finalizer: string, signal: AbortSignal): Promise<void> {
+  async function dropFinalizer(
+    resource: Resource,
+    { metadata }: KubeObject,
+    finalizer: string,
+    signal: AbortSignal,
+  ): Promise<void> {
     const finalizers = (metadata.finalizers ?? []).filter((one) => one !== finalizer);
-    await client.patch(resource, metadata, { metadata: { uid: metadata.uid, resourceVersion: metadata.resourceVersion, finalizers } }, { type: 'merge', signal });
+    await client.patch(
+      resource,
+      metadata,
+      { metadata: { uid: metadata.uid, resourceVersion: metadata.resourceVersion, finalizers } },
+      { type: 'merge', signal },
+    );
   }
 
-  async function remove(resource: Resource, { metadata }: KubeObject, signal: AbortSignal, propagationPolicy: 'Background' | 'Foreground' = 'Background'): Promise<void> {
+  async function remove(
+    resource: Resource,
+    { metadata }: KubeObject,
+    signal: AbortSignal,
+    propagationPolicy: 'Background' | 'Foreground' = 'Background',
+  ): Promise<void> {
     try {
       await client.delete(resource, metadata, { preconditions: { uid: metadata.uid! }, propagationPolicy, signal });
     } catch (error) {
@@ -103,7 +139,11 @@ export function createGarbageCollector(deps: ControllerDeps, tracked: readonly T
 }
 
 /** Empties a namespace that is to go, then lets it go. */
-export function createNamespaceCleaner(deps: ControllerDeps, tracked: readonly Tracked[], namespaces: Cache<Namespace>): Controller {
+export function createNamespaceCleaner(
+  deps: ControllerDeps,
+  tracked: readonly Tracked[],
+  namespaces: Cache<Namespace>,
+): Controller {
   const { client } = deps;
   const namespaced = tracked.filter(({ resource }) => resource.namespaced);
   const controller = createController(deps, 'namespace', reconcile);
@@ -134,7 +174,11 @@ export function createNamespaceCleaner(deps: ControllerDeps, tracked: readonly T
       for (const { metadata } of items) await client.delete(resource, metadata, { signal }).catch(() => undefined);
     }
     const finalizers = (namespace.spec?.finalizers ?? []).filter((one) => one !== 'kubernetes');
-    await client.update(resources.namespaces, { ...namespace, spec: { finalizers } }, { subresource: 'finalize', signal });
+    await client.update(
+      resources.namespaces,
+      { ...namespace, spec: { finalizers } },
+      { subresource: 'finalize', signal },
+    );
   }
 
   return controller;

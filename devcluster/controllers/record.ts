@@ -4,7 +4,15 @@ import type { Pod } from '../../kube/types/pod.ts';
 import { randomSuffix, timestamp } from '../names.ts';
 import type { ControllerDeps } from './world.ts';
 
-export function recordEvent(deps: ControllerDeps, pod: Pod, type: 'Normal' | 'Warning', reason: string, message: string, component: string, signal: AbortSignal): void {
+export function recordEvent(
+  deps: ControllerDeps,
+  pod: Pod,
+  type: 'Normal' | 'Warning',
+  reason: string,
+  message: string,
+  component: string,
+  signal: AbortSignal,
+): void {
   const { name, namespace = 'default', uid, resourceVersion } = pod.metadata;
   const time = timestamp(deps.clock.now());
   const event = {
@@ -20,5 +28,7 @@ export function recordEvent(deps: ControllerDeps, pod: Pod, type: 'Normal' | 'Wa
     reportingComponent: component,
     reportingInstance: '',
   };
-  deps.client.create(resources.events, event, { signal }).catch((error: unknown) => deps.log.debug('an event could not be written', { reason, error }));
+  deps.client
+    .create(resources.events, event, { signal })
+    .catch((error: unknown) => deps.log.debug('an event could not be written', { reason, error }));
 }

@@ -26,9 +26,11 @@ export function availableIn(pod: Pod, minReadySeconds: number, nowMs: number): n
 
 /** Those that are least missed come first: not bound, not running, not ready, young. */
 export function deletionOrder(pods: readonly Pod[]): Pod[] {
-  const rank = (pod: Pod): number => (!pod.spec.nodeName ? 0 : pod.status?.phase === 'Pending' ? 1 : isReady(pod) ? 3 : 2);
+  const rank = (pod: Pod): number =>
+    !pod.spec.nodeName ? 0 : pod.status?.phase === 'Pending' ? 1 : isReady(pod) ? 3 : 2;
   return [...pods].sort(
-    (a, b) => rank(a) - rank(b) || (b.metadata.creationTimestamp ?? '').localeCompare(a.metadata.creationTimestamp ?? ''),
+    (a, b) =>
+      rank(a) - rank(b) || (b.metadata.creationTimestamp ?? '').localeCompare(a.metadata.creationTimestamp ?? ''),
   );
 }
 
@@ -60,9 +62,19 @@ export function createReplicaSetController(deps: ControllerDeps, world: World): 
     const selects = labelSelectorRequirements(set.spec.selector);
     const orphans = world.pods.store
       .byIndex('namespace', set.metadata.namespace ?? '')
-      .filter((pod) => isActive(pod) && !pod.metadata.ownerReferences?.some(({ controller: is }) => is) && matchesRequirements(selects, pod.metadata.labels));
+      .filter(
+        (pod) =>
+          isActive(pod) &&
+          !pod.metadata.ownerReferences?.some(({ controller: is }) => is) &&
+          matchesRequirements(selects, pod.metadata.labels),
+      );
     for (const { metadata } of orphans)
-      await client.patch(resources.pods, metadata, { metadata: { uid: metadata.uid, ownerReferences: [ownedBy(set)] } }, { type: 'merge', signal });
+      await client.patch(
+        resources.pods,
+        metadata,
+        { metadata: { uid: metadata.uid, ownerReferences: [ownedBy(set)] } },
+        { type: 'merge', signal },
+      );
   }
 
   async function grow(set: ReplicaSet, count: number, signal: AbortSignal): Promise<void> {
@@ -81,7 +93,10 @@ export function createReplicaSetController(deps: ControllerDeps, world: World): 
     };
     const made = await Promise.all(Array.from({ length: count }, () => client.create(resources.pods, pod, { signal })));
     // The cache must have them before the next count, or there would be too many.
-    await world.pods.until((store) => made.every(({ metadata }) => store.get(`${metadata.namespace}/${metadata.name}`)), signal);
+    await world.pods.until(
+      (store) => made.every(({ metadata }) => store.get(`${metadata.namespace}/${metadata.name}`)),
+      signal,
+    );
   }
 
   async function shrink(active: readonly Pod[], count: number, signal: AbortSignal): Promise<void> {
@@ -112,10 +127,13 @@ export function createReplicaSetController(deps: ControllerDeps, world: World): 
     const waits = active.map((pod) => availableIn(pod, minReady, clock.now()));
     const labels = Object.entries(set.spec.template.metadata?.labels ?? {});
     const soonest = Math.min(...waits.filter((ms) => ms !== undefined && ms > 0).map(Number));
-    if (Number.isFinite(soonest)) controller.queue.wakeAfter(`${set.metadata.namespace}/${set.metadata.name}`, soonest + 5);
+    if (Number.isFinite(soonest))
+      controller.queue.wakeAfter(`${set.metadata.namespace}/${set.metadata.name}`, soonest + 5);
     const status = {
       replicas: active.length,
-      fullyLabeledReplicas: active.filter(({ metadata }) => labels.every(([name, value]) => metadata.labels?.[name] === value)).length,
+      fullyLabeledReplicas: active.filter(({ metadata }) =>
+        labels.every(([name, value]) => metadata.labels?.[name] === value),
+      ).length,
       readyReplicas: active.filter(isReady).length,
       availableReplicas: waits.filter((ms) => ms === 0).length,
       terminatingReplicas: owned.filter(({ metadata }) => metadata.deletionTimestamp).length,
@@ -123,7 +141,12 @@ export function createReplicaSetController(deps: ControllerDeps, world: World): 
     };
     const now = set.status ?? {};
     if (Object.entries(status).every(([name, value]) => (now[name as keyof typeof status] ?? 0) === value)) return;
-    await client.patch(replicaSetResource, set.metadata, { metadata: { uid: set.metadata.uid }, status }, { type: 'merge', subresource: 'status', signal });
+    await client.patch(
+      replicaSetResource,
+      set.metadata,
+      { metadata: { uid: set.metadata.uid }, status },
+      { type: 'merge', subresource: 'status', signal },
+    );
   }
 
   return controller;

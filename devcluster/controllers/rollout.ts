@@ -8,7 +8,9 @@ export interface Limits {
 }
 
 const resolve = (value: IntOrString | undefined, of: number, round: (value: number) => number): number =>
-  typeof value === 'string' && value.endsWith('%') ? round((Number.parseInt(value, 10) * of) / 100) : Number(value ?? 0);
+  typeof value === 'string' && value.endsWith('%')
+    ? round((Number.parseInt(value, 10) * of) / 100)
+    : Number(value ?? 0);
 
 /** maxSurge rounds up, maxUnavailable down; both zero would never move, so one may be missing. */
 export function limitsOf({ spec }: Deployment): Limits {
@@ -19,16 +21,24 @@ export function limitsOf({ spec }: Deployment): Limits {
 }
 
 const replicasOf = (set: ReplicaSet): number => set.spec.replicas ?? 0;
-const total = (sets: readonly ReplicaSet[], count: (set: ReplicaSet) => number): number => sets.reduce((sum, set) => sum + count(set), 0);
+const total = (sets: readonly ReplicaSet[], count: (set: ReplicaSet) => number): number =>
+  sets.reduce((sum, set) => sum + count(set), 0);
 const available = (set: ReplicaSet): number => Math.min(set.status?.availableReplicas ?? 0, replicasOf(set));
 
 /** New replica counts by the name of the set; only those that change. One step: the result is seen before the next. */
-export function planRollout(deployment: Deployment, current: ReplicaSet, old: readonly ReplicaSet[]): Map<string, number> {
+export function planRollout(
+  deployment: Deployment,
+  current: ReplicaSet,
+  old: readonly ReplicaSet[],
+): Map<string, number> {
   const desired = deployment.spec.replicas ?? 1;
   const plan = new Map<string, number>();
   if (deployment.spec.strategy?.type === 'Recreate') {
     for (const set of old) if (replicasOf(set) > 0) plan.set(set.metadata.name, 0);
-    const gone = total(old, (set) => Math.max(replicasOf(set), (set.status?.replicas ?? 0) + (set.status?.terminatingReplicas ?? 0))) === 0;
+    const gone =
+      total(old, (set) =>
+        Math.max(replicasOf(set), (set.status?.replicas ?? 0) + (set.status?.terminatingReplicas ?? 0)),
+      ) === 0;
     if (gone && replicasOf(current) !== desired) plan.set(current.metadata.name, desired);
     return plan;
   }

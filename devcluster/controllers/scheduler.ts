@@ -24,7 +24,8 @@ export function createScheduler(deps: ControllerDeps, world: World): Controller 
   const assumed = new Map<string, { readonly pod: Pod; readonly node: string }>();
 
   const wakeWaiting = (): void => {
-    for (const pod of world.pods.store.list()) if (waits(pod)) controller.queue.wake(`${pod.metadata.namespace}/${pod.metadata.name}`);
+    for (const pod of world.pods.store.list())
+      if (waits(pod)) controller.queue.wake(`${pod.metadata.namespace}/${pod.metadata.name}`);
   };
   world.pods.onChange(({ key, before, after }) => {
     if (after && waits(after)) controller.queue.wake(key);
@@ -36,7 +37,12 @@ export function createScheduler(deps: ControllerDeps, world: World): Controller 
   world.nodes.onChange(({ before, after }) => {
     // Heartbeats change nothing for a pod that waits.
     const says = (node: Node | undefined): string =>
-      JSON.stringify([node?.spec, node?.metadata.labels, node?.status?.allocatable, node?.status?.conditions?.map(({ type, status }) => [type, status])]);
+      JSON.stringify([
+        node?.spec,
+        node?.metadata.labels,
+        node?.status?.allocatable,
+        node?.status?.conditions?.map(({ type, status }) => [type, status]),
+      ]);
     if (says(before) !== says(after)) wakeWaiting();
   });
   world.claims.onChange(wakeWaiting);
@@ -49,14 +55,27 @@ export function createScheduler(deps: ControllerDeps, world: World): Controller 
     const { uid, name, namespace } = pod.metadata;
     assumed.set(uid, { pod, node });
     try {
-      const binding = { apiVersion: 'v1', kind: 'Binding', metadata: { name, namespace, uid }, target: { apiVersion: 'v1', kind: 'Node', name: node } };
+      const binding = {
+        apiVersion: 'v1',
+        kind: 'Binding',
+        metadata: { name, namespace, uid },
+        target: { apiVersion: 'v1', kind: 'Node', name: node },
+      };
       await client.create(resources.pods, binding as never, { subresource: 'binding', signal });
     } catch (error) {
       assumed.delete(uid);
       if (isNotFound(error) || isConflict(error)) return;
       throw error;
     }
-    recordEvent(deps, pod, 'Normal', 'Scheduled', `Successfully assigned ${namespace}/${name} to ${node}`, 'default-scheduler', signal);
+    recordEvent(
+      deps,
+      pod,
+      'Normal',
+      'Scheduled',
+      `Successfully assigned ${namespace}/${name} to ${node}`,
+      'default-scheduler',
+      signal,
+    );
   }
 
   function choose(pod: Pod): { node?: string; why: string } {
@@ -97,8 +116,20 @@ export function createScheduler(deps: ControllerDeps, world: World): Controller 
     const was = pod.status?.conditions?.find(({ type }) => type === 'PodScheduled');
     if (was?.status === 'False' && was.message === message) return;
     const lastTransitionTime = was?.status === 'False' ? was.lastTransitionTime : timestamp(clock.now());
-    const condition = { type: 'PodScheduled', status: 'False', reason: 'Unschedulable', message, lastProbeTime: null, lastTransitionTime };
-    await client.patch(resources.pods, pod.metadata, { metadata: { uid: pod.metadata.uid }, status: { conditions: [condition] } }, { type: 'strategic', subresource: 'status', signal });
+    const condition = {
+      type: 'PodScheduled',
+      status: 'False',
+      reason: 'Unschedulable',
+      message,
+      lastProbeTime: null,
+      lastTransitionTime,
+    };
+    await client.patch(
+      resources.pods,
+      pod.metadata,
+      { metadata: { uid: pod.metadata.uid }, status: { conditions: [condition] } },
+      { type: 'strategic', subresource: 'status', signal },
+    );
     recordEvent(deps, pod, 'Warning', 'FailedScheduling', message, 'default-scheduler', signal);
   }
 

@@ -18,7 +18,11 @@ export interface WantedGroup {
 }
 
 /** Pods whose named port is another number make a group of their own. */
-export function planGroups(service: Service, pods: readonly Pod[], nodeOf: (name: string) => Node | undefined): WantedGroup[] {
+export function planGroups(
+  service: Service,
+  pods: readonly Pod[],
+  nodeOf: (name: string) => Node | undefined,
+): WantedGroup[] {
   const families = service.spec.ipFamilies?.length ? service.spec.ipFamilies : (['IPv4'] as const);
   const groups = new Map<string, WantedGroup>();
   for (const addressType of families)
@@ -34,11 +38,15 @@ export function planGroups(service: Service, pods: readonly Pod[], nodeOf: (name
     }
   // A family without endpoints has an empty slice, so that those who look find one.
   for (const addressType of families)
-    if (![...groups.values()].some((group) => group.addressType === addressType)) groups.set(groupKey(addressType, []), { addressType, ports: [], endpoints: [] });
+    if (![...groups.values()].some((group) => group.addressType === addressType))
+      groups.set(groupKey(addressType, []), { addressType, ports: [], endpoints: [] });
   return [...groups.values()];
 }
 
-export const groupKey = (addressType: string, ports: readonly { name?: string; protocol?: string; port?: number | null }[]): string =>
+export const groupKey = (
+  addressType: string,
+  ports: readonly { name?: string; protocol?: string; port?: number | null }[],
+): string =>
   `${addressType} ${ports
     .map(({ name, protocol, port }) => `${name ?? ''}/${protocol ?? 'TCP'}/${port ?? ''}`)
     .sort()
@@ -64,7 +72,11 @@ function endpointFor(service: Service, pod: Pod, address: string, node: Node | u
   const named = pod.spec.hostname && pod.spec.subdomain === service.metadata.name;
   return {
     addresses: [address],
-    conditions: { ready: service.spec.publishNotReadyAddresses === true || (serving && !terminating), serving, terminating },
+    conditions: {
+      ready: service.spec.publishNotReadyAddresses === true || (serving && !terminating),
+      serving,
+      terminating,
+    },
     ...(named ? { hostname: pod.spec.hostname! } : {}),
     nodeName: pod.spec.nodeName!,
     targetRef: { kind: 'Pod', namespace: pod.metadata.namespace!, name: pod.metadata.name, uid: pod.metadata.uid! },
@@ -76,13 +88,18 @@ function endpointFor(service: Service, pod: Pod, address: string, node: Node | u
 function hintsFor({ spec }: Service, nodeName: string, zone: string | undefined): Pick<Endpoint, 'hints'> {
   const how = spec.trafficDistribution;
   if (!zone || !['PreferClose', 'PreferSameZone', 'PreferSameNode'].includes(how ?? '')) return {};
-  return { hints: { forZones: [{ name: zone }], ...(how === 'PreferSameNode' ? { forNodes: [{ name: nodeName }] } : {}) } };
+  return {
+    hints: { forZones: [{ name: zone }], ...(how === 'PreferSameNode' ? { forNodes: [{ name: nodeName }] } : {}) },
+  };
 }
 
 const mostEndpoints = 100;
 
 /** Fills the slices that are there, each endpoint staying where it is; returns endpoints by the slice, or undefined for a new slice. */
-export function distribute(group: WantedGroup, existing: readonly EndpointSlice[]): { slice: EndpointSlice | undefined; endpoints: Endpoint[] }[] {
+export function distribute(
+  group: WantedGroup,
+  existing: readonly EndpointSlice[],
+): { slice: EndpointSlice | undefined; endpoints: Endpoint[] }[] {
   const left = new Map(group.endpoints.map((endpoint) => [endpoint.targetRef?.uid, endpoint]));
   const filled = existing.map((slice) => {
     const endpoints: Endpoint[] = [];
@@ -101,5 +118,8 @@ export function distribute(group: WantedGroup, existing: readonly EndpointSlice[
   }
   if (filled.length === 0) filled.push({ slice: undefined, endpoints: [] });
   // Of several slices, those that ran empty go.
-  return filled.filter(({ endpoints, slice }, index) => endpoints.length > 0 || (index === 0 && filled.every((one) => one.endpoints.length === 0)) || slice === undefined);
+  return filled.filter(
+    ({ endpoints, slice }, index) =>
+      endpoints.length > 0 || (index === 0 && filled.every((one) => one.endpoints.length === 0)) || slice === undefined,
+  );
 }
