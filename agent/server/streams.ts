@@ -5,7 +5,10 @@ import type { Runtime } from '../../cri/runtime.ts';
 import type { Pod } from '../../kube/types/pod.ts';
 import { containerSpec, type KnownContainer, type PodDirectory } from './directory.ts';
 import { HttpError, type Route, type UpgradeCall } from './routes.ts';
+import { isWebSocket } from './spdy-upgrade.ts';
 import { splice } from './splice.ts';
+import { serveRemoteCommand } from './stream-command.ts';
+import { serveForward } from './stream-forward.ts';
 
 export interface StreamsDeps {
   readonly pods: PodDirectory;
@@ -68,7 +71,7 @@ export function streamRoutes(deps: StreamsDeps, options: StreamsOptions): Route[
     try {
       const endpoint = await runtime.exec({ containerId: container.id, command, ...query }, { signal: call.signal });
       if (endpoint.kind === 'url') await splice(endpoint.url, call, options);
-      else throw new HttpError(500, 'this runtime hands over no streaming URL');
+      else await serveRemoteCommand(endpoint.open, 'exec', query, call);
     } catch (error) {
       throw refusalOfRuntime(error);
     }
@@ -85,7 +88,7 @@ export function streamRoutes(deps: StreamsDeps, options: StreamsOptions): Route[
     try {
       const endpoint = await runtime.attach({ containerId: container.id, ...query }, { signal: call.signal });
       if (endpoint.kind === 'url') await splice(endpoint.url, call, options);
-      else throw new HttpError(500, 'this runtime hands over no streaming URL');
+      else await serveRemoteCommand(endpoint.open, 'attach', query, call);
     } catch (error) {
       throw refusalOfRuntime(error);
     }
@@ -93,13 +96,13 @@ export function streamRoutes(deps: StreamsDeps, options: StreamsOptions): Route[
 
   const portForward = async (call: UpgradeCall): Promise<void> => {
     const pod = findPod(pods, call.params);
-    const ports = parsePorts(call.at.query, call.request.headers['sec-websocket-protocol'] !== undefined);
+    const ports = parsePorts(call.at.query, isWebSocket(call.request));
     const sandbox = pods.sandbox(pod.metadata.uid ?? '');
     if (!sandbox) throw new HttpError(500, `pod not found ("${pod.metadata.name}_${pod.metadata.namespace}")`);
     try {
       const endpoint = await runtime.portForward(sandbox.id, ports, { signal: call.signal });
       if (endpoint.kind === 'url') await splice(endpoint.url, call, options);
-      else throw new HttpError(500, 'this runtime hands over no streaming URL');
+      else await serveForward(endpoint.open, ports, call);
     } catch (error) {
       throw refusalOfRuntime(error);
     }
