@@ -1,27 +1,27 @@
 // Resources as numbers: what the scheduler and the kubelet compute with. CPU in millicores, everything else in whole units (bytes, pods,
 // devices), rounded up as Kubernetes does.
+import { milliOf, QuantityError, unitsOf } from '../../kube/quantity.ts';
 import type { QuantityString, ResourceList } from '../../kube/types/meta.ts';
-import { quantityScaled } from '../fields/quantity-value.ts';
 
 /** By resource name; `cpu` is in millicores, all others in whole units. */
 export type Amounts = Readonly<Record<string, number>>;
 
 // The API server lets no malformed quantity through; from elsewhere it counts as nothing.
-function scaled(quantity: QuantityString | number, scale: number): number {
+function read(parse: (text: QuantityString | number) => number, quantity: QuantityString | number | undefined): number {
+  if (quantity === undefined) return 0;
   try {
-    return Number(quantityScaled(quantity, scale));
-  } catch {
-    return 0;
+    return parse(quantity);
+  } catch (error) {
+    if (error instanceof QuantityError) return 0;
+    throw error;
   }
 }
 
 /** A quantity in whole units, rounded up: bytes of `64Mi`, 1 of `100m`. Undefined counts as 0. */
-export const units = (quantity: QuantityString | number | undefined): number =>
-  quantity === undefined ? 0 : scaled(quantity, 0);
+export const units = (quantity: QuantityString | number | undefined): number => read(unitsOf, quantity);
 
 /** A quantity in thousandths, rounded up: 100 of `100m`, 1500 of `1.5`. Undefined counts as 0. */
-export const millis = (quantity: QuantityString | number | undefined): number =>
-  quantity === undefined ? 0 : scaled(quantity, 3);
+export const millis = (quantity: QuantityString | number | undefined): number => read(milliOf, quantity);
 
 /** A list of the API as numbers. */
 export function amounts(list: ResourceList | undefined): Record<string, number> {
