@@ -64,6 +64,9 @@ export function exec(command: string, args: readonly string[], options: ExecOpti
     const end = (why: ExecError['code']): void => {
       ended ??= why;
       child.kill('SIGKILL');
+      // Children of its own may live on and hold its output open; nobody waits for those.
+      child.stdout.destroy();
+      child.stderr.destroy();
     };
     const collect = (into: Buffer[]) => (chunk: Buffer) => {
       bytes += chunk.length;

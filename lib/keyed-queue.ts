@@ -67,7 +67,8 @@ export function createKeyedQueue<Key>(deps: KeyedQueueDeps<Key>, options: KeyedQ
     while (runs.size < limit && ready.length > 0 && !stopping.signal.aborted) {
       const key = ready.shift()!;
       const entry = entries.get(key);
-      if (!entry?.queued) continue;
+      // A key can be here twice, forgotten and woken again; one that runs comes back when it is done.
+      if (!entry?.queued || entry.running) continue;
       start(key, entry);
     }
   };

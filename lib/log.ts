@@ -1,5 +1,5 @@
 // The daemon's log: one JSON object a line on stderr (pino), or short text for people at a terminal.
-import { pino } from 'pino';
+import { type Logger, pino } from 'pino';
 
 export type LogLevel = 'trace' | 'debug' | 'info' | 'warn' | 'error';
 export type LogFields = Readonly<Record<string, unknown>>;
@@ -33,12 +33,16 @@ function flatten(fields: LogFields | undefined): Record<string, unknown> {
 export function describeError(error: unknown): string {
   const parts: string[] = [];
   for (let next: unknown = error; next !== undefined && next !== null && parts.length < 8; ) {
-    const text = next instanceof Error ? next.message || next.name : String(next);
+    const text = next instanceof Error ? messageOf(next) : String(next);
     if (!parts.some((part) => part.includes(text))) parts.push(text);
     next = next instanceof Error ? next.cause : undefined;
   }
   return parts.join(': ');
 }
+
+// Connecting to a name with several addresses fails with an AggregateError that says nothing itself.
+const messageOf = (error: Error): string =>
+  error.message || (error instanceof AggregateError && error.errors.map(describeError).join(', ')) || error.name;
 
 function textLine(level: string, message: string, fields: Record<string, unknown>): string {
   const rest = Object.entries(fields)
@@ -49,7 +53,7 @@ function textLine(level: string, message: string, fields: Record<string, unknown
 
 const order: readonly LogLevel[] = ['trace', 'debug', 'info', 'warn', 'error'];
 
-export function createLog(options: LogOptions, bound: Record<string, unknown> = {}): Log {
+export function createLog(options: LogOptions): Log {
   const write = options.write ?? ((line: string) => void process.stderr.write(line));
   const logger =
     options.format === 'json'
@@ -63,6 +67,15 @@ export function createLog(options: LogOptions, bound: Record<string, unknown> = 
           { write },
         )
       : undefined;
+  return boundLog(options, write, logger, {});
+}
+
+function boundLog(
+  options: LogOptions,
+  write: (line: string) => void,
+  logger: Logger | undefined,
+  bound: Record<string, unknown>,
+): Log {
   const at = (level: LogLevel) => (message: string, fields?: LogFields) => {
     if (order.indexOf(level) < order.indexOf(options.level)) return;
     const all = { ...bound, ...flatten(fields) };
@@ -74,7 +87,7 @@ export function createLog(options: LogOptions, bound: Record<string, unknown> = 
     info: at('info'),
     warn: at('warn'),
     error: at('error'),
-    with: (fields) => createLog(options, { ...bound, ...flatten(fields) }),
+    with: (fields) => boundLog(options, write, logger, { ...bound, ...flatten(fields) }),
   };
 }
 
