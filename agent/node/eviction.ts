@@ -3,6 +3,7 @@
 import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
 import { counter, type MetricsRegistry } from '../../lib/metrics.ts';
+import { createNap } from '../../lib/nap.ts';
 import { type EventRecorder, type EventTarget, podTarget } from '../../kube/events.ts';
 import type { Pod, Toleration } from '../../kube/types/pod.ts';
 import type { KubeletConfiguration } from '../config.ts';
@@ -100,7 +101,7 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
   });
   let state = calm;
   let pressure: Pressure = { memory: false, disk: false, pid: false };
-  let wake: (() => void) | undefined;
+  const nap = createNap(clock);
   let looking: Promise<readonly string[]> | undefined;
 
   const evict = (pod: Pod, signal: string, message: string, graceSeconds: number, disruption: boolean): boolean => {
@@ -214,20 +215,6 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
       await clock.sleep(cleanupPollMs, signal);
   };
 
-  const nextRound = (signal: AbortSignal): Promise<void> => {
-    const round = new AbortController();
-    const end = (): void => round.abort();
-    wake = end;
-    signal.addEventListener('abort', end, { once: true });
-    return clock
-      .sleep(options.intervalMs ?? 10_000, round.signal)
-      .catch(() => undefined)
-      .finally(() => {
-        wake = undefined;
-        signal.removeEventListener('abort', end);
-      });
-  };
-
   const memoryThreshold = thresholds.find(({ signal, hard }) => hard && signal === 'memory.available');
 
   return {
@@ -254,7 +241,7 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
               thresholdBytes: thresholdAmount(memoryThreshold.value, options.memoryBytes),
               podsCgroup: options.podsCgroup,
             },
-            () => wake?.(),
+            nap.wake,
             signal,
           )
         : Promise.resolve();
@@ -269,7 +256,7 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
           if (signal.aborted) break;
           log.warn("eviction could not look at the node's statistics; trying again", { error });
         }
-        await nextRound(signal);
+        await nap.take(options.intervalMs ?? 10_000, signal);
       }
       await alarm;
     },

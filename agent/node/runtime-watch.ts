@@ -1,6 +1,7 @@
 // Keeps asking the container runtime how it is: often while it is not ready, and at once when a network configuration appears.
 import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
+import { createNap } from '../../lib/nap.ts';
 import { watchFolder } from '../../lib/watch-folder.ts';
 import type { Runtime } from '../../cri/runtime.ts';
 import { runtimeErrors, type RuntimeState, unknownRuntime } from './runtime-state.ts';
@@ -33,6 +34,7 @@ export function createRuntimeWatch(deps: RuntimeWatchDeps, options: RuntimeWatch
   const { runtime, clock, log } = deps;
   let state = unknownRuntime;
   let said = '';
+  const nap = createNap(clock);
 
   const ask = async (signal: AbortSignal): Promise<void> => {
     try {
@@ -72,29 +74,22 @@ export function createRuntimeWatch(deps: RuntimeWatchDeps, options: RuntimeWatch
     ask,
     async run(signal) {
       const folder = watchCni();
+      // The runtime reads the folder itself a moment after it changed.
+      const following = (async () => {
+        while (folder) {
+          await folder.next(signal);
+          await clock.sleep(100, signal);
+          nap.wake();
+        }
+      })().catch(() => undefined);
       try {
         while (!signal.aborted) {
           await ask(signal);
-          const round = new AbortController();
-          const end = (): void => round.abort();
-          signal.addEventListener('abort', end, { once: true });
-          try {
-            // The runtime reads the folder itself a moment after it changed: ask a few times more, soon.
-            const changed = folder
-              ?.next(round.signal)
-              .then(() => clock.sleep(100, round.signal))
-              .catch(() => undefined);
-            await Promise.race([
-              clock.sleep(intervalMs(), round.signal).catch(() => undefined),
-              ...(changed ? [changed] : []),
-            ]);
-          } finally {
-            end();
-            signal.removeEventListener('abort', end);
-          }
+          await nap.take(intervalMs(), signal);
         }
       } finally {
         folder?.close();
+        await following;
       }
     },
   };
