@@ -98,8 +98,8 @@ export interface RulesBackend {
   watchForeign(onChange: (change: ForeignChange) => void, signal: AbortSignal): Promise<void>;
   /** What is programmed for the port, read from the kernel. */
   describe(state: ServicePortState, signal: AbortSignal): Promise<RulesDescription>;
-  /** Everything of ours that would be in the kernel for `desired`, as the tool reads it; for `--dry-run`. */
-  render(desired: DesiredState): string;
+  /** Everything of ours that would be in the kernel for `desired`, as the tool reads it; for `--dry-run`. Works on an empty kernel. */
+  render(desired: DesiredState): Promise<string>;
   /** Removes all of ours and nothing else. */
   cleanup(signal: AbortSignal): Promise<void>;
 }

@@ -65,7 +65,7 @@ export function createFakeBackend(family: IpFamily = 'IPv4'): FakeBackend {
     },
     describe: (state) =>
       Promise.resolve({ family, key: state.port.key, desired: [], kernel: [], missing: [], surplus: [] }),
-    render: (desired) => [...desired.keys()].join('\n'),
+    render: (desired) => Promise.resolve([...desired.keys()].join('\n')),
     cleanup() {
       backend.programmed.clear();
       return Promise.resolve();

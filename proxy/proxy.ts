@@ -67,7 +67,7 @@ export interface Proxy {
   /** What is programmed for a Service (`namespace/name`), port by port; of all Services where none is named. */
   describe(serviceKey: string | undefined, signal: AbortSignal): Promise<readonly RulesDescription[]>;
   /** What would be written, as the tool reads it. Needs the first sync of the watches. */
-  render(): string;
+  render(): Promise<string>;
 }
 
 const detectEveryMs = 10_000;
@@ -303,7 +303,11 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Pr
       }
       return found;
     },
-    render: () =>
-      families.map(({ family, backend }) => `# ${family}\n${backend.render(state.desired(family))}`).join('\n'),
+    async render() {
+      const parts: string[] = [];
+      for (const { family, backend } of families)
+        parts.push(`# ${family}\n${await backend.render(state.desired(family))}`);
+      return parts.join('\n');
+    },
   };
 }

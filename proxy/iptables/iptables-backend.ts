@@ -29,6 +29,11 @@ export interface IptablesBackendDeps {
 
 export type Kernel = Record<Table, SavedTable>;
 
+const emptyKernel = (): Kernel => ({
+  nat: { chains: new Map(), jumps: new Map() },
+  filter: { chains: new Map(), jumps: new Map() },
+});
+
 export function createIptablesBackend(deps: IptablesBackendDeps): RulesBackend {
   const { tool, clock } = deps;
   let facts: NodeFacts | undefined;
@@ -163,13 +168,9 @@ export function createIptablesBackend(deps: IptablesBackendDeps): RulesBackend {
         { ...envFor(undefined), comments: applied.get(state.port.key)?.comments ?? true },
         signal,
       ),
-    render(desired) {
-      const env = envFor(desired);
-      const script = createScript();
-      for (const key of desired.keys()) {
-        const state = desired.get(key);
-        if (state) diffService(script, noRules, serviceRules(state, env));
-      }
+    async render(desired) {
+      const states = [...desired.keys()].flatMap((key) => desired.get(key) ?? []);
+      const { script } = await planFull(emptyKernel(), states, envFor(desired), createSlices(clock));
       return script.text();
     },
     async cleanup(signal) {
