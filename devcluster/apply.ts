@@ -142,7 +142,10 @@ function minus(from: Fields, taken: Fields): Fields {
   for (const [part, fields] of Object.entries(from)) {
     const other = taken[part];
     if (!other) left[part] = fields;
-    else if (!isLeaf(fields) && !isLeaf(other)) left[part] = minus(fields, other);
+    else if (!isLeaf(fields) && !isLeaf(other)) {
+      const rest = minus(fields, other);
+      if (Object.keys(rest).length > 0) left[part] = rest;
+    }
   }
   return left;
 }

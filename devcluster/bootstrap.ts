@@ -2,7 +2,7 @@
 import { createHmac } from 'node:crypto';
 import type { Secret } from '../kube/types/core.ts';
 import { addressAt, familyOf, parseRange } from './addresses.ts';
-import { type Rule } from './authorize.ts';
+import type { Rule } from './authorize.ts';
 import { kindByName } from './kinds.ts';
 import type { Registry, User } from './registry.ts';
 import type { Obj } from './store.ts';

@@ -4,16 +4,9 @@ import type { LabelSelector } from '../kube/types/meta.ts';
 export function requirementText(selector: LabelSelector | undefined): string {
   const equals = Object.entries(selector?.matchLabels ?? {}).map(([key, value]) => `${key}=${value}`);
   const expressions = (selector?.matchExpressions ?? []).map(({ key, operator, values = [] }) => {
-    switch (operator) {
-      case 'In':
-        return `${key} in (${values.join(',')})`;
-      case 'NotIn':
-        return `${key} notin (${values.join(',')})`;
-      case 'Exists':
-        return key;
-      case 'DoesNotExist':
-        return `!${key}`;
-    }
+    if (operator === 'In') return `${key} in (${values.join(',')})`;
+    if (operator === 'NotIn') return `${key} notin (${values.join(',')})`;
+    return operator === 'Exists' ? key : `!${key}`;
   });
   return [...equals.sort(), ...expressions].join(',');
 }

@@ -28,9 +28,7 @@ export interface ServerDeps {
   upgrade(request: ApiRequest, target: Target, message: IncomingMessage, socket: Duplex, head: Buffer): Promise<void>;
 }
 
-export interface OpenStream {
-  (contentType: string): Sink;
-}
+export type OpenStream = (contentType: string) => Sink;
 
 export interface ServerOptions {
   readonly host: string;
