@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readFileIfThere, writeFileAtomic } from '../../../lib/files.ts';
+import { namesIn } from '../remove-tree.ts';
 
 export interface VolData {
   readonly specVolID?: string;
@@ -31,7 +32,11 @@ export async function loadVolData(folder: string): Promise<VolData | undefined> 
   }
 }
 
-export const removeVolData = (folder: string): Promise<void> => rm(join(folder, volDataFile), { force: true });
+/** Removes the note, and what a crash left of one half written. */
+export async function removeVolData(folder: string): Promise<void> {
+  for (const name of await namesIn(folder))
+    if (name === volDataFile || name.startsWith(`.${volDataFile}.`)) await rm(join(folder, name), { force: true });
+}
 
 const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex');
 
