@@ -16,6 +16,7 @@ import { resources } from '../kube/resources.ts';
 import { ipFamilies, type IpFamily } from './addresses.ts';
 import type { RulesDescription } from './backend.ts';
 import { type BackendContext, type BackendKind, chooseKind, createBackendContext, openBackend } from './backends.ts';
+import { cleanupOtherMode } from './cleanup.ts';
 import type { KubeProxyConfiguration } from './config.ts';
 import { nodeFactsOf } from './facts.ts';
 import { createFamily, type ProxyFamily } from './family.ts';
@@ -71,6 +72,7 @@ export interface Proxy {
 }
 
 const detectEveryMs = 10_000;
+const toolsEveryMs = 5_000;
 
 const interfaceAddresses = (): string[] =>
   Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map(({ address }) => address));
@@ -175,6 +177,28 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Pr
     }
   };
 
+  // Without tools nothing is served: said once, and looked for again.
+  const openWhenPossible = async (signal: AbortSignal): Promise<void> => {
+    for (let said = false; ; said = true)
+      try {
+        await openFamilies();
+        trouble = undefined;
+        return;
+      } catch (error) {
+        trouble = `no rules can be written: ${describeError(error)}`;
+        if (!said)
+          log.error(
+            'no Service is served: the tools to write rules cannot be used; they are looked for every few seconds',
+            {
+              mode,
+              error,
+              mend: `install ${mode === 'nftables' ? 'nftables' : 'iptables'}, or set mode in KubeProxyConfiguration`,
+            },
+          );
+        await clock.sleep(toolsEveryMs, signal);
+      }
+  };
+
   const openFamilies = async (): Promise<void> => {
     mode ??= await chooseKind(config.mode, () => Promise.resolve(false));
     const minSyncPeriodMs = (mode === 'iptables' ? config.iptables : config.nftables).minSyncPeriod;
@@ -216,6 +240,11 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Pr
       const watchSync = async (): Promise<void> => {
         for (; !synced && !ending.signal.aborted; noteSynced())
           await clock.sleep(10, ending.signal).catch(() => undefined);
+        if (ending.signal.aborted || mode === undefined) return;
+        // The new rules are in place: those of another mode may go.
+        const left = await cleanupOtherMode({ exec: context.exec, clock, log }, mode, ending.signal);
+        if (left.length > 0 && !ending.signal.aborted)
+          log.warn('rules of another proxy mode could not be removed', { failures: left });
       };
       await Promise.all([
         ...families.map((one) => one.run(ending.signal)),
@@ -239,7 +268,7 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Pr
     await sysctls.apply(planSysctls(config, availableParallelism(), localhost));
     beLiberal = (await sysctls.read('net/netfilter/nf_conntrack_tcp_be_liberal')) === 1;
     for (;;) {
-      await openFamilies();
+      await openWhenPossible(signal);
       configure();
       await serve(signal);
       signal.throwIfAborted();

@@ -22,8 +22,6 @@ export interface ProxyState {
   /** Hands over the keys that changed since the last call. */
   takeDirty(family: IpFamily): ReadonlySet<ServicePortKey>;
   dirtyCount(family: IpFamily): number;
-  /** Puts keys back that were taken and could not be written. */
-  putBack(family: IpFamily, keys: Iterable<ServicePortKey>): void;
   /** The node moved (its zone label changed): every service port is dirty. */
   setZone(zone: string | undefined): void;
 }
@@ -80,12 +78,6 @@ export function createProxyState(deps: ProxyStateDeps): ProxyState {
       return taken;
     },
     dirtyCount: (family) => dirty[family].size,
-    putBack(family, keys) {
-      for (const key of keys) {
-        known[family].add(key);
-        dirty[family].add(key);
-      }
-    },
     setZone(zone) {
       if (zone === topology.zone) return;
       topology = { ...topology, zone };

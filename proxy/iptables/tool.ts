@@ -90,8 +90,14 @@ async function chooseKind(exec: Exec, family: IpFamily): Promise<'-nft' | '-lega
 }
 
 /** Rejects with a NetfilterError of code `missing` where this host has no iptables for the family. */
-export async function findIptables(exec: Exec, family: IpFamily): Promise<IptablesTool> {
-  const names = namesOf(family, await chooseKind(exec, family));
+export const findIptables = async (exec: Exec, family: IpFamily): Promise<IptablesTool> =>
+  openTool(exec, family, namesOf(family, await chooseKind(exec, family)));
+
+/** That of the two kinds, whichever this host uses. */
+export const iptablesOf = (exec: Exec, family: IpFamily, variant: Variant): Promise<IptablesTool> =>
+  openTool(exec, family, namesOf(family, `-${variant}`));
+
+async function openTool(exec: Exec, family: IpFamily, names: Names): Promise<IptablesTool> {
   let said: string;
   try {
     said = (await exec(names.run, ['--version'])).stdout;

@@ -1,0 +1,237 @@
+// How fast Services reach the kernel: cold load, one endpoint change, restart, each beside the raw tool doing the same rules in the same
+// run. Needs root. `node bench/proxy.ts [--mode iptables|nftables] [--services 1,100,1000] [--endpoints 10] [--changes 200]`
+import { writeFileSync } from 'node:fs';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { parseArgs } from 'node:util';
+import type { EndpointSlice, Service } from '../kube/types/core.ts';
+import { systemClock } from '../lib/clock.ts';
+import { createLog } from '../lib/log.ts';
+import type { NodeFacts, RulesBackend } from '../proxy/backend.ts';
+import { createBackendContext, openBackend, type BackendContext, type BackendKind } from '../proxy/backends.ts';
+import { createProxyState, type ProxyState } from '../proxy/state.ts';
+import { createSync, type Sync } from '../proxy/sync.ts';
+import { createLabHost, type LabHost } from '../test/lab/netns.ts';
+
+const { values } = parseArgs({
+  options: {
+    mode: { type: 'string', default: 'iptables' },
+    services: { type: 'string', default: '1,100,1000' },
+    endpoints: { type: 'string', default: '10' },
+    changes: { type: 'string', default: '100' },
+    /** A point that takes longer than this, in seconds, is recorded as unfinished. */
+    limit: { type: 'string', default: '60' },
+    json: { type: 'string' },
+  },
+});
+
+const mode = values.mode as BackendKind;
+const endpointsEach = Number(values.endpoints);
+const changeCount = Number(values.changes);
+const limitMs = Number(values.limit) * 1000;
+const log = createLog({ level: 'warn', format: 'text' });
+
+const facts: NodeFacts = {
+  localDetector: { kind: 'cidr', cidr: '10.192.0.0/10' },
+  nodeIP: '172.20.0.1',
+  nodePortAddresses: 'all',
+  masqueradeAll: false,
+  masqueradeBit: 14,
+  localhostNodePorts: false,
+  conntrackBeLiberal: false,
+};
+
+const serviceOf = (at: number): Service => {
+  const clusterIP = `10.${96 + (at >> 16)}.${(at >> 8) & 255}.${at & 255}`;
+  return {
+    metadata: { namespace: 'bench', name: `s${at}` },
+    spec: {
+      type: 'ClusterIP',
+      clusterIP,
+      clusterIPs: [clusterIP],
+      ipFamilies: ['IPv4'],
+      ports: [{ name: 'http', port: 80, protocol: 'TCP' }],
+    },
+  };
+};
+
+const sliceOf = (at: number, count: number, shift = 0): EndpointSlice => ({
+  metadata: { namespace: 'bench', name: `s${at}-1`, labels: { 'kubernetes.io/service-name': `s${at}` } },
+  addressType: 'IPv4',
+  endpoints: Array.from({ length: count }, (_, index) => {
+    const number = at * endpointsEach + index + shift;
+    return {
+      addresses: [`10.${192 + ((number >> 16) & 31)}.${(number >> 8) & 255}.${number & 255}`],
+      nodeName: `n${index}`,
+    };
+  }),
+  ports: [{ name: 'http', port: 8080, protocol: 'TCP' }],
+});
+
+function fill(state: ProxyState, services: number): void {
+  for (let at = 0; at < services; at++) {
+    const [service, slice] = [serviceOf(at), sliceOf(at, endpointsEach)];
+    state.services.change({ key: `bench/s${at}`, before: undefined, after: service });
+    state.endpoints.change({ key: `bench/s${at}-1`, before: undefined, after: slice });
+  }
+}
+
+const quantile = (list: readonly number[], q: number): number =>
+  [...list].sort((a, b) => a - b)[Math.min(list.length - 1, Math.floor(list.length * q))] ?? Number.NaN;
+const ms = (value: number): number => Math.round(value * 10) / 10;
+
+async function timed<T>(work: () => Promise<T>): Promise<{ took: number; value: T }> {
+  const start = performance.now();
+  const value = await work();
+  return { took: performance.now() - start, value };
+}
+
+interface Running {
+  readonly sync: Sync;
+  readonly writes: (() => void)[];
+  readonly stop: () => Promise<void>;
+}
+
+function start(backend: RulesBackend, state: ProxyState, wakers: (() => void)[]): Running {
+  const stopping = new AbortController();
+  const writes: (() => void)[] = [];
+  const sync = createSync({
+    backend,
+    state,
+    clock: systemClock,
+    log,
+    onWritten: () => {
+      for (const done of writes.splice(0)) done();
+    },
+    onFailure: (error) => log.error('a write failed', { error }),
+    onRefused: (key, _state, error) => log.error('refused', { key, error }),
+  });
+  wakers.splice(0, wakers.length, () => sync.wake());
+  const done = sync.run(stopping.signal);
+  return {
+    sync,
+    writes,
+    async stop() {
+      stopping.abort();
+      await done;
+    },
+  };
+}
+
+const written = (running: Running): Promise<void> => new Promise((resolve) => running.writes.push(resolve));
+
+/** The raw tool: the whole ruleset, and a listing. */
+interface Raw {
+  load(text: string): Promise<void>;
+  list(): Promise<unknown>;
+}
+
+function rawTool(host: LabHost): Raw {
+  const [load, list] =
+    mode === 'iptables'
+      ? [['iptables-restore', '--noflush', '-w', '5'], ['iptables-save']]
+      : [
+          ['nft', '-f', '-'],
+          ['nft', '-j', 'list', 'ruleset'],
+        ];
+  const run = (command: readonly string[], input?: string) =>
+    host.exec(command[0]!, command.slice(1), {
+      timeoutMs: limitMs,
+      maxOutputBytes: 2 ** 30,
+      ...(input === undefined ? {} : { input }),
+    });
+  return {
+    load: async (text) => void (await run(load!, text)),
+    list: () => run(list!),
+  };
+}
+
+async function measurePoint(services: number): Promise<Record<string, unknown>> {
+  const point: Record<string, unknown> = { mode, services, endpointsEach };
+  const [rawHost, host] = [await createLabHost('bench-raw'), await createLabHost('bench')];
+  const wakers: (() => void)[] = [];
+  const monitorStop = new AbortController();
+  const running: Promise<unknown>[] = [];
+  try {
+    const state = createProxyState({ nodeName: 'n1', startedAtMs: 0, onDirty: () => wakers[0]?.() });
+    const filled = await timed(async () => fill(state, services));
+    point.fillCachesMs = ms(filled.took);
+    const real = createBackendContext(systemClock, log, { enter: host.enter });
+    const inputs: string[] = [];
+    const context: BackendContext = {
+      ...real,
+      exec(command, args, options) {
+        if (options?.input !== undefined) inputs.push(String(options.input));
+        return real.exec(command, args, options);
+      },
+    };
+    running.push(context.monitor.run(monitorStop.signal));
+    const open = async (): Promise<RulesBackend> => {
+      const backend = await openBackend(mode, 'IPv4', context);
+      backend.configure(facts);
+      return backend;
+    };
+    const backend = await open();
+    const text = await backend.render(state.desired('IPv4'));
+    point.rulesetBytes = text.length;
+
+    const raw = rawTool(rawHost);
+    point.rawLoadMs = ms((await timed(() => raw.load(text))).took);
+    point.rawListMs = ms((await timed(() => raw.list())).took);
+
+    const delay = monitorEventLoopDelay({ resolution: 5 });
+    delay.enable();
+    const cold = start(backend, state, wakers);
+    point.coldMs = ms((await timed(() => written(cold))).took);
+    point.coldOverRaw = ms((point.coldMs as number) / (point.rawLoadMs as number));
+    point.coldLoopMaxMs = ms(delay.max / 1e6);
+    delay.reset();
+
+    inputs.length = 0;
+    const latencies: number[] = [];
+    const rawPartial: number[] = [];
+    for (let round = 0; round < changeCount; round++) {
+      // Two rounds for each Service: an endpoint goes, an endpoint comes.
+      const at = (Math.floor(round / 2) * 7919) % services;
+      const [whole, fewer] = [sliceOf(at, endpointsEach), sliceOf(at, endpointsEach - 1)];
+      const [before, slice] = round % 2 === 0 ? [whole, fewer] : [fewer, whole];
+      const took = await timed(async () => {
+        const done = written(cold);
+        state.endpoints.change({ key: `bench/s${at}-1`, before, after: slice });
+        await done;
+      });
+      latencies.push(took.took);
+      // Back to idle, so that each change is a first one; the raw tool then does the very same.
+      await systemClock.sleep(110);
+      for (const input of inputs.splice(0)) rawPartial.push((await timed(() => raw.load(input))).took);
+    }
+    point.changeP50Ms = ms(quantile(latencies, 0.5));
+    point.changeP99Ms = ms(quantile(latencies, 0.99));
+    if (rawPartial.length > 0) point.rawPartialP50Ms = ms(quantile(rawPartial, 0.5));
+    point.changeLoopMaxMs = ms(delay.max / 1e6);
+    await cold.stop();
+
+    delay.reset();
+    const again = start(await open(), state, wakers);
+    point.restartMs = ms((await timed(() => written(again))).took);
+    point.restartOverRawList = ms((point.restartMs as number) / (point.rawListMs as number));
+    point.restartLoopMaxMs = ms(delay.max / 1e6);
+    await again.stop();
+    point.rssMB = Math.round(process.memoryUsage.rss() / 2 ** 20);
+    point.heapMB = Math.round(process.memoryUsage().heapUsed / 2 ** 20);
+  } catch (error) {
+    point.unfinished = String(error).slice(0, 300);
+  } finally {
+    monitorStop.abort();
+    await Promise.all(running);
+    await Promise.all([rawHost.stop(), host.stop()]);
+  }
+  return point;
+}
+
+const points: Record<string, unknown>[] = [];
+for (const services of values.services.split(',').map(Number)) {
+  const point = await measurePoint(services);
+  points.push(point);
+  console.log(JSON.stringify(point));
+}
+if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(points, undefined, 2)}\n`);
