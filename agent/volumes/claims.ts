@@ -1,10 +1,11 @@
 // PersistentVolumeClaims, and generic ephemeral volumes, which are claims made for one pod: from the claim to its bound PersistentVolume.
 // A node may only `get` these, so what is not ready is asked for again.
-import { describeError } from '../../lib/log.ts';
-import { resources, type Resource } from '../../kube/resources.ts';
+
+import { type Resource, resources } from '../../kube/resources.ts';
 import { matchesNodeSelectorTerms } from '../../kube/selectors.ts';
 import type { KubeObject } from '../../kube/types/meta.ts';
 import type { PersistentVolume, PersistentVolumeClaim } from '../../kube/types/volume.ts';
+import { describeError } from '../../lib/log.ts';
 import { type BoundClaim, NotYetError, type SetUpRequest, type VolumeHost } from './volume-driver.ts';
 import { VolumeError } from './volume-error.ts';
 

@@ -1,8 +1,9 @@
 // emptyDir: a folder of the pod's own, on the disk, in memory or in huge pages.
-import { chmod, lstat, mkdir, writeFile } from 'node:fs/promises';
+import { chmod, lstat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Pod } from '../../kube/types/pod.ts';
 import { quantityValue } from '../fields/quantity-value.ts';
+import { makeFolders } from './make-folders.ts';
 import { giveToGroup } from './ownership.ts';
 import { plugins } from './paths.ts';
 import type { MountedVolume, SetUpRequest, VolumeHost } from './volume-driver.ts';
@@ -37,15 +38,15 @@ export async function setUpEmptyDir(host: VolumeHost, request: SetUpRequest): Pr
   await host.faultPoint('empty-dir-mounted');
   const fsGroup = pod.spec.securityContext?.fsGroup;
   if (fsGroup !== undefined) await giveToGroup(path, { fsGroup, readOnly: false, policy: 'Always', signal });
-  await mkdir(notes, { recursive: true, mode: 0o750 });
+  await makeFolders(notes, 0o750);
   await writeFile(join(notes, 'ready'), '');
   return up;
 }
 
 /** The folder of a volume, open to all: who may reach it is decided by the folders above. */
 export async function makeVolumeFolder(path: string): Promise<void> {
-  await mkdir(join(path, '..'), { recursive: true, mode: 0o750 });
-  await mkdir(path, { recursive: true, mode: 0o777 });
+  await makeFolders(join(path, '..'), 0o750);
+  await makeFolders(path, 0o777);
   await chmod(path, 0o777);
 }
 

@@ -1,6 +1,6 @@
 // hostPath: a path of the host as it is, after checking that it is what the pod says it is. Nothing is mounted and nothing is ever removed.
 import type { HostPathType } from '../../kube/types/volume.ts';
-import { probePath, runOnPath, type PathKind } from './path-probe.ts';
+import { type PathKind, probePath, runOnPath } from './path-probe.ts';
 import { assertNoBacksteps, plugins } from './paths.ts';
 import type { MountedVolume, SetUpRequest, VolumeHost } from './volume-driver.ts';
 

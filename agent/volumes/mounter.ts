@@ -1,6 +1,6 @@
 // The one file that changes mounts. It calls mount(8) and umount(8), so that a file system which hangs holds up a child and not this process.
 import { release } from 'node:os';
-import { exec, ExecError } from '../../lib/exec.ts';
+import { ExecError, exec } from '../../lib/exec.ts';
 import { type MountTable, readMountTable } from './mount-table.ts';
 
 /** A mount or unmount that did not work; the message is the tool's own. */

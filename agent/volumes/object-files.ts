@@ -1,5 +1,5 @@
 // configMap, secret, downwardAPI and projected: volumes whose files are made from API objects and from the pod, and made anew when those change.
-import { mkdir } from 'node:fs/promises';
+
 import { join } from 'node:path';
 import type { ObjectName } from '../../kube/client.ts';
 import { type Resource, resources } from '../../kube/resources.ts';
@@ -7,8 +7,9 @@ import type { KubeObject } from '../../kube/types/meta.ts';
 import type { ProjectedSource, Volume } from '../../kube/types/volume.ts';
 import { type PayloadFile, writePayload } from './atomic-writer.ts';
 import { makeVolumeFolder, memorySize } from './empty-dir.ts';
+import { makeFolders } from './make-folders.ts';
 import { giveToGroup } from './ownership.ts';
-import { plugins, type PluginName } from './paths.ts';
+import { type PluginName, plugins } from './paths.ts';
 import {
   configMapPayload,
   downwardPayload,
@@ -211,7 +212,7 @@ export async function setUpObjectFiles(host: VolumeHost, request: SetUpRequest):
 async function makeNested(base: string, nested: string): Promise<void> {
   if (nested.split('/').includes('..')) throw new Error(`invalid container mount point ${nested}`);
   try {
-    await mkdir(join(base, nested), { recursive: true, mode: 0o755 });
+    await makeFolders(join(base, nested), 0o755);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     // A file of the payload stands there already: the runtime mounts over it.

@@ -1,6 +1,6 @@
 // Looks at paths that may lie on a dead network file system. A child process does it: a call that hangs in the kernel would otherwise hold one
 // of this process's few file threads for good.
-import { exec, ExecError } from '../../lib/exec.ts';
+import { ExecError, exec } from '../../lib/exec.ts';
 import type { MountTable } from './mount-table.ts';
 
 export type PathKind = 'directory' | 'file' | 'socket' | 'character-device' | 'block-device' | 'other';

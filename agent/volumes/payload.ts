@@ -1,12 +1,13 @@
 // From API objects to the files of a volume. Pure; messages are Kubernetes' own.
-import type { FieldContext } from '../fields/field-ref.ts';
-import { fieldValue } from '../fields/field-ref.ts';
-import { resourceFieldValue } from '../fields/resource-field-ref.ts';
+
+import { posix } from 'node:path';
 import type { ConfigMap, Secret } from '../../kube/types/core.ts';
 import type { ResourceList } from '../../kube/types/meta.ts';
 import type { Pod } from '../../kube/types/pod.ts';
 import type { DownwardApiFile, KeyToPath } from '../../kube/types/volume.ts';
-import { posix } from 'node:path';
+import type { FieldContext } from '../fields/field-ref.ts';
+import { fieldValue } from '../fields/field-ref.ts';
+import { resourceFieldValue } from '../fields/resource-field-ref.ts';
 import type { PayloadFile } from './atomic-writer.ts';
 
 /** Several failures of one volume, in the form of Kubernetes' aggregate. */

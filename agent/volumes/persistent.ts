@@ -1,10 +1,11 @@
 // Volumes that outlive their pods and that this node mounts itself: hostPath, local and nfs. Their data is never touched here.
-import { lstat, mkdir, rmdir, symlink, unlink } from 'node:fs/promises';
+import { lstat, rmdir, symlink, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { exec, ExecError } from '../../lib/exec.ts';
 import type { NfsVolumeSource } from '../../kube/types/volume.ts';
+import { ExecError, exec } from '../../lib/exec.ts';
 import { boundClaim } from './claims.ts';
 import { checkHostPath } from './host-path.ts';
+import { makeFolders } from './make-folders.ts';
 import { giveToGroup } from './ownership.ts';
 import { probePath } from './path-probe.ts';
 import { assertNoBacksteps, plugins } from './paths.ts';
@@ -83,7 +84,7 @@ async function mountLocal(host: VolumeHost, request: SetUpRequest, bound: BoundC
   if (!found) throw new Error(`path "${source}" does not exist`);
   const from =
     found.kind === 'block-device' ? await mountDevice(host, bound, source, fsType ?? 'ext4', signal) : source;
-  await mkdir(target, { recursive: true, mode: 0o750 });
+  await makeFolders(target, 0o750);
   await host.faultPoint('local-folder-made');
   const shared = await isMountedByPods(host, from, uid);
   try {
@@ -130,7 +131,7 @@ async function mountDevice(
     const flags = fsType.startsWith('ext') ? ['-F', '-m0'] : [];
     await exec(`mkfs.${fsType}`, [...flags, device], { signal, timeoutMs: 300_000 });
   }
-  await mkdir(target, { recursive: true, mode: 0o750 });
+  await makeFolders(target, 0o750);
   const options = ['defaults', ...(readOnly ? ['ro'] : []), ...(pv.spec.mountOptions ?? [])];
   await host.mounter.mount({ fsType, source: device, target, options }, signal);
   return target;
@@ -159,7 +160,7 @@ async function mapLocal(host: VolumeHost, request: SetUpRequest, bound: BoundCla
 
 /** Points the pod's link at the device, replacing an older link and nothing else. */
 export async function linkDevice(link: string, device: string): Promise<void> {
-  await mkdir(dirname(link), { recursive: true, mode: 0o750 });
+  await makeFolders(dirname(link), 0o750);
   try {
     if (!(await lstat(link)).isSymbolicLink()) throw new Error(`${link} is not a symbolic link; it is left as it is`);
     await unlink(link);
@@ -182,7 +183,7 @@ async function mountNfs(
   const path = host.paths.volume(uid, plugins.nfs, name);
   const up: MountedVolume = { plugin: plugins.nfs, path, readOnly, managed: false, measure: 'statfs' };
   if ((await host.mounter.table()).at(path)) return up;
-  await mkdir(path, { recursive: true, mode: 0o750 });
+  await makeFolders(path, 0o750);
   await host.faultPoint('nfs-folder-made');
   const options = [...(bound?.pv.spec.mountOptions ?? []), ...(readOnly ? ['ro'] : [])];
   const server = source.server.includes(':') && !source.server.startsWith('[') ? `[${source.server}]` : source.server;

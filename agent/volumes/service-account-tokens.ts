@@ -1,10 +1,11 @@
 // Service account tokens for pods: asked of the API server once, kept, and made anew well before they expire.
-import type { Clock } from '../../lib/clock.ts';
-import { describeError, type Log } from '../../lib/log.ts';
+
 import type { KubeClient } from '../../kube/client.ts';
 import { isForbidden, isNotFound } from '../../kube/errors.ts';
-import { resources, type Resource } from '../../kube/resources.ts';
+import { type Resource, resources } from '../../kube/resources.ts';
 import type { TokenRequest } from '../../kube/types/core.ts';
+import type { Clock } from '../../lib/clock.ts';
+import { describeError, type Log } from '../../lib/log.ts';
 
 export interface TokenWish {
   readonly namespace: string;

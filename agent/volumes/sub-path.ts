@@ -2,6 +2,7 @@
 // `volume-subpaths`, so that what the runtime mounts later is what was checked.
 import { lstat, mkdir, readdir, rmdir, stat, unlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { makeFolders } from './make-folders.ts';
 import type { Mounter } from './mounter.ts';
 import { assertAnswers } from './path-probe.ts';
 import { makeFolderInside, openInside, resolveInside } from './safe-path.ts';
@@ -44,7 +45,7 @@ export async function bindSubPath(mounter: Mounter, request: SubPathRequest, sig
 
 // A folder for a folder, a file for everything else.
 async function makeTarget(target: string, folder: boolean): Promise<void> {
-  await mkdir(dirname(target), { recursive: true, mode: 0o750 });
+  await makeFolders(dirname(target), 0o750);
   try {
     const there = await lstat(target);
     if (there.isDirectory() === folder) return;

@@ -1,6 +1,7 @@
 // Takes the volumes of one pod down, by what is on disk and in the mount table: what set them up may have been another process, long ago.
 import { join } from 'node:path';
 import { escapePlugin, plugins, unescapePlugin } from './paths.ts';
+import { releaseLocal } from './persistent.ts';
 import {
   childrenOf,
   removeEmptyFolder,
@@ -10,7 +11,6 @@ import {
   removeTree,
   unmountUnder,
 } from './remove-tree.ts';
-import { releaseLocal } from './persistent.ts';
 import { clearSubPaths } from './sub-path.ts';
 import type { FoundVolume, VolumeHost } from './volume-driver.ts';
 import { VolumeError } from './volume-error.ts';

@@ -1,13 +1,13 @@
 // What the files of this room share: what a kind of volume is given, and what it gives back.
 import type { ImageSpec } from '../../cri/types.ts';
-import type { Clock } from '../../lib/clock.ts';
-import type { Log } from '../../lib/log.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import type { EventRecorder } from '../../kube/events.ts';
 import type { ObjectCache } from '../../kube/object-cache.ts';
 import type { Node } from '../../kube/types/core.ts';
 import type { Pod, PullPolicy } from '../../kube/types/pod.ts';
 import type { PersistentVolume, PersistentVolumeClaim, Volume } from '../../kube/types/volume.ts';
+import type { Clock } from '../../lib/clock.ts';
+import type { Log } from '../../lib/log.ts';
 import type { PluginHandler } from './csi/plugin-watcher.ts';
 import type { Mounter } from './mounter.ts';
 import type { VolumePaths } from './paths.ts';

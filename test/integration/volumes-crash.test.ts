@@ -123,18 +123,18 @@ describe('an agent killed anywhere', () => {
     // Both ways from the first visit of each point; one way from the second, which is another volume's.
     const cases = visited.flatMap((name, point) => {
       const visit = visited.slice(0, point).filter((other) => other === name).length;
-      if (visit === 0) return (['up', 'gone'] as const).map((then) => ({ point, then }));
-      return visit === 1 ? [{ point, then: point % 2 === 0 ? ('up' as const) : ('gone' as const) }] : [];
+      if (visit === 0) return (['up', 'gone'] as const).map((way) => ({ point, way }));
+      return visit === 1 ? [{ point, way: point % 2 === 0 ? ('up' as const) : ('gone' as const) }] : [];
     });
     let killed = 0;
-    const one = async ({ point, then }: (typeof cases)[number]): Promise<void> => {
+    const one = async ({ point, way }: (typeof cases)[number]): Promise<void> => {
       const made = await newRoot();
       const { root, driver } = made;
       const result = await runAndKill(root, point);
       if (result.killed) killed++;
       try {
         await withAgent(root, async (agent) => {
-          if (then === 'up') {
+          if (way === 'up') {
             await eventually(() => agent.volumes.setUp(podIn(root), signal()));
             const volumes = join(root, 'pods', uid, 'volumes');
             expect(await readFile(join(volumes, 'kubernetes.io~configmap/config/key'), 'utf8')).toBe('one');
@@ -151,7 +151,7 @@ describe('an agent killed anywhere', () => {
         });
         await expectNothingLeft(root, driver);
       } catch (error) {
-        throw new Error(`killed at ${point} (${visited[point]}), then ${then}: ${(error as Error).message}`, {
+        throw new Error(`killed at ${point} (${visited[point]}), then ${way}: ${(error as Error).message}`, {
           cause: error,
         });
       }

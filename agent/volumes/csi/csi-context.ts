@@ -1,8 +1,9 @@
 // What a driver is told besides the volume: secrets, the pod, its tokens, and what attaching said.
-import { describeError } from '../../../lib/log.ts';
+
 import { isNotFound } from '../../../kube/errors.ts';
 import { resources } from '../../../kube/resources.ts';
 import type { CsiDriver, PersistentVolume } from '../../../kube/types/volume.ts';
+import { describeError } from '../../../lib/log.ts';
 import { NotYetError, type SetUpRequest, type VolumeHost } from '../volume-driver.ts';
 import { attachmentName, uniqueVolumeName } from './vol-data.ts';
 

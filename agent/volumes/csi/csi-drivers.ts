@@ -7,7 +7,7 @@ import type { Clock } from '../../../lib/clock.ts';
 import type { Log } from '../../../lib/log.ts';
 import { NotYetError } from '../volume-driver.ts';
 import type { CsiNodeRecord } from './csi-node.ts';
-import { createCsiDriverClient, type CsiDriverClient } from './driver-client.ts';
+import { type CsiDriverClient, createCsiDriverClient } from './driver-client.ts';
 import type { PluginHandler } from './plugin-watcher.ts';
 
 export interface CsiDrivers {

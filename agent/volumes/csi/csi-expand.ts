@@ -1,7 +1,8 @@
 // Lets a volume that was made larger grow on this node too, and tells the claim.
-import { describeError } from '../../../lib/log.ts';
+
 import { podTarget } from '../../../kube/events.ts';
 import { resources } from '../../../kube/resources.ts';
+import { describeError } from '../../../lib/log.ts';
 import { quantityValue } from '../../fields/quantity-value.ts';
 import type { BoundClaim, SetUpRequest, VolumeHost } from '../volume-driver.ts';
 import { driverSecrets } from './csi-context.ts';

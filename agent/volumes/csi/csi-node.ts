@@ -1,6 +1,6 @@
 // Tells the control plane which CSI drivers this node has: the CSINode object, and on the Node an annotation and topology labels.
 import type { KubeClient } from '../../../kube/client.ts';
-import { isConflict, isAlreadyExists, isNotFound } from '../../../kube/errors.ts';
+import { isAlreadyExists, isConflict, isNotFound } from '../../../kube/errors.ts';
 import { resources } from '../../../kube/resources.ts';
 import type { Node } from '../../../kube/types/core.ts';
 import type { CsiNode } from '../../../kube/types/volume.ts';

@@ -1,9 +1,10 @@
 // Volumes of CSI drivers: staged once for the node, published for each pod, expanded, and taken down by what is noted on disk.
-import { lstat, mkdir, rmdir } from 'node:fs/promises';
+import { lstat, rmdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
+import type { CsiDriver, PersistentVolume } from '../../../kube/types/volume.ts';
 import { createBackoff } from '../../../lib/backoff.ts';
 import { describeError } from '../../../lib/log.ts';
-import type { CsiDriver, PersistentVolume } from '../../../kube/types/volume.ts';
+import { makeFolders } from '../make-folders.ts';
 import { giveToGroup } from '../ownership.ts';
 import { plugins } from '../paths.ts';
 import { linkDevice } from '../persistent.ts';
@@ -111,7 +112,7 @@ export function createCsiVolumes(deps: CsiVolumesDeps): CsiVolumes {
   ): Promise<void> => {
     const source = pv.spec.csi!;
     if (staged.has(staging)) return;
-    await mkdir(staging, { recursive: true, mode: 0o750 });
+    await makeFolders(staging, 0o750);
     if (!volumeUse.block)
       await saveVolData(dirname(staging), { volumeHandle: source.volumeHandle, driverName: source.driver });
     await host.faultPoint('csi-stage-noted');
@@ -240,7 +241,7 @@ export function createCsiVolumes(deps: CsiVolumesDeps): CsiVolumes {
       attached: {},
       inline: true,
     };
-    await mkdir(folder, { recursive: true, mode: 0o750 });
+    await makeFolders(folder, 0o750);
     await note(host, folder, volume.name, { driver: source.driver, handle, mode: 'Ephemeral' });
     const tokensAtMs = await published(host, client, request, spec, what, mounted);
     if (!again) await giveIfWanted(request, spec, what, undefined);
@@ -333,11 +334,11 @@ export function createCsiVolumes(deps: CsiVolumesDeps): CsiVolumes {
     const mounted = await isMounted(host, target);
     const again = request.mounted !== undefined && mounted;
     const stagedAt = capabilities.stageUnstage ? staging : '';
-    await mkdir(folder, { recursive: true, mode: 0o750 });
+    await makeFolders(folder, 0o750);
     await note(host, folder, specName, { driver: source.driver, handle: source.volumeHandle, mode: 'Persistent' });
     // The pod's own link comes first too: by it the device is found when the pod is taken down.
     if (block) {
-      await mkdir(dirname(target), { recursive: true, mode: 0o750 });
+      await makeFolders(dirname(target), 0o750);
       await linkDevice(link, target);
     }
     if (capabilities.stageUnstage) await stage(host, driver, pv, staging, attachment, volumeUse, signal);

@@ -1,6 +1,7 @@
 // What a node asks of a CSI driver, over its socket.
-import { connectPlugin, type PluginConnection } from './grpc-call.ts';
+
 import * as csi from './gen/csi.ts';
+import { connectPlugin, type PluginConnection } from './grpc-call.ts';
 
 export interface Capabilities {
   readonly stageUnstage: boolean;

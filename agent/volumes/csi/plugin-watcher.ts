@@ -4,13 +4,14 @@
 //                        │ fails       │ fails: NotifyRegistrationStatus(false)
 //                        └─────────────┴──▶ again, after its back-off
 import { type Dirent, watch } from 'node:fs';
-import { lstat, mkdir, readdir } from 'node:fs/promises';
+import { lstat, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { createKeyedQueue } from '../../../lib/keyed-queue.ts';
 import type { Clock } from '../../../lib/clock.ts';
+import { createKeyedQueue } from '../../../lib/keyed-queue.ts';
 import { describeError, type Log } from '../../../lib/log.ts';
-import { connectPlugin, type PluginConnection } from './grpc-call.ts';
+import { makeFolders } from '../make-folders.ts';
 import { InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse } from './gen/plugin-registration.ts';
+import { connectPlugin, type PluginConnection } from './grpc-call.ts';
 
 export interface PluginHandler {
   /** Rejects, with words for the plugin, where it cannot be used. */
@@ -40,7 +41,7 @@ interface Registered {
 export async function watchPlugins(deps: PluginWatcherDeps, folder: string, signal: AbortSignal): Promise<void> {
   const { clock, log, handlers } = deps;
   const registered = new Map<string, Registered>();
-  await mkdir(folder, { recursive: true, mode: 0o755 });
+  await makeFolders(folder, 0o755);
 
   const deregister = async (socket: string, aborting: AbortSignal): Promise<void> => {
     const plugin = registered.get(socket);
