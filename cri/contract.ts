@@ -163,11 +163,13 @@ export function runtimeContract(name: string, subjectOf: () => ContractSubject):
         const { runtime } = subjectOf();
         expect((await runtime.version()).runtimeName).not.toBe('');
         // Asked twice: the second answer comes by the short way.
-        for (let turn = 0; turn < 2; turn++) {
-          const status = await runtime.status();
+        const first = await runtime.status();
+        for (const status of [first, await runtime.status()]) {
           const ready = status.conditions.filter(({ status: on }) => on).map(({ type }) => type);
           expect(ready).toEqual(expect.arrayContaining(['RuntimeReady', 'NetworkReady']));
           expect(status.cgroupDriver).toMatch(/^(cgroupfs|systemd)$/);
+          expect(status.sandboxImage).toBe(first.sandboxImage);
+          expect(status.snapshotterRoot).toBe(first.snapshotterRoot);
         }
       });
 

@@ -34,6 +34,8 @@ export interface RuntimeStatus {
   readonly cgroupDriver: 'cgroupfs' | 'systemd' | undefined;
   /** Folders of the runtime's state, where it tells them. */
   readonly snapshotterRoot?: string | undefined;
+  /** The image that every sandbox runs, where the runtime tells it: it must not be collected. */
+  readonly sandboxImage?: string | undefined;
 }
 
 /** Whose namespace a sandbox or container uses. */

@@ -5,6 +5,7 @@ import type { ContainerId } from '../../cri/types.ts';
 import { isNotFound } from '../../cri/errors.ts';
 import type { EventRecorder, EventTarget } from '../../kube/events.ts';
 import type { Clock } from '../../lib/clock.ts';
+import { canonicalImageName, parseImageReference } from '../../lib/image-reference.ts';
 import { describeError, type Log } from '../../lib/log.ts';
 import type { Counter } from '../../lib/metrics.ts';
 import {
@@ -23,7 +24,7 @@ import type { PullRecords } from './pull-records.ts';
 export interface ImageGcDeps {
   readonly runtime: Pick<
     Runtime,
-    'listImages' | 'listContainers' | 'inspectContainer' | 'removeImage' | 'imageFilesystem'
+    'status' | 'listImages' | 'listContainers' | 'inspectContainer' | 'removeImage' | 'imageFilesystem'
   >;
   readonly clock: Clock;
   readonly log: Log;
@@ -66,6 +67,14 @@ const statDisk = async (path: string): Promise<DiskUse> => {
 
 const nothing: ImageGcResult = { removed: [], freedBytes: 0, wantedBytes: 0, kept: [], failed: [] };
 
+const fullName = (name: string): string => {
+  try {
+    return canonicalImageName(parseImageReference(name));
+  } catch {
+    return name;
+  }
+};
+
 export function createImageGc(deps: ImageGcDeps, policy: GcPolicy): ImageGc {
   const { clock, runtime, log } = deps;
   const beganMs = clock.now();
@@ -87,7 +96,7 @@ export function createImageGc(deps: ImageGcDeps, policy: GcPolicy): ImageGc {
     }
   }
 
-  async function look(signal: AbortSignal | undefined): Promise<ImageRecord[]> {
+  async function look(startedMs: number, signal: AbortSignal | undefined): Promise<ImageRecord[]> {
     const options = signal ? { signal } : {};
     // Images first: one that is listed and taken into use meanwhile is then seen in use.
     const images = await runtime.listImages(options);
@@ -99,16 +108,26 @@ export function createImageGc(deps: ImageGcDeps, policy: GcPolicy): ImageGc {
     }
     const alive = new Set(containers.map(({ id }) => id));
     for (const id of mounted.keys()) if (!alive.has(id)) mounted.delete(id);
+    // containerd pins its sandbox image since 2.0; before that it is in no container's list either.
+    const { sandboxImage } = await runtime.status(options);
+    const sandboxName = sandboxImage === undefined ? undefined : fullName(sandboxImage);
     const now = clock.now();
     const records = images.map((image): ImageRecord => {
       const names = [image.id, ...image.repoTags, ...image.repoDigests];
       // A container's image name may be a tag that now means another image, so the id decides where it is told.
       const inUse = used.has(image.id) || names.slice(1).some((name) => used.has(name));
-      const known = seen.get(image.id) ?? { firstSeenMs: now, lastUsedMs: 0 };
+      const known = seen.get(image.id) ?? { firstSeenMs: startedMs, lastUsedMs: 0 };
       if (inUse) known.lastUsedMs = now;
       seen.set(image.id, known);
       const name = image.repoTags[0] ?? image.repoDigests[0] ?? image.id;
-      return { id: image.id, name, sizeBytes: image.sizeBytes, pinned: image.pinned, inUse, ...known };
+      return {
+        id: image.id,
+        name,
+        sizeBytes: image.sizeBytes,
+        pinned: image.pinned || (sandboxName !== undefined && names.includes(sandboxName)),
+        inUse,
+        ...known,
+      };
     });
     const present = new Set(images.map(({ id }) => id));
     for (const id of seen.keys()) if (!present.has(id)) seen.delete(id);
@@ -169,7 +188,7 @@ export function createImageGc(deps: ImageGcDeps, policy: GcPolicy): ImageGc {
 
   async function collect(signal?: AbortSignal): Promise<ImageGcResult> {
     const startedMs = clock.now();
-    let images = await look(signal);
+    let images = await look(startedMs, signal);
     const aged = await free(tooOld(images, policy, startedMs, beganMs), Number.POSITIVE_INFINITY, 'age', signal);
     const agedIds = new Set(aged.removed.map(({ id }) => id));
     images = images.filter(({ id }) => !agedIds.has(id));
@@ -242,7 +261,7 @@ export function createImageGc(deps: ImageGcDeps, policy: GcPolicy): ImageGc {
     collect,
     async removeUnused(signal) {
       const startedMs = clock.now();
-      const images = await look(signal);
+      const images = await look(startedMs, signal);
       const { remove: queue, keep } = candidates(images, policy, startedMs);
       const wantedBytes = queue.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
       const done = await free(queue, Number.POSITIVE_INFINITY, 'space', signal);

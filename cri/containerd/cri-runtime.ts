@@ -3,7 +3,7 @@ import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
 import { isNotFound, isUnavailable, isUnimplemented, RuntimeError } from '../errors.ts';
 import type { CallOptions, Runtime } from '../runtime.ts';
-import type { ContainerId, RuntimeStatus, SandboxId } from '../types.ts';
+import type { ContainerId, SandboxId } from '../types.ts';
 import { openConnection } from './connection.ts';
 import { runtimeEvents } from './event-stream.ts';
 import * as from from './from-wire.ts';
@@ -31,7 +31,7 @@ type Message<T> = wire.MessageFns<T>;
 export function createCriRuntime(deps: CriRuntimeDeps, options: CriRuntimeOptions): Runtime {
   const { runtimeRequestTimeoutMs = 120_000 } = options;
   const connection = openConnection(options.endpoint);
-  let driver: { readonly value: RuntimeStatus['cgroupDriver'] } | undefined;
+  let facts: from.RuntimeFacts | undefined;
 
   const caller =
     (service: string) =>
@@ -50,7 +50,7 @@ export function createCriRuntime(deps: CriRuntimeDeps, options: CriRuntimeOption
         });
       } catch (error) {
         // What answers next may be another version with another configuration.
-        if (isUnavailable(error)) driver = undefined;
+        if (isUnavailable(error)) facts = undefined;
         throw error;
       }
     };
@@ -64,16 +64,14 @@ export function createCriRuntime(deps: CriRuntimeDeps, options: CriRuntimeOption
     return value;
   };
 
-  async function cgroupDriver(info: Readonly<Record<string, string>>, call?: CallOptions) {
-    if (driver) return driver.value;
+  async function readFacts(info: Readonly<Record<string, string>>, call?: CallOptions): Promise<from.RuntimeFacts> {
     try {
       const config = await runtime('RuntimeConfig', wire.Empty, wire.RuntimeConfigResponse, {}, call, quickMs);
-      driver = { value: from.driverFromWire(config) };
+      return from.factsFromInfo(info, from.driverFromWire(config));
     } catch (error) {
       if (!isUnimplemented(error)) throw error;
-      driver = { value: from.driverFromInfo(info) };
+      return from.factsFromInfo(info, from.driverFromInfo(info));
     }
-    return driver.value;
   }
 
   return {
@@ -91,9 +89,10 @@ export function createCriRuntime(deps: CriRuntimeDeps, options: CriRuntimeOption
 
     async status(call) {
       // Verbose costs the runtime a rendering of its whole configuration; it is asked once for each connection.
-      const verbose = driver === undefined;
+      const verbose = facts === undefined;
       const status = await runtime('Status', wire.StatusRequest, wire.StatusResponse, { verbose }, call, quickMs);
-      return from.statusFromWire(status, await cgroupDriver(status.info, call));
+      facts ??= await readFacts(status.info, call);
+      return from.statusFromWire(status, facts);
     },
 
     async updatePodCidr(podCidr, call) {

@@ -27,10 +27,14 @@ const containerMetadata = (value: wire.ContainerMetadata | undefined): t.Contain
   attempt: value?.attempt ?? 0,
 });
 
-export function statusFromWire(
-  response: wire.StatusResponse,
-  cgroupDriver: t.RuntimeStatus['cgroupDriver'],
-): t.RuntimeStatus {
+/** What only a verbose Status tells, and no runtime changes while it runs. */
+export interface RuntimeFacts {
+  readonly cgroupDriver: t.RuntimeStatus['cgroupDriver'];
+  readonly snapshotterRoot: string | undefined;
+  readonly sandboxImage: string | undefined;
+}
+
+export function statusFromWire(response: wire.StatusResponse, facts: RuntimeFacts): t.RuntimeStatus {
   return {
     conditions: (response.status?.conditions ?? []).map((condition) => ({ ...condition })),
     runtimeHandlers: response.runtimeHandlers.map((handler) => ({
@@ -39,8 +43,7 @@ export function statusFromWire(
       userNamespaces: handler.features?.userNamespaces ?? false,
     })),
     supplementalGroupsPolicy: response.features?.supplementalGroupsPolicy ?? false,
-    cgroupDriver,
-    snapshotterRoot: snapshotterRoot(response.info),
+    ...facts,
   };
 }
 
@@ -69,13 +72,21 @@ export function driverFromInfo(info: Readonly<Record<string, string>>): t.Runtim
   return typeof systemd === 'boolean' ? (systemd ? 'systemd' : 'cgroupfs') : undefined;
 }
 
-function snapshotterRoot(info: Readonly<Record<string, string>>): string | undefined {
+export function factsFromInfo(
+  info: Readonly<Record<string, string>>,
+  cgroupDriver: t.RuntimeStatus['cgroupDriver'],
+): RuntimeFacts {
   const config = verboseInfo(info, 'config');
-  const root = config.containerdRootDir;
-  const snapshotter = record(config.containerd).snapshotter;
-  return typeof root === 'string' && typeof snapshotter === 'string'
-    ? `${root}/io.containerd.snapshotter.v1.${snapshotter}`
-    : undefined;
+  const { containerdRootDir: root, sandboxImage } = config;
+  const { snapshotter } = record(config.containerd);
+  return {
+    cgroupDriver,
+    snapshotterRoot:
+      typeof root === 'string' && typeof snapshotter === 'string'
+        ? `${root}/io.containerd.snapshotter.v1.${snapshotter}`
+        : undefined,
+    sandboxImage: typeof sandboxImage === 'string' && sandboxImage !== '' ? sandboxImage : undefined,
+  };
 }
 
 export function sandboxFromWire(sandbox: wire.PodSandbox | wire.PodSandboxStatus): t.SandboxSummary {

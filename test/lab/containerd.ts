@@ -8,7 +8,10 @@ import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { pauseImage, pauseImageName } from '../../cri/local-images.ts';
+import { createCriRuntime } from '../../cri/containerd/cri-runtime.ts';
+import { systemClock } from '../../lib/clock.ts';
 import { exec } from '../../lib/exec.ts';
+import { silentLog } from '../../lib/log.ts';
 import { imageArchitecture, imageArchive } from '../../lib/oci-image.ts';
 import { bridgeNetwork, containerdConfig, type ContainerdFolders } from './containerd-config.ts';
 import { listProcesses, signalProcess, waitForEnd, withDescendants } from './process-tree.ts';
@@ -48,6 +51,8 @@ export interface Containerd {
   readonly bridge: string;
   readonly podCidrs: readonly string[];
   readonly logPath: string;
+  /** `certs.d`: a folder for each registry, with its hosts.toml. */
+  readonly registryDir: string;
   /** Pid of the daemon. */
   pid(): number;
   /** Imports a docker or OCI archive for the CRI. */
@@ -248,6 +253,7 @@ async function start(
     bridge,
     podCidrs,
     logPath: folders.log,
+    registryDir: folders.registry,
     pid: () => pid,
     importImage,
     ctr,
@@ -258,6 +264,7 @@ async function start(
       await launch();
     },
     async stop() {
+      await removeSandboxes(`unix://${folders.socket}`);
       await removeTasks(ctr);
       signalProcess(pid, 'SIGTERM');
       await waitForEnd([pid], 5_000);
@@ -273,6 +280,28 @@ async function criServes(ctr: (args: readonly string[]) => Promise<string>): Pro
     return plugins.split('\n').some((line) => /io\.containerd\.grpc\.v1\s+cri\s.*\sok/.test(line));
   } catch {
     return false;
+  }
+}
+
+/** The CRI's own way, where it still works: host ports and addresses are given back through CNI. */
+async function removeSandboxes(endpoint: string): Promise<void> {
+  const runtime = createCriRuntime(
+    { log: silentLog, clock: systemClock },
+    { endpoint, runtimeRequestTimeoutMs: 10_000 },
+  );
+  try {
+    const sandboxes = await runtime.listSandboxes(undefined, { timeoutMs: 5_000 });
+    for (let next = 0; next < sandboxes.length; next += 8)
+      await Promise.allSettled(
+        sandboxes.slice(next, next + 8).map(async ({ id }) => {
+          await runtime.stopSandbox(id);
+          await runtime.removeSandbox(id);
+        }),
+      );
+  } catch {
+    // The daemon is gone or hangs: what follows needs it not.
+  } finally {
+    await runtime.close();
   }
 }
 
