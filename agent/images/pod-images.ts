@@ -125,7 +125,7 @@ export async function createPodImages(
     const [secrets, node, provided] = await Promise.all([
       secretEntries(pod, signal),
       readNodeCredentials(deps.log, files),
-      providers?.lookUp(pod, repository, signal) ?? [],
+      providers?.lookUp(pod, repository, signal) ?? Promise.resolve([]),
     ]);
     return [...lookUpCredentials(secrets, repository), ...lookUpCredentials(node, repository), ...provided];
   }

@@ -14,6 +14,7 @@ import { exec } from '../../lib/exec.ts';
 import { silentLog } from '../../lib/log.ts';
 import { imageArchitecture, imageArchive } from '../../lib/oci-image.ts';
 import { bridgeNetwork, containerdConfig, type ContainerdFolders } from './containerd-config.ts';
+import { removeHostPorts } from './host-ports.ts';
 import { listProcesses, signalProcess, waitForEnd, withDescendants } from './process-tree.ts';
 
 /** Where a containerd 2.x may be: a folder with containerd, its shim and ctr. */
@@ -129,7 +130,10 @@ export async function cleanContainerd(dir: string, netns?: string): Promise<void
   const left = await mountsBelow(dir);
   if (left.length > 0) throw new Error(`not removing ${dir}: still mounted below it: ${left.join(', ')}`);
   const bridge = await readFile(join(dir, 'bridge'), 'utf8').catch(() => undefined);
-  if (bridge) await inNetns(netns, 'ip', ['link', 'delete', bridge]).catch(() => undefined);
+  if (bridge) {
+    await inNetns(netns, 'ip', ['link', 'delete', bridge]).catch(() => undefined);
+    await removeHostPorts((command, args) => inNetns(netns, command, args), bridge).catch(() => undefined);
+  }
   await rm(dir, { recursive: true, force: true });
 }
 
