@@ -311,6 +311,7 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
         await tearDownPod(host, uid, signal);
         states.delete(uid);
         stats.forget(uid);
+        host.csi.forgetPod(uid);
         host.tokens.forget(uid);
         deps.objects.release(uid);
       });

@@ -74,6 +74,8 @@ export interface CsiVolumes {
   setUpInline(request: SetUpRequest): Promise<MountedVolume>;
   tearDown(found: FoundVolume): Promise<void>;
   tearDownBlock(found: FoundVolume): Promise<void>;
+  /** The pod is taken down: what it only waited for is no longer in use. */
+  forgetPod(uid: string): void;
   /** Unique names of volumes that are, or are about to be, in use. */
   inUse(): string[];
   stats(volume: MountedVolume): Promise<DriverStats | undefined>;

@@ -220,6 +220,15 @@ describe('a persistent volume', () => {
     await gone(pod);
   });
 
+  it('is no longer in use where the pod goes before it was attached', async () => {
+    claim('a');
+    await begin();
+    const pod = podWith('a');
+    await expect(lab.volumes.setUp(pod, signal())).rejects.toThrow('waiting for the control plane');
+    await lab.volumes.tearDown(pod.metadata.uid!, signal());
+    expect(lab.volumes.volumesInUse()).toEqual([]);
+  });
+
   it('grows where the driver can, and the claim is told', async () => {
     csiDriver({ attachRequired: false });
     claim('a', {}, '2Gi');
