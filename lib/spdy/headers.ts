@@ -54,6 +54,9 @@ export function decodeHeaderBlock(block: Buffer): SpdyHeaders {
   return headers;
 }
 
+/** An empty stored block: what a sync flush leaves. Go's reader hands out what it has only when it sees one. */
+const flushMark = Buffer.from([0x00, 0x00, 0x00, 0xff, 0xff]);
+
 export interface HeaderDeflater {
   deflate(block: Buffer): Buffer;
 }
@@ -75,6 +78,7 @@ export function createHeaderDeflater(): HeaderDeflater {
         head.writeUInt16LE(piece.length ^ 0xffff, 3);
         parts.push(head, piece);
       }
+      parts.push(flushMark);
       return Buffer.concat(parts);
     },
   };

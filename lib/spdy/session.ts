@@ -70,6 +70,8 @@ export function createSpdySession(connection: Duplex, head: Buffer, options: Spd
   let ended: SpdyError | undefined;
   let wakeIncoming: (() => void) | undefined;
   let wakeReader: (() => void) | undefined;
+  /** Reading stands still until something is taken. */
+  let held = false;
   let windowWaiters: (() => void)[] = [];
   let drained: Promise<void> | undefined;
   let noteClosed: () => void = () => undefined;
@@ -274,10 +276,13 @@ export function createSpdySession(connection: Duplex, head: Buffer, options: Spd
         await handle(frame);
         if (ended) return;
       }
-      while (!ended && overfull())
+      while (!ended && overfull()) {
+        held = true;
         await new Promise<void>((resolve) => {
           wakeReader = resolve;
         });
+        held = false;
+      }
     };
     try {
       if (head.length > 0) await take(head);
@@ -294,7 +299,8 @@ export function createSpdySession(connection: Duplex, head: Buffer, options: Spd
     }
   };
   connection.on('error', (error) => finish(new SpdyError('closed', 'the connection broke', error)));
-  connection.on('close', () => finish(new SpdyError('closed', 'the connection has ended')));
+  // The reader sees the end by itself, after all that came before it; unless it stands still.
+  connection.on('close', () => held && finish(new SpdyError('closed', 'the connection has ended')));
   void readAll();
 
   return {

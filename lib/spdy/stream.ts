@@ -60,15 +60,18 @@ export function createStream(id: number, headers: SpdyHeaders, driver: StreamDri
     noteClosed();
   };
 
+  // What came before can still be read.
   const fail = (error: SpdyError): void => {
     if (failed || isGone) return;
     failed = error;
-    // What was read nobody will take: give its room back.
+    wake?.();
+    settle();
+  };
+
+  const discard = (): void => {
     const bytes = chunks.reduce((sum, chunk) => sum + chunk.length, 0);
     chunks.length = 0;
     if (bytes > 0) driver.consumed(bytes);
-    wake?.();
-    settle();
   };
 
   const stream: SpdyStream = {
@@ -82,8 +85,8 @@ export function createStream(id: number, headers: SpdyHeaders, driver: StreamDri
           driver.consumed(chunk.length);
           return chunk;
         }
-        if (failed) throw failed;
         if (remoteEnded) return undefined;
+        if (failed) throw failed;
         await new Promise<void>((resolve) => {
           wake = resolve;
         });
@@ -103,6 +106,7 @@ export function createStream(id: number, headers: SpdyHeaders, driver: StreamDri
     reset(status = 5) {
       if (failed || isGone) return;
       driver.sendReset(status);
+      discard();
       fail(new SpdyError('reset', `stream ${id} was reset here`, undefined, status));
     },
   };
