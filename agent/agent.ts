@@ -1,0 +1,268 @@
+// The kubelet half, put together: node, pods, volumes, images, probes, server. Nothing is decided here; docs/architecture.md draws it.
+import { mkdir } from 'node:fs/promises';
+import type { Runtime } from '../cri/runtime.ts';
+import type { RuntimeStatus } from '../cri/types.ts';
+import type { KubeClient } from '../kube/client.ts';
+import { createEventRecorder } from '../kube/event-recorder.ts';
+import { createObjectCache } from '../kube/object-cache.ts';
+import { createReflector } from '../kube/reflector.ts';
+import { resources } from '../kube/resources.ts';
+import type { Service, Taint } from '../kube/types/core.ts';
+import type { Pod } from '../kube/types/pod.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { Log } from '../lib/log.ts';
+import type { MetricsRegistry } from '../lib/metrics.ts';
+import { supervise } from '../lib/supervise.ts';
+import { createNodeAdmission } from './admission/node-admission.ts';
+import type { KubeletConfiguration } from './config.ts';
+import { containerHash } from './containers/container-hash.ts';
+import { runHook } from './containers/hooks.ts';
+import { terminationMessage } from './containers/termination-message.ts';
+import { createPodImages } from './pod-images.ts';
+import { createNodeAgent, type NodeAgent } from './node/node-agent.ts';
+import { createObserver } from './observe/observer.ts';
+import { createApiSource } from './pods/api-source.ts';
+import { combineSources, type DesiredPods } from './pods/desired.ts';
+import { createDirectory, type Directory } from './pods/directory.ts';
+import { createExecutor } from './pods/execute.ts';
+import { orphanPod } from './pods/orphan.ts';
+import { createPodParts } from './pods/parts.ts';
+import { createPodWorkers, type PodWorkers } from './pods/pod-workers.ts';
+import { createProbeLink } from './pods/probe-link.ts';
+import { defaultRestartBackoff } from './pods/restart.ts';
+import { containerExtras } from './pods/status-extras.ts';
+import { createStatusWriter } from './pods/status-writer.ts';
+import { createProbeMetrics } from './probes/probe-metrics.ts';
+import { createProber } from './probes/prober.ts';
+import { openPodCgroups } from './resources/open-pod-cgroups.ts';
+import { qosOf } from './resources/qos.ts';
+
+import { startServers } from './servers.ts';
+import { createPodVolumes } from './volumes/pod-volumes.ts';
+
+export interface AgentDeps {
+  readonly client: KubeClient;
+  readonly runtime: Runtime;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly registry: MetricsRegistry;
+  /** A task that must not end has ended. */
+  onFault(task: string, error: unknown): void;
+}
+
+export interface AgentOptions {
+  readonly nodeName: string;
+  readonly nodeIp: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly taints: readonly Taint[];
+  readonly config: KubeletConfiguration;
+  readonly rootDir: string;
+  readonly certDir: string;
+  readonly kubeletVersion: string;
+  readonly externalCloudProvider: boolean;
+  readonly cniConfDir: string;
+}
+
+export interface Agent {
+  readonly node: NodeAgent;
+  readonly workers: PodWorkers;
+  readonly directory: Directory;
+  /** Runs until the signal aborts; pods go on without it. */
+  run(signal: AbortSignal): Promise<void>;
+}
+
+/** Waits for the runtime, which may start after us or be away for a while. */
+async function reachRuntime(deps: AgentDeps, signal: AbortSignal): Promise<RuntimeStatus> {
+  for (let told = false; ; ) {
+    try {
+      return await deps.runtime.status({ signal });
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!told)
+        deps.log.error('the container runtime does not answer; pods wait until it does, and it is asked every second', {
+          error,
+        });
+      told = true;
+      await deps.clock.sleep(1_000, signal);
+    }
+  }
+}
+
+export async function createAgent(deps: AgentDeps, options: AgentOptions, signal: AbortSignal): Promise<Agent> {
+  const { client, runtime, clock, log, registry } = deps;
+  const { config, nodeName, rootDir } = options;
+  await mkdir(rootDir, { recursive: true, mode: 0o750 });
+  const runtimeStatus = await reachRuntime(deps, signal);
+  const { runtimeName } = await runtime.version();
+  const events = createEventRecorder({ client, clock, log }, { component: 'kubelet', host: nodeName });
+  const objects = createObjectCache({ client, clock, log });
+  const seenAt = new Map<string, number>();
+
+  const services = createReflector<Service>(deps, { resource: resources.services });
+  const api = createApiSource(
+    {
+      ...deps,
+      onChange: (uid) => {
+        if (!seenAt.has(uid)) seenAt.set(uid, clock.now());
+        workers.wake(uid);
+      },
+      onSync: () => workers.wakeAll(),
+    },
+    { nodeName },
+  );
+  const pods: DesiredPods = combineSources([api]);
+
+  const node = createNodeAgent(
+    { ...deps, createReflector, events, volumesInUse: () => volumes.volumesInUse() },
+    { ...options },
+  );
+  const hostIps = (): string[] =>
+    (node.node()?.status?.addresses ?? []).filter(({ type }) => type === 'InternalIP').map(({ address }) => address);
+  const allocatable = () => node.node()?.status?.allocatable ?? {};
+
+  const images = await createPodImages(
+    {
+      ...deps,
+      events,
+      secret: (namespace, name, holder, inner) => objects.get(resources.secrets, { namespace, name }, holder, inner),
+    },
+    config,
+  );
+  const volumes = createPodVolumes(
+    {
+      ...deps,
+      events,
+      objects,
+      node: () => node.node(),
+      wake: (uid) => workers.nudge(uid),
+      ensureImage: images.ensureVolumeImage,
+    },
+    { rootDir, nodeName },
+  );
+  const cgroups = await openPodCgroups(
+    { clock, log },
+    { config, driver: runtimeStatus.cgroupDriver ?? config.cgroupDriver, rootDir },
+  );
+
+  const prober = createProber({
+    runtime,
+    clock,
+    log,
+    events,
+    metrics: createProbeMetrics(registry),
+    onChange: (uid) => workers.wake(uid),
+  });
+
+  const observer = createObserver({
+    runtime,
+    clock,
+    log,
+    terminationMessage: (container) => terminationMessage(container),
+    onChange: (uid) => {
+      workers.wake(uid);
+      directory.changed(uid);
+    },
+  });
+
+  const parts = createPodParts(
+    {
+      clock,
+      events,
+      volumes,
+      cgroups: cgroups.pods,
+      objects,
+      image: images.ensure,
+      runtimeClass: (name, inner) => objects.get(resources.runtimeClasses, { name }, 'runtime-classes', inner),
+      services: () => (services.synced ? services.store.list() : undefined),
+      hostIps,
+      allocatable,
+      hook: async (kind, { pod, container, id, podIp }, inner) => {
+        const handler = container.lifecycle?.[kind];
+        if (handler)
+          await runHook(
+            { runtime, clock, events, log },
+            { kind, pod, container, containerId: id, podIp: podIp ?? '', handler },
+            inner,
+          );
+      },
+      resize: async () => undefined,
+      userns: async () => undefined,
+      source: (uid) => ({ source: pods.get(uid)?.source ?? 'api', atMs: seenAt.get(uid) ?? clock.now() }),
+    },
+    {
+      rootDir,
+      clusterDns: config.clusterDNS,
+      clusterDomain: config.clusterDomain,
+      resolvConf: config.resolvConf,
+      facts: cgroups.facts,
+    },
+  );
+
+  const statusWriter = createStatusWriter({
+    client,
+    clock,
+    log,
+    current: (uid) => api.get(uid),
+    onWritten: (uid) => workers.wake(uid),
+  });
+
+  const admission = createNodeAdmission({ node: () => node.node(), allocatable }, config);
+
+  const workers: PodWorkers = createPodWorkers(
+    {
+      clock,
+      log,
+      events,
+      pods,
+      observer,
+      executor: createExecutor({ runtime, client, clock, log, events, parts }),
+      statusWriter,
+      probes: createProbeLink(prober, { hostIps }),
+      admit: (pod, others) => admission.admit(pod, others),
+      orphan: orphanPod,
+      hashOf: containerHash,
+      statusFacts: (pod: Pod) => ({
+        hostIps: hostIps(),
+        qosClass: qosOf(pod),
+        runtimeName,
+        extras: (container, observed) => containerExtras(container, observed, { recursiveReadOnly: false }),
+      }),
+      release: (uid) => {
+        objects.release(uid);
+        seenAt.delete(uid);
+      },
+    },
+    { restartBackoff: defaultRestartBackoff },
+  );
+
+  const directory = createDirectory({ workers, observer, byName: (namespace, name) => api.byName(namespace, name) });
+  const unsubscribe = objects.subscribe((holder) => workers.nudge(holder));
+
+  return {
+    node,
+    workers,
+    directory,
+    async run(runSignal) {
+      const tasks = supervise({ log, onFault: deps.onFault });
+      await observer.relist();
+      tasks.start('node', (inner) => node.run(inner));
+      tasks.start('services', (inner) => services.run(inner));
+      tasks.start('volumes', (inner) => volumes.run(inner));
+      tasks.start('runtime events', (inner) => observer.run(inner));
+      const servers = await startServers({ ...deps, pods: directory, hostIps }, options);
+      tasks.start('servers', servers.run);
+      // Admission and addresses need the node's facts.
+      while (!node.node()) await clock.sleep(10, runSignal);
+      tasks.start('pods', (inner) => api.run(inner));
+      await new Promise<void>((resolve) => {
+        if (runSignal.aborted) resolve();
+        else runSignal.addEventListener('abort', () => resolve(), { once: true });
+      });
+      await tasks.stop();
+      await workers.stop();
+      await statusWriter.stop();
+      unsubscribe();
+      prober.close();
+    },
+  };
+}

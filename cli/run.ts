@@ -1,0 +1,285 @@
+// `stevedore run`: the daemon. Reads the configuration, opens the runtime and the API, and wires the two halves.
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import type { Command } from 'commander';
+import { type AgentOptions, createAgent } from '../agent/agent.ts';
+import { kubeletVersion } from '../agent/node/version.ts';
+import { createCriRuntime } from '../cri/containerd/cri-runtime.ts';
+import type { KubeClient } from '../kube/client.ts';
+import { createKubeClient } from '../kube/http-client.ts';
+import { loadKubeconfig } from '../kube/kubeconfig.ts';
+import type { Taint } from '../kube/types/core.ts';
+import { systemClock } from '../lib/clock.ts';
+import { createLog, type Log } from '../lib/log.ts';
+import { createRegistry, type MetricsRegistry } from '../lib/metrics.ts';
+import { supervise } from '../lib/supervise.ts';
+import { type Configuration, type FlagSetting, loadConfiguration } from './config/load.ts';
+import { type NodeSocket, serveNodeSocket } from './node-socket.ts';
+import { openProxy, type ProxyHalf } from './run-proxy.ts';
+import { notifySystemd } from './systemd-notify.ts';
+import { version } from './version.ts';
+
+interface RunFlags {
+  config?: string[];
+  configDir?: string;
+  kubeconfig?: string;
+  bootstrapKubeconfig?: string;
+  hostnameOverride?: string;
+  nodeIp?: string;
+  rootDir?: string;
+  certDir?: string;
+  containerRuntimeEndpoint?: string;
+  nodeLabels?: string;
+  registerWithTaints?: string;
+  cloudProvider?: string;
+  only?: string;
+  dryRun?: boolean;
+  v?: string;
+}
+
+export function registerRun(program: Command): void {
+  program
+    .command('run')
+    .description('run the node: the agent (kubelet) and the Service proxy (kube-proxy)')
+    .option('--config <file...>', 'KubeletConfiguration, KubeProxyConfiguration and StevedoreConfiguration documents')
+    .option('--config-dir <folder>', 'folder of *.conf files merged over --config, in the order of their names')
+    .option('--kubeconfig <file>', 'how to reach the API server, and as whom')
+    .option('--bootstrap-kubeconfig <file>', 'used once, to ask for the certificate that --kubeconfig then holds')
+    .option('--hostname-override <name>', 'name of the Node, instead of the host name')
+    .option('--node-ip <addresses>', 'address of the node, or one of each family with a comma between')
+    .option('--root-dir <folder>', 'where pods, plugins and state are kept (default /var/lib/kubelet)')
+    .option('--cert-dir <folder>', 'where certificates are kept (default: pki under the root dir)')
+    .option(
+      '--container-runtime-endpoint <url>',
+      'socket of the container runtime (default unix:///run/containerd/containerd.sock)',
+    )
+    .option('--node-labels <labels>', 'labels to register with: key=value,…')
+    .option('--register-with-taints <taints>', 'taints to register with: key=value:effect,…')
+    .option('--cloud-provider <name>', '"external", or empty')
+    .option('--only <half>', 'run only one half: agent or proxy')
+    .option('--dry-run', 'with --only proxy: print the rules that would be written, and end')
+    .option('-v, --v <level>', 'log level: debug, info, warn or error')
+    .action(async (flags: RunFlags) => {
+      process.exitCode = await run(flags);
+    });
+}
+
+function flagSettings(flags: RunFlags): FlagSetting[] {
+  const settings: FlagSetting[] = [];
+  const set = (flag: string, kind: FlagSetting['kind'], path: string[], value: unknown): void => {
+    if (value !== undefined) settings.push({ flag, kind, path, value });
+  };
+  const own = 'StevedoreConfiguration';
+  set('--kubeconfig', own, ['kubeconfig'], flags.kubeconfig);
+  set('--bootstrap-kubeconfig', own, ['bootstrapKubeconfig'], flags.bootstrapKubeconfig);
+  set('--hostname-override', own, ['hostnameOverride'], flags.hostnameOverride);
+  set('--node-ip', own, ['nodeIP'], flags.nodeIp);
+  set('--root-dir', own, ['rootDir'], flags.rootDir);
+  set('--cert-dir', own, ['certDir'], flags.certDir);
+  set('--cloud-provider', own, ['cloudProvider'], flags.cloudProvider);
+  set('--node-labels', own, ['nodeLabels'], flags.nodeLabels === undefined ? undefined : parseLabels(flags.nodeLabels));
+  set(
+    '--container-runtime-endpoint',
+    'KubeletConfiguration',
+    ['containerRuntimeEndpoint'],
+    flags.containerRuntimeEndpoint,
+  );
+  set('--v', own, ['log', 'level'], flags.v);
+  if (flags.registerWithTaints !== undefined)
+    set(
+      '--register-with-taints',
+      'KubeletConfiguration',
+      ['registerWithTaints'],
+      parseTaints(flags.registerWithTaints),
+    );
+  return settings;
+}
+
+function parseLabels(text: string): Record<string, string> {
+  const pairs = text.split(',').filter((part) => part !== '');
+  return Object.fromEntries(
+    pairs.map((pair) => {
+      const at = pair.indexOf('=');
+      if (at < 1) throw new Error(`--node-labels: "${pair}" is not key=value`);
+      return [pair.slice(0, at), pair.slice(at + 1)];
+    }),
+  );
+}
+
+function parseTaints(text: string): Taint[] {
+  const effects = ['NoSchedule', 'PreferNoSchedule', 'NoExecute'] as const;
+  return text
+    .split(',')
+    .filter((part) => part !== '')
+    .map((part) => {
+      const match = /^([^=:]+)(?:=([^:]*))?:(\w+)$/.exec(part);
+      const effect = effects.find((each) => each === match?.[3]);
+      if (!match?.[1] || !effect)
+        throw new Error(
+          `--register-with-taints: "${part}" is not key=value:effect, effect one of ${effects.join(', ')}`,
+        );
+      return { key: match[1], ...(match[2] === undefined ? {} : { value: match[2] }), effect };
+    });
+}
+
+/** Ends only when told to, or when the daemon cannot do its job; resolves with the exit code. */
+async function run(flags: RunFlags): Promise<number> {
+  let configuration: Configuration;
+  try {
+    configuration = await loadConfiguration({
+      files: flags.config ?? [],
+      dropInFolder: flags.configDir,
+      flags: flagSettings(flags),
+    });
+  } catch (error) {
+    process.stderr.write(`stevedore: ${error instanceof Error ? error.message : String(error)}\n`);
+    return 1;
+  }
+  const { stevedore } = configuration;
+  const log = createLog({ level: stevedore.log.level, format: stevedore.log.format });
+  for (const warning of configuration.warnings) log.warn(warning);
+  if (flags.only !== undefined && flags.only !== 'agent' && flags.only !== 'proxy') {
+    log.error(`--only ${flags.only}: it is agent or proxy`);
+    return 1;
+  }
+  const halves = {
+    agent: flags.only !== 'proxy' && stevedore.agent.enabled,
+    proxy: flags.only !== 'agent' && stevedore.proxy.enabled,
+  };
+  try {
+    return await runDaemon(configuration, halves, flags.dryRun ?? false, log);
+  } catch (error) {
+    log.error('stevedore cannot run', { error });
+    return 1;
+  }
+}
+
+interface Halves {
+  readonly agent: boolean;
+  readonly proxy: boolean;
+}
+
+async function runDaemon(configuration: Configuration, halves: Halves, dryRun: boolean, log: Log): Promise<number> {
+  const { kubelet, stevedore } = configuration;
+  const registry = createRegistry();
+  const nodeName = (stevedore.hostnameOverride || hostname()).trim().toLowerCase();
+  const client = await openClient(stevedore.kubeconfig, `stevedore/${version}`, log);
+  const stopping = new AbortController();
+  let exitCode = 0;
+  const stop = (why: string, code: number): void => {
+    if (stopping.signal.aborted) return;
+    exitCode = code;
+    log.info('stopping; pods go on', { why });
+    stopping.abort(new Error(why));
+  };
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stop(signal, 0));
+
+  const tasks = supervise({
+    log,
+    onFault: (name, error) => {
+      log.error(`${name} has ended though it must not; stevedore ends, and is started again by its unit`, { error });
+      stop(`${name} failed`, 1);
+    },
+  });
+  const proxy = halves.proxy ? await openProxy({ configuration, client, registry, log, nodeName }) : undefined;
+  if (dryRun) {
+    process.stdout.write((await proxy?.dryRun(stopping.signal)) ?? '');
+    return 0;
+  }
+  if (proxy) tasks.start('proxy', proxy.run);
+  let socket: NodeSocket | undefined;
+  try {
+    if (halves.agent) {
+      const agent = await startAgent(
+        {
+          configuration,
+          client,
+          registry,
+          log,
+          nodeName,
+          proxy,
+          onFault: (task, error) => {
+            log.error(`${task} has ended though it must not; stevedore ends, and is started again by its unit`, {
+              error,
+            });
+            stop(`${task} failed`, 1);
+          },
+        },
+        stopping.signal,
+      );
+      tasks.start('agent', agent.run);
+      socket = await serveNodeSocket({ log, agent, proxy, nodeName, version }, stevedore.socketPath);
+    } else socket = await serveNodeSocket({ log, agent: undefined, proxy, nodeName, version }, stevedore.socketPath);
+    await notifySystemd('READY=1', log);
+    log.info('stevedore runs', {
+      version,
+      node: nodeName,
+      agent: halves.agent,
+      proxy: halves.proxy,
+      rootDir: stevedore.rootDir,
+      runtime: kubelet.containerRuntimeEndpoint,
+    });
+    await new Promise<void>((resolve) => {
+      if (stopping.signal.aborted) resolve();
+      else stopping.signal.addEventListener('abort', () => resolve(), { once: true });
+    });
+  } catch (error) {
+    if (!stopping.signal.aborted) {
+      log.error('stevedore cannot run', { error });
+      exitCode = 1;
+      stopping.abort(error);
+    }
+  }
+  await notifySystemd('STOPPING=1', log);
+  await socket?.close();
+  await tasks.stop();
+  await client?.close();
+  return exitCode;
+}
+
+async function openClient(kubeconfig: string, userAgent: string, log: Log): Promise<KubeClient> {
+  if (kubeconfig === '')
+    throw new Error(
+      'no API server is named: give --kubeconfig FILE, or `kubeconfig:` in a StevedoreConfiguration document',
+    );
+  const config = await loadKubeconfig(kubeconfig);
+  return createKubeClient({ log, clock: systemClock }, { ...config, userAgent });
+}
+
+interface AgentStart {
+  readonly configuration: Configuration;
+  readonly client: KubeClient;
+  readonly registry: MetricsRegistry;
+  readonly log: Log;
+  readonly nodeName: string;
+  readonly proxy: ProxyHalf | undefined;
+  onFault(task: string, error: unknown): void;
+}
+
+async function startAgent(start: AgentStart, signal: AbortSignal) {
+  const { configuration, client, registry, log, nodeName, proxy } = start;
+  const { kubelet, stevedore } = configuration;
+  const runtime = createCriRuntime(
+    { log, clock: systemClock },
+    { endpoint: kubelet.containerRuntimeEndpoint, runtimeRequestTimeoutMs: kubelet.runtimeRequestTimeout },
+  );
+  const options: AgentOptions = {
+    nodeName,
+    nodeIp: stevedore.nodeIP,
+    labels: stevedore.nodeLabels,
+    taints: kubelet.registerWithTaints as readonly Taint[],
+    config: kubelet,
+    rootDir: stevedore.rootDir,
+    certDir: stevedore.certDir || join(stevedore.rootDir, 'pki'),
+    kubeletVersion: kubeletVersion(version),
+    externalCloudProvider: stevedore.cloudProvider === 'external',
+    cniConfDir: stevedore.cni.confDir,
+  };
+  const agent = await createAgent(
+    { client, runtime, clock: systemClock, log, registry, onFault: start.onFault },
+    options,
+    signal,
+  );
+  if (proxy) proxy.attach(agent.node);
+  return agent;
+}

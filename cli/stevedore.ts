@@ -1,0 +1,16 @@
+#!/usr/bin/env node
+// The `stevedore` command. Each subcommand has a file of its own.
+import { Command } from 'commander';
+import { registerDev } from './dev.ts';
+import { registerRun } from './run.ts';
+import { registerStatus } from './status.ts';
+import { version } from './version.ts';
+
+const program = new Command('stevedore')
+  .description('the node half of Kubernetes: kubelet and kube-proxy as one daemon')
+  .version(version);
+registerRun(program);
+registerStatus(program);
+registerDev(program);
+
+await program.parseAsync();
