@@ -312,10 +312,7 @@ describe('bringing down', () => {
     const pod = podOf([{ name: 'a' }], {}, deletion);
     const memory = ready();
     const stopped: ObservedPod = { sandboxes: [{ ...sandbox, state: 'notready' }], containers: [exited('a', 0)] };
-    expect(kinds(plan(input(pod, running(exited('a', 0)), memory)).start)).toEqual([
-      'release-volumes',
-      'stop-sandbox',
-    ]);
+    expect(kinds(plan(input(pod, running(exited('a', 0)), memory)).start)).toEqual(['release-volumes', 'stop-sandbox']);
     memory.released = true;
     expect(kinds(plan(input(pod, stopped, memory)).start)).toEqual(['remove-cgroup']);
     memory.cgroupRemoved = true;

@@ -35,20 +35,32 @@ function canonical(value: unknown): unknown {
 
 const same = (a: unknown, b: unknown): boolean => isDeepStrictEqual(canonical(a), canonical(b));
 
+// Elements of a list that merges keep the fields a patch leaves out: what is no longer said must be taken back.
+const takenBack = (
+  before: Condition | undefined,
+  after: Condition,
+): Condition & { reason?: unknown; message?: unknown } => ({
+  ...after,
+  ...(before?.reason !== undefined && after.reason === undefined ? { reason: null as never } : {}),
+  ...(before?.message !== undefined && after.message === undefined ? { message: null as never } : {}),
+});
+
 function conditionPatch(before: readonly Condition[], after: readonly Condition[]): unknown[] {
-  const changed = after.filter(
-    (condition) =>
-      isNodeCondition(condition.type) &&
-      !same(
-        condition,
-        before.find((each) => each.type === condition.type),
-      ),
-  );
+  const shown = (type: string): Condition | undefined => before.find((each) => each.type === type);
+  const changed = after
+    .filter((condition) => isNodeCondition(condition.type) && !same(condition, shown(condition.type)))
+    .map((condition) => takenBack(shown(condition.type), condition));
   const gone = before.filter(
     (condition) => isNodeCondition(condition.type) && !after.some((each) => each.type === condition.type),
   );
   return [...changed, ...gone.map(({ type }) => ({ type, $patch: 'delete' }))];
 }
+
+/** Whether the API shows how the pod ended: what its final deletion waits for. */
+export const showsEnd = (shown: PodStatus, wanted: PodStatus): boolean =>
+  shown.phase === wanted.phase &&
+  same(shown.containerStatuses, wanted.containerStatuses) &&
+  same(shown.initContainerStatuses, wanted.initContainerStatuses);
 
 // These lists merge by address: without the directive an old address would stay beside the new one.
 const replaceList = (list: readonly { ip: string }[]): unknown[] => [...list, { $patch: 'replace' }];

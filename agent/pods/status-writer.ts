@@ -6,7 +6,7 @@ import type { Pod, PodStatus } from '../../kube/types/pod.ts';
 import type { Clock } from '../../lib/clock.ts';
 import { createKeyedQueue } from '../../lib/keyed-queue.ts';
 import type { Log } from '../../lib/log.ts';
-import { statusPatch } from './status-patch.ts';
+import { showsEnd, statusPatch } from './status-patch.ts';
 
 export interface StatusWriterDeps {
   readonly client: KubeClient;
@@ -20,7 +20,7 @@ export interface StatusWriterDeps {
 export interface StatusWriter {
   /** Takes the place of what was submitted before and not written yet. */
   submit(uid: string, status: PodStatus): void;
-  /** The API is known to have this very status, or not to have the pod at all. */
+  /** The API is known to show how the pod ended, or not to have the pod at all. */
   isWritten(uid: string, status: PodStatus): boolean;
   forget(uid: string): void;
   stop(): Promise<void>;
@@ -101,7 +101,7 @@ export function createStatusWriter(deps: StatusWriterDeps): StatusWriter {
       if (!entry) return false;
       if (entry.gone) return true;
       const base = baseOf(uid, entry);
-      return base !== undefined && statusPatch(uid, base.status ?? {}, status) === undefined;
+      return base !== undefined && showsEnd(base.status ?? {}, status);
     },
     forget(uid) {
       entries.delete(uid);

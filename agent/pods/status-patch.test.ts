@@ -1,0 +1,51 @@
+import { describe, expect, it } from 'vitest';
+import { applyStrategicMergePatch } from '../../kube/strategic-merge.ts';
+import type { PodStatus } from '../../kube/types/pod.ts';
+import { statusPatch } from './status-patch.ts';
+
+const before: PodStatus = {
+  phase: 'Pending',
+  podIPs: [{ ip: '10.0.0.1' }],
+  podIP: '10.0.0.1',
+  reason: 'Old',
+  conditions: [
+    { type: 'Ready', status: 'False', reason: 'ContainersNotReady', message: 'containers with unready status: [a]' },
+    { type: 'example.com/gate', status: 'True' },
+  ],
+};
+
+const after: PodStatus = {
+  phase: 'Running',
+  podIPs: [{ ip: '10.0.0.2' }],
+  podIP: '10.0.0.2',
+  conditions: [{ type: 'Ready', status: 'True' }],
+};
+
+describe('the patch of a status', () => {
+  it('leads from one to the other and leaves others’ conditions alone', () => {
+    const patch = statusPatch('u', before, after);
+    const result = applyStrategicMergePatch({ metadata: { uid: 'u' }, status: before }, patch, 'Pod') as {
+      status: PodStatus;
+    };
+    expect(result.status).toEqual({
+      phase: 'Running',
+      podIPs: [{ ip: '10.0.0.2' }],
+      podIP: '10.0.0.2',
+      conditions: [
+        { type: 'Ready', status: 'True' },
+        { type: 'example.com/gate', status: 'True' },
+      ],
+    });
+    expect(statusPatch('u', result.status, after)).toBeUndefined();
+  });
+
+  it('is none where nothing differs, whatever is empty or null', () => {
+    expect(
+      statusPatch(
+        'u',
+        { phase: 'Running', conditions: [] },
+        { phase: 'Running', conditions: [], podIPs: undefined as never },
+      ),
+    ).toBeUndefined();
+  });
+});
