@@ -102,6 +102,17 @@ describe('messages', () => {
     expect(from.msFromNs(-62_135_596_800_000_000_000n)).toBe(0);
   });
 
+  it('a container does not end before it began', () => {
+    const at = (startedAt: bigint, finishedAt: bigint) => {
+      const seen = from.inspectionFromWire(wire.ContainerStatus.fromPartial({ id: 'c', startedAt, finishedAt }), {});
+      return [seen.startedAtMs, seen.finishedAtMs];
+    };
+    expect(at(1_693_000_000n, 1_687_000_000n)).toEqual([1687, 1687]);
+    expect(at(1_693_000_000n, 1_700_000_000n)).toEqual([1693, 1700]);
+    expect(at(1_693_000_000n, 0n)).toEqual([1693, 0]);
+    expect(at(0n, 1_700_000_000n)).toEqual([0, 1700]);
+  });
+
   it('verbose answers give pid and network namespace, and garbage gives none', () => {
     const status = wire.PodSandboxStatus.fromPartial({
       id: 's',

@@ -208,13 +208,16 @@ export function inspectionFromWire(
   info: Readonly<Record<string, string>>,
 ): t.ContainerInspection {
   const user = status.user?.linux;
+  const finishedAtMs = msFromNs(status.finishedAt);
   return {
     id: status.id as t.ContainerId,
     metadata: containerMetadata(status.metadata),
     state: containerStates[status.state] ?? 'unknown',
     createdAtMs: msFromNs(status.createdAt),
-    startedAtMs: msFromNs(status.startedAt),
-    finishedAtMs: msFromNs(status.finishedAt),
+    // containerd notes the start after the process runs, so one that ends at once seems to end before it began.
+    startedAtMs:
+      status.finishedAt > 0n ? Math.min(msFromNs(status.startedAt), finishedAtMs) : msFromNs(status.startedAt),
+    finishedAtMs,
     exitCode: status.exitCode,
     image: status.image?.userSpecifiedImage || (status.image?.image ?? ''),
     imageRef: status.imageRef,
