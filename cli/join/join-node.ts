@@ -4,6 +4,7 @@ import { bootstrapClient } from '../../agent/tls/bootstrap.ts';
 import { createCertificateStore } from '../../agent/tls/certificate-store.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import type { ClientConfig } from '../../kube/client-config.ts';
+import { isNotFound } from '../../kube/errors.ts';
 import { loadKubeconfig } from '../../kube/kubeconfig.ts';
 import { resources } from '../../kube/resources.ts';
 import type { Node } from '../../kube/types/core.ts';
@@ -190,7 +191,6 @@ async function install(
   };
   await undo.write(paths.ca, cluster.ca, 0o644);
   await undo.write(paths.bootstrap, bootstrapText(cluster, token), 0o600);
-  await refuseTakenName(deps, options, paths.bootstrap, signal);
   say(`asking ${cluster.server} for a certificate for node ${options.nodeName}\n`);
   const store = createCertificateStore({ folder: options.certDir, name: 'kubelet-client' });
   await undo.note(paths.kubeconfig);
@@ -202,6 +202,7 @@ async function install(
   );
   const client = deps.connect(await loadKubeconfig(paths.kubeconfig));
   try {
+    await refuseTakenName(client, options.nodeName, signal);
     const settings = await readClusterSettings(client, signal);
     say(
       settings.kubelet === undefined
@@ -227,25 +228,18 @@ async function install(
   }
 }
 
-/** Somebody else's node must not be taken over by a slip of the name. A token may usually not look: then the API server decides. */
-async function refuseTakenName(
-  deps: JoinDeps,
-  options: JoinOptions,
-  bootstrap: string,
-  signal: AbortSignal,
-): Promise<void> {
-  const client = deps.connect(await loadKubeconfig(bootstrap));
-  try {
-    const node: Node | undefined = await client
-      .get(resources.nodes, { name: options.nodeName }, { signal, timeoutMs: 10_000 })
-      .catch(() => undefined);
-    if (node?.status?.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True'))
-      throw new JoinError(
-        `a node named ${options.nodeName} is in this cluster and Ready: give another --node-name, or delete it first (kubectl delete node ${options.nodeName})`,
-      );
-  } finally {
-    await client.close();
-  }
+/** Somebody else's node must not be taken over by a slip of the name. A bootstrap token may not look: the node's own identity may. */
+async function refuseTakenName(client: KubeClient, nodeName: string, signal: AbortSignal): Promise<void> {
+  const node: Node | undefined = await client
+    .get(resources.nodes, { name: nodeName }, { signal, timeoutMs: 10_000 })
+    .catch((error: unknown) => {
+      if (isNotFound(error)) return undefined;
+      throw error;
+    });
+  if (node?.status?.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True'))
+    throw new JoinError(
+      `a node named ${nodeName} is in this cluster and Ready: give another --node-name, or delete it first (kubectl delete node ${nodeName})`,
+    );
 }
 
 async function startAndWait(
