@@ -18,7 +18,7 @@ import type { KubeletConfiguration } from './config.ts';
 import { containerHash } from './containers/container-hash.ts';
 import { runHook } from './containers/hooks.ts';
 import { terminationMessage } from './containers/termination-message.ts';
-import { createPodImages } from './pod-images.ts';
+import { createPodImages } from './images/pod-images.ts';
 import { createNodeAgent, type NodeAgent } from './node/node-agent.ts';
 import { createObserver } from './observe/observer.ts';
 import { createApiSource } from './pods/api-source.ts';
@@ -127,6 +127,7 @@ export async function createAgent(deps: AgentDeps, options: AgentOptions, signal
       secret: (namespace, name, holder, inner) => objects.get(resources.secrets, { namespace, name }, holder, inner),
     },
     config,
+    { rootDir },
   );
   const volumes = createPodVolumes(
     {
