@@ -48,8 +48,9 @@ export function cleanPayloadPath(path: string): string {
   if (items.includes('..')) throw new Error(`invalid path: must not contain '..': ${path}`);
   if (items.some((item) => Buffer.byteLength(item) > 255))
     throw new Error('invalid path: filenames must be less than or equal to 255 characters');
-  if (items[0]!.startsWith('..')) throw new Error(`invalid path: must not start with '..': ${path}`);
   const clean = posix.normalize(path).replace(/\/+$/, '');
+  // Cleaned first: './..data' would be the volume's own link.
+  if (clean.startsWith('..')) throw new Error(`invalid path: must not start with '..': ${path}`);
   if (clean === '.' || clean === '') throw new Error(`invalid path: names no file: ${path}`);
   return clean;
 }

@@ -187,10 +187,10 @@ export async function setUpObjectFiles(host: VolumeHost, request: SetUpRequest):
   const path = host.paths.volume(uid, kind.plugin, volume.name);
   const { files, refreshAtMs } = await kind.source(host, request);
 
-  const table = await host.mounter.table();
-  if (!kind.inMemory || !table.at(path)) await makeVolumeFolder(path);
+  const mounted = kind.inMemory && (await host.mounter.table()).at(path) !== undefined;
+  if (!mounted) await makeVolumeFolder(path);
   await host.faultPoint('files-folder-made');
-  if (kind.inMemory && !table.at(path)) await host.mounter.tmpfs(path, memorySize(host, pod), signal);
+  if (kind.inMemory && !mounted) await host.mounter.tmpfs(path, memorySize(host, pod), signal);
   await host.faultPoint('files-mounted');
   for (const nested of nestedMountPoints(volume.name, pod)) await makeNested(path, nested);
 

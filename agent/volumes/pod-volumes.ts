@@ -8,7 +8,7 @@ import type { Device, Mount } from '../../cri/types.ts';
 import { podTarget } from '../../kube/events.ts';
 import type { Container, ContainerStatus, Pod } from '../../kube/types/pod.ts';
 import type { Volume } from '../../kube/types/volume.ts';
-import { CancelledError } from '../../lib/abort.ts';
+import { abandonOn, CancelledError } from '../../lib/abort.ts';
 import { createBackoff } from '../../lib/backoff.ts';
 import type { Timer } from '../../lib/clock.ts';
 import { containerMounts } from './container-mounts.ts';
@@ -59,6 +59,8 @@ export interface PodVolumes {
   setUp(pod: Pod, signal: AbortSignal): Promise<void>;
   /** True when everything that setUp does is done for this pod, in the form it has now. */
   isUp(pod: Pod): boolean;
+  /** What goes on for the pod's volumes now, in words: one line for each volume that is being brought up. */
+  waitingFor(pod: Pod): readonly string[];
   /** Mounts and devices of one container, after setUp; `env` is the container's own, for subPathExpr. Not /etc/hosts, not the termination log. */
   mountsFor(
     pod: Pod,
@@ -101,12 +103,15 @@ interface PodState {
   readonly refreshing: Map<string, { again: boolean }>;
   /** The last work on each volume: one at a time. */
   readonly busy: Map<string, Promise<void>>;
+  /** Volumes being worked on, since when on the monotonic clock. */
+  readonly active: Map<string, number>;
   /** Ends all that goes on for the pod when it is taken down. */
   readonly ending: AbortController;
   pollTimer: Timer | undefined;
 }
 
 const refreshRetryMs = 10_000;
+const patienceMs = 10_000;
 
 export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOptions): PodVolumes {
   const { clock, log } = deps;
@@ -157,6 +162,7 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
       refreshTimers: new Map(),
       refreshing: new Map(),
       busy: new Map(),
+      active: new Map(),
       ending: new AbortController(),
       pollTimer: undefined,
     };
@@ -178,13 +184,14 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
     const before = state.busy.get(volume.name) ?? Promise.resolve();
     const mine = before.then(async () => {
       signal.throwIfAborted();
+      state.active.set(volume.name, clock.monotonicMs());
       const mounted = await setUpVolume(host, {
         pod: state.pod,
         uid: state.uid,
         volume,
         mounted: state.volumes.get(volume.name),
         signal,
-      });
+      }).finally(() => state.active.delete(volume.name));
       state.volumes.set(volume.name, mounted);
       schedule(state, volume, mounted.refreshAtMs);
     });
@@ -261,8 +268,8 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
       if (!state.volumes.has(volume.name)) return true;
       return podChanged && hasObjectFiles(volume) && (showsPod(volume) || state.signature === '');
     });
-    const results = await Promise.allSettled(todo.map((volume) => setUpOne(state, volume, both)));
-    both.throwIfAborted();
+    // A call that hangs in the kernel heeds no signal: the pod is let go all the same, and the call is left to end by itself.
+    const results = await abandonOn(Promise.allSettled(todo.map((volume) => setUpOne(state, volume, both))), both);
     const failures: VolumeError[] = [];
     for (const [index, result] of results.entries())
       if (result.status === 'rejected') failures.push(failureOf(state, todo[index]!, result.reason));
@@ -276,6 +283,17 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
     for (const other of failures)
       if (other !== worst) deps.events?.record(podTarget(pod), 'Warning', other.reason, other.message);
     throw worst;
+  };
+
+  // Work that was cancelled ends in a moment; what hangs in the kernel is not waited for.
+  const settled = async (uid: string, signal: AbortSignal): Promise<void> => {
+    const work = [...(states.get(uid)?.busy.values() ?? [])];
+    if (work.length === 0) return;
+    const enough = new AbortController();
+    const patience = clock.sleep(patienceMs, AbortSignal.any([signal, enough.signal])).catch(() => undefined);
+    await Promise.race([Promise.all(work), patience]);
+    enough.abort();
+    signal.throwIfAborted();
   };
 
   const forget = (uid: string): void => {
@@ -293,6 +311,11 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
       const state = states.get(uidOf(pod));
       return state !== undefined && !state.ending.signal.aborted && state.signature === signatureOf(pod);
     },
+    waitingFor: (pod) =>
+      [...(states.get(uidOf(pod))?.active ?? [])].map(([volume, sinceMs]) => {
+        const seconds = Math.round((clock.monotonicMs() - sinceMs) / 1000);
+        return `volume "${volume}" is being set up for ${seconds} s`;
+      }),
     async mountsFor(pod, container, env, signal) {
       const uid = uidOf(pod);
       const volumes = states.get(uid)?.volumes ?? new Map<string, MountedVolume>();
@@ -307,8 +330,8 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
       if (!isSafeName(uid)) throw new VolumeError('FailedUnmount', '', `"${uid}" is not the uid of a pod`);
       forget(uid);
       await inTurn(uid, async () => {
-        await Promise.all([...(states.get(uid)?.busy.values() ?? [])]);
-        await tearDownPod(host, uid, signal);
+        await settled(uid, signal);
+        await abandonOn(tearDownPod(host, uid, signal), signal);
         states.delete(uid);
         stats.forget(uid);
         host.csi.forgetPod(uid);

@@ -262,6 +262,25 @@ describe('nfs', () => {
   });
 });
 
+it('a mount that hangs in the kernel holds up neither its pod nor others', async () => {
+  const mounter = createMounter({ run: () => new Promise(() => undefined) });
+  bind('a', { nfs: { server: 'dead', path: '/' } });
+  const volumes = lab.restart({ mounter });
+  const pod = podWith('a');
+  const aborting = new AbortController();
+  const hanging = volumes.setUp(pod, aborting.signal);
+  hanging.catch(() => undefined);
+  while (volumes.waitingFor(pod).length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  expect(volumes.waitingFor(pod)).toEqual(['volume "v" is being set up for 0 s']);
+  aborting.abort(new Error('changed my mind'));
+  await expect(hanging).rejects.toThrow('changed my mind');
+  const other = labPod({ volumes: [{ name: 'v', emptyDir: {} }] });
+  await volumes.setUp(other, signal());
+  await volumes.tearDown(other.metadata.uid!, signal());
+  await volumes.tearDown(pod.metadata.uid!, signal());
+  expect(await volumes.known()).toEqual([]);
+});
+
 describe('a disk', () => {
   it('that is full or read-only is said so, and recovery needs no restart', async () => {
     const small = join(lab.root, 'pods');

@@ -3,7 +3,7 @@
 //   socket appears ─▶ GetInfo ─▶ handler.register ─▶ NotifyRegistrationStatus(true) ─▶ registered ─▶ socket gone ─▶ handler.deregister
 //                        │ fails       │ fails: NotifyRegistrationStatus(false)
 //                        └─────────────┴──▶ again, after its back-off
-import { type Dirent, watch } from 'node:fs';
+import { type Dirent, type FSWatcher, watch } from 'node:fs';
 import { lstat, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../../../lib/clock.ts';
@@ -41,7 +41,6 @@ interface Registered {
 export async function watchPlugins(deps: PluginWatcherDeps, folder: string, signal: AbortSignal): Promise<void> {
   const { clock, log, handlers } = deps;
   const registered = new Map<string, Registered>();
-  await makeFolders(folder, 0o755);
 
   const deregister = async (socket: string, aborting: AbortSignal): Promise<void> => {
     const plugin = registered.get(socket);
@@ -96,23 +95,36 @@ export async function watchPlugins(deps: PluginWatcherDeps, folder: string, sign
   };
 
   let ring: () => void = () => undefined;
-  const watcher = watch(folder, { recursive: true, persistent: false }, () => ring());
-  watcher.on('error', (error) => log.warn('plugins_registry cannot be watched; it is read every 10 s', { error }));
+  let watcher: FSWatcher | undefined;
+  // The folder may vanish, or be on a disk that is not writable yet.
+  const watching = async (): Promise<void> => {
+    if (watcher) return;
+    await makeFolders(folder, 0o755);
+    watcher = watch(folder, { recursive: true, persistent: false }, () => ring());
+    watcher.on('error', (error) => {
+      log.warn('plugins_registry cannot be watched; it is read every 10 s', { folder, error });
+      watcher?.close();
+      watcher = undefined;
+    });
+  };
   try {
     while (!signal.aborted) {
       const rung = new Promise<void>((resolve) => {
         ring = resolve;
       });
-      await scan().catch((error: unknown) =>
-        log.warn('plugins_registry cannot be read; it is tried again', { folder, error: describeError(error) }),
-      );
+      try {
+        await watching();
+        await scan();
+      } catch (error) {
+        log.warn('plugins_registry cannot be read; it is tried again in 10 s', { folder, error });
+      }
       const pause = new AbortController();
       const sleeping = clock.sleep(rescanMs, AbortSignal.any([signal, pause.signal])).catch(() => undefined);
       await Promise.race([rung, sleeping]);
       pause.abort();
     }
   } finally {
-    watcher.close();
+    watcher?.close();
     await queue.stop();
   }
 }

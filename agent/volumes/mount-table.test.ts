@@ -1,0 +1,52 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { mountTable, parseMountInfo, readMountTable } from './mount-table.ts';
+
+const text = `22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+30 22 0:25 / /tmp rw shared:3 master:1 - tmpfs tmpfs rw,size=64k
+31 30 8:1 /var/a\\040b /tmp/a\\040b ro,nosuid - ext4 /dev/sda1 rw
+32 30 0:40 / /tmp/a\\040b rw - nfs4 [fd00::1]:/x rw,vers=4.2
+nonsense
+33 22 0:41 / /tmpfs rw - tmpfs none rw
+`;
+
+describe('the mount table', () => {
+  const table = mountTable(parseMountInfo(text));
+
+  it('reads every field', () =>
+    expect(table.entries[2]).toEqual({
+      id: 31,
+      parentId: 30,
+      device: '8:1',
+      root: '/var/a b',
+      mountPoint: '/tmp/a b',
+      options: ['ro', 'nosuid'],
+      fsType: 'ext4',
+      source: '/dev/sda1',
+      superOptions: ['rw'],
+    }));
+  it('knows what is on top', () => expect(table.at('/tmp/a b')?.fsType).toBe('nfs4'));
+  it('lists what is below, the last mounted first', () =>
+    expect(table.under('/tmp').map((mount) => mount.id)).toEqual([32, 31, 30]));
+  it('knows what a path lies on', () => {
+    expect(table.holding('/tmp/a b/c')?.id).toBe(32);
+    expect(table.holding('/tmpfs2')?.id).toBe(22);
+    expect(table.holding('/tmpfs')?.id).toBe(33);
+  });
+
+  it('gives back any path that the kernel can escape', () => {
+    const escaped = (path: string): string =>
+      Buffer.from(path, 'utf8')
+        .toString('latin1')
+        .replace(/[ \t\n\\]/g, (char) => `\\${char.charCodeAt(0).toString(8).padStart(3, '0')}`);
+    fc.assert(
+      fc.property(fc.string({ unit: 'grapheme', minLength: 1 }), (name) => {
+        fc.pre(!name.includes('\0') && !name.includes('\r') && name.isWellFormed());
+        const [entry] = parseMountInfo(`1 2 0:3 / ${escaped(`/${name}`)} rw - tmpfs tmpfs rw`);
+        expect(entry?.mountPoint).toBe(`/${name}`);
+      }),
+    );
+  });
+  it('never throws', () => fc.assert(fc.property(fc.string(), (any) => void parseMountInfo(any))));
+  it('finds the root of this host', async () => expect((await readMountTable()).holding('/')).toBeDefined());
+});
