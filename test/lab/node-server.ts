@@ -126,9 +126,10 @@ async function runLocally(command: readonly string[], channels: StreamChannels, 
     [child.stderr!, channels.stderr],
   ] as const;
   await Promise.all(
-    out.map(([from, to]) =>
-      to ? (Readable.toWeb(from) as ReadableStream<Uint8Array>).pipeTo(to, { signal }) : void from.resume(),
-    ),
+    out.map(async ([from, to]) => {
+      if (to) await (Readable.toWeb(from) as ReadableStream<Uint8Array>).pipeTo(to, { signal });
+      else from.resume();
+    }),
   );
   const [code] = (await ended) as [number | null];
   return code ?? 137;
