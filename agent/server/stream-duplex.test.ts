@@ -7,7 +7,7 @@ import { WebSocket } from 'ws';
 import type { PortOpener, StreamOpener } from '../../cri/types.ts';
 import { createSpdySession, type SpdySession } from '../../lib/spdy/session.ts';
 import type { SpdyStream } from '../../lib/spdy/stream.ts';
-import { HttpError, type UpgradeCall } from './routes.ts';
+import type { HttpError, UpgradeCall } from './routes.ts';
 import { serveRemoteCommand } from './stream-command.ts';
 import { refusalOfStream, requestIdOf, serveForward } from './stream-forward.ts';
 import { createSizeParser } from './stream-protocol.ts';

@@ -1,0 +1,280 @@
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import fc from 'fast-check';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { Pod } from '../../kube/types/pod.ts';
+import { createFakeClock } from '../../lib/fake-clock.ts';
+import { createExposition, labelText, withLabel } from '../../lib/exposition.ts';
+import { cadvisorPage } from './cadvisor-page.ts';
+import { createCgroupReader, parseBlkio, parseIoStat, parsePsi } from './cgroup-reader.ts';
+import { createCollector } from './collect.ts';
+import { cgroupOfProcess } from './node-stats.ts';
+import { parseMeminfo, parseNetDev } from './proc.ts';
+import { resourcePage } from './resource-page.ts';
+import { cpuAndMemorySummary } from './summary.ts';
+
+let root: string;
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), 'stats-'));
+});
+afterEach(async () => await rm(root, { recursive: true, force: true }));
+
+const put = async (files: Readonly<Record<string, string>>): Promise<void> => {
+  for (const [path, text] of Object.entries(files)) {
+    await mkdir(dirname(join(root, path)), { recursive: true });
+    await writeFile(join(root, path), text);
+  }
+};
+
+const v2 = (path: string, usageUs = 5_000_000): Record<string, string> => ({
+  'cgroup.controllers': 'cpu memory pids io\n',
+  [`${path}/cpu.stat`]: `usage_usec ${usageUs}\nuser_usec 3000000\nsystem_usec 2000000\nnr_periods 10\nnr_throttled 2\nthrottled_usec 700\n`,
+  [`${path}/cpu.max`]: '50000 100000\n',
+  [`${path}/cpu.weight`]: '39\n',
+  [`${path}/cpu.pressure`]:
+    'some avg10=1.50 avg60=0.20 avg300=0.10 total=1234567\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n',
+  [`${path}/memory.current`]: '10485760\n',
+  [`${path}/memory.max`]: '20971520\n',
+  [`${path}/memory.peak`]: '11534336\n',
+  [`${path}/memory.swap.current`]: '4096\n',
+  [`${path}/memory.swap.max`]: 'max\n',
+  [`${path}/memory.stat`]:
+    'anon 4194304\nfile 6291456\nkernel 512\nfile_mapped 1024\ninactive_file 2097152\nactive_file 1048576\npgfault 99\npgmajfault 3\n',
+  [`${path}/memory.events`]: 'low 0\nhigh 0\nmax 5\noom 1\noom_kill 1\n',
+  [`${path}/pids.current`]: '4\n',
+  [`${path}/pids.max`]: 'max\n',
+  [`${path}/io.stat`]: '8:0 rbytes=100 wbytes=200 rios=3 wios=4 dbytes=0 dios=0\n',
+  [`${path}/cgroup.procs`]: '4242\n4243\n',
+});
+
+const v1 = (path: string): Record<string, string> => ({
+  [`cpuacct/${path}/cpuacct.usage`]: '5000000000\n',
+  [`cpuacct/${path}/cpuacct.stat`]: 'user 300\nsystem 200\n',
+  [`cpu/${path}/cpu.stat`]: 'nr_periods 10\nnr_throttled 2\nthrottled_time 700000\n',
+  [`cpu/${path}/cpu.cfs_quota_us`]: '-1\n',
+  [`cpu/${path}/cpu.cfs_period_us`]: '100000\n',
+  [`cpu/${path}/cpu.shares`]: '1024\n',
+  [`memory/${path}/memory.usage_in_bytes`]: '10485760\n',
+  [`memory/${path}/memory.limit_in_bytes`]: '9223372036854771712\n',
+  [`memory/${path}/memory.stat`]:
+    'cache 1\ntotal_cache 6291456\ntotal_rss 4194304\ntotal_inactive_file 2097152\ntotal_pgfault 99\ntotal_pgmajfault 3\ntotal_swap 4096\n',
+  [`memory/${path}/memory.oom_control`]: 'oom_kill_disable 0\nunder_oom 0\noom_kill 1\n',
+  [`memory/${path}/cgroup.procs`]: '4242\n',
+  [`pids/${path}/pids.current`]: '4\n',
+  [`pids/${path}/pids.max`]: '100\n',
+  [`blkio/${path}/blkio.throttle.io_service_bytes`]: '8:0 Read 100\n8:0 Write 200\n8:0 Total 300\nTotal 300\n',
+  [`blkio/${path}/blkio.throttle.io_serviced`]: '8:0 Read 3\n8:0 Write 4\nTotal 7\n',
+});
+
+describe('createCgroupReader', () => {
+  it('reads cgroup v2', async () => {
+    await put(v2('kubepods/pod1'));
+    const reader = createCgroupReader(root);
+    expect(reader.version).toBe(2);
+    const sample = reader.read('/kubepods/pod1', 7)!;
+    expect(sample.cpu).toMatchObject({ usageNs: 5e9, userNs: 3e9, throttledNs: 700_000, quotaUs: 50_000, shares: 998 });
+    expect(sample.cpu?.psi?.some).toEqual({ totalUs: 1_234_567, avg10: 1.5, avg60: 0.2, avg300: 0.1 });
+    expect(sample.memory).toMatchObject({
+      usage: 10_485_760,
+      workingSet: 8_388_608,
+      limit: 20_971_520,
+      rss: 4_194_304,
+      failures: 5,
+      oomKills: 1,
+      swapUsage: 4096,
+      swapLimit: undefined,
+    });
+    expect(sample.processes).toEqual({ current: 4, max: undefined });
+    expect(sample.io).toEqual([{ device: '8:0', readBytes: 100, writeBytes: 200, reads: 3, writes: 4 }]);
+    expect(reader.firstPid('/kubepods/pod1')).toBe(4242);
+    expect(reader.read('/kubepods/none', 7)).toBeUndefined();
+    expect(reader.firstPid('/kubepods/none')).toBeUndefined();
+  });
+
+  it('reads cgroup v1', async () => {
+    await put(v1('kubepods/pod1'));
+    const reader = createCgroupReader(root);
+    expect(reader.version).toBe(1);
+    const sample = reader.read('/kubepods/pod1', 7)!;
+    expect(sample.cpu).toMatchObject({ usageNs: 5e9, userNs: 3e9, systemNs: 2e9, quotaUs: undefined, shares: 1024 });
+    expect(sample.memory).toMatchObject({ usage: 10_485_760, workingSet: 8_388_608, limit: undefined, oomKills: 1 });
+    expect(sample.processes).toEqual({ current: 4, max: 100 });
+    expect(sample.io).toEqual([{ device: '8:0', readBytes: 100, writeBytes: 200, reads: 3, writes: 4 }]);
+    expect(reader.read('/kubepods/none', 7)).toBeUndefined();
+  });
+
+  it('bears any text', () => {
+    fc.assert(
+      fc.property(fc.string(), (text) => {
+        parsePsi(text);
+        parseIoStat(text);
+        parseBlkio(text, text);
+        parseNetDev(text);
+        parseMeminfo(text);
+        cgroupOfProcess(text);
+      }),
+    );
+  });
+});
+
+const pod: Pod = {
+  metadata: { name: 'web', namespace: 'default', uid: 'u1' },
+  spec: { containers: [{ name: 'app', image: 'img' }] },
+  status: {
+    phase: 'Running',
+    startTime: '2026-01-01T00:00:00Z',
+    containerStatuses: [
+      {
+        name: 'app',
+        image: 'img',
+        imageID: 'img',
+        ready: true,
+        restartCount: 0,
+        state: { running: { startedAt: '2026-01-01T00:00:01Z' } },
+      },
+    ],
+  },
+};
+
+describe('a look', () => {
+  const collector = (podPath: string, clock = createFakeClock()) => ({
+    clock,
+    collector: createCollector(
+      {
+        clock,
+        cgroups: createCgroupReader(root),
+        pods: {
+          pods: () => [pod, { ...pod, status: { ...pod.status, phase: 'Succeeded' as const } }],
+          container: () => ({ id: 'c1', state: 'running' }),
+          sandbox: () => ({ id: 's1' }),
+          cgroup: () => podPath,
+        },
+      },
+      { proc: join(root, 'proc'), systemCgroups: { pods: '/kubepods' } },
+    ),
+  });
+
+  it.each([
+    ['cgroupfs', '/kubepods/podu1', ['kubepods/podu1/c1', 'kubepods/podu1/s1']],
+    [
+      'systemd',
+      '/kubepods.slice/kubepods-podu1.slice',
+      [
+        'kubepods.slice/kubepods-podu1.slice/cri-containerd-c1.scope',
+        'kubepods.slice/kubepods-podu1.slice/crio-s1.scope',
+      ],
+    ],
+  ])('finds containers under the %s driver, and their network', async (_driver, podPath, [container, sandbox]) => {
+    const net =
+      ' Inter-|\n face |\n    lo: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n  eth0: 100 2 3 4 0 0 0 0 200 5 6 7 0 0 0 0\n';
+    await put({ ...v2(podPath.slice(1)), ...v2(container!), ...v2(sandbox!), 'proc/4242/net/dev': net });
+    const { collector: it } = collector(podPath);
+    const [found, ...others] = (await it.look()).pods;
+    expect(others).toEqual([]);
+    expect(found!.containers.map((one) => one.path)).toEqual([`/${container}`]);
+    expect(found!.interfaces).toMatchObject([{ name: 'eth0', rxBytes: 100, rxErrors: 3, txBytes: 200, txDropped: 7 }]);
+  });
+
+  it('is kept for a second, and the rate is since the one before', async () => {
+    await put({ ...v2('kubepods/podu1'), ...v2('kubepods/podu1/c1') });
+    const { collector: it, clock } = collector('/kubepods/podu1');
+    const first = await it.look();
+    expect(first.pods[0]!.containers[0]!.nanoCores).toBeUndefined();
+    expect(await it.look()).toBe(first);
+    await put(v2('kubepods/podu1/c1', 6_000_000));
+    await clock.advance(4_000);
+    expect((await it.look()).pods[0]!.containers[0]!.nanoCores).toBe(250_000_000);
+    // The counter began anew: no rate, and none below zero.
+    await put(v2('kubepods/podu1/c1', 1_000));
+    await clock.advance(4_000);
+    expect((await it.look()).pods[0]!.containers[0]!.nanoCores).toBeUndefined();
+  });
+
+  it('shows a container that runs in no cgroup of ours with the figures of its runtime', async () => {
+    await put(v2('kubepods/podu1'));
+    const { collector: it } = collector('/kubepods/podu1');
+    const look = await it.look();
+    expect(look.pods[0]!.unseen).toMatchObject([{ name: 'app', id: 'c1' }]);
+    const stats = {
+      id: 'c1',
+      metadata: { name: 'app', attempt: 0 },
+      labels: {},
+      annotations: {},
+      cpu: { timestampMs: 0, usageCoreNanoSeconds: 42 },
+    };
+    const summary = cpuAndMemorySummary({ look, nodeName: 'n', proc: root, runtimeStats: new Map([['c1', stats]]) });
+    expect(summary.pods[0]!.containers[0]!.cpu?.usageCoreNanoSeconds).toBe(42);
+  });
+
+  it('becomes pages that every line of is right', async () => {
+    await put({ ...v2('kubepods/podu1'), ...v2('kubepods/podu1/c1'), ...v2('kubepods/podu1/s1'), ...v2('kubepods') });
+    const { collector: it } = collector('/kubepods/podu1');
+    const look = await it.look();
+    const resource = resourcePage(
+      cpuAndMemorySummary({ look, nodeName: 'n', proc: root, runtimeStats: new Map() }),
+      look.timeMs,
+    );
+    expect(resource).toContain(
+      `container_cpu_usage_seconds_total{container="app",namespace="default",pod="web"} 5 ${look.timeMs}\n`,
+    );
+    expect(resource).toContain(
+      'container_start_time_seconds{container="app",namespace="default",pod="web"} 1767225601\n',
+    );
+    expect(resource).toContain(`pod_memory_working_set_bytes{namespace="default",pod="web"} 8388608 ${look.timeMs}\n`);
+    expect(resource).toContain('resource_scrape_error 0\n');
+    expect(resourcePage(undefined, 0)).toContain('resource_scrape_error 1\n');
+    const cadvisor = await cadvisorPage(look);
+    expect(cadvisor).toContain(
+      `container_memory_working_set_bytes{container="app",id="/kubepods/podu1/c1",image="img",name="c1",namespace="default",pod="web"} 8388608 `,
+    );
+    expect(cadvisor).toContain('container_pressure_cpu_waiting_seconds_total{container="app"');
+    for (const page of [resource, cadvisor]) checkPage(page);
+  });
+});
+
+/** What promtool looks at: each family once, its TYPE before its samples, none between, no sample twice. */
+export function checkPage(page: string): void {
+  const done = new Set<string>();
+  const seen = new Set<string>();
+  let current = '';
+  for (const line of page.split('\n').filter((text) => text !== '')) {
+    if (line.startsWith('# HELP ')) continue;
+    const type = /^# TYPE (\w+) (counter|gauge|histogram|untyped)$/.exec(line);
+    if (type) {
+      expect(done.has(type[1]!), `${type[1]} begins twice`).toBe(false);
+      current = type[1]!;
+      done.add(current);
+      continue;
+    }
+    const sample = /^([a-zA-Z_:][\w:]*)(\{(?:\w+="(?:[^"\\\n]|\\.)*",?)*\})? (-?[\d.e+]+|NaN|[+-]Inf)( \d+)?$/.exec(
+      line,
+    );
+    expect(sample, line).not.toBeNull();
+    expect(sample![1]!.replace(/_(bucket|sum|count)$/, '') === current || sample![1] === current, line).toBe(true);
+    const key = `${sample![1]}${sample![2] ?? ''}`;
+    expect(seen.has(key), `${key} comes twice`).toBe(false);
+    seen.add(key);
+  }
+}
+
+describe('exposition', () => {
+  it('writes any label value so that it can be read', () => {
+    fc.assert(
+      fc.property(fc.string(), fc.string(), (a, b) => {
+        const page = createExposition();
+        page.family('x', 'gauge', 'help\nwith ends').sample(withLabel(labelText({ a }), 'b', b), 1);
+        checkPage(page.text().replace(/[\u2028\u2029\r\u0085]/g, ''));
+      }),
+    );
+  });
+});
+
+describe('cgroupOfProcess', () => {
+  it.each([
+    ['0::/system.slice/stevedore.service\n', '/system.slice/stevedore.service'],
+    ['0::/\n', undefined],
+    ['8:pids:/\n4:memory:/a:b\n0::/\n', '/a:b'],
+    ['', undefined],
+  ])('%j', (text, path) => expect(cgroupOfProcess(text)).toBe(path));
+});
