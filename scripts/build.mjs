@@ -1,0 +1,55 @@
+// Builds dist/: the program as one file, the Node that package.json pins beside it, and `stevedore`, which starts one with the other from any
+// folder and through any link.
+import { chmod, copyFile, link, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import { build } from 'esbuild';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const dist = `${root}dist`;
+const { version } = JSON.parse(await readFile(`${root}package.json`, 'utf8'));
+
+await mkdir(dist, { recursive: true });
+const result = await build({
+  absWorkingDir: root,
+  entryPoints: ['cli/stevedore.ts'],
+  outfile: `${dist}/stevedore.mjs`,
+  bundle: true,
+  platform: 'node',
+  format: 'esm',
+  target: 'node22',
+  legalComments: 'none',
+  keepNames: true,
+  minifySyntax: true,
+  minifyWhitespace: true,
+  metafile: true,
+  // Optional native parts of what dockerode brings; it does without.
+  external: ['*.node', 'cpu-features'],
+  // Packages in CommonJS ask for Node's own modules with require.
+  banner: {
+    js: "import { createRequire as stevedoreRequire } from 'node:module'; const require = stevedoreRequire(import.meta.url); const __filename = import.meta.filename; const __dirname = import.meta.dirname;",
+  },
+  logLevel: 'warning',
+});
+
+// A link where the file system allows it: the binary is large.
+const node = `${dist}/node`;
+await rm(node, { force: true });
+await link(`${root}node_modules/node/bin/node`, node).catch(() => copyFile(`${root}node_modules/node/bin/node`, node));
+await chmod(node, 0o755);
+
+const wrapper = `#!/bin/sh
+# Starts stevedore.mjs with the Node beside it; without one, with that of the PATH.
+self=$(readlink -f -- "$0") || exit 1
+here=\${self%/*}
+node=$here/node
+if [ ! -x "$node" ]; then
+  node=$(command -v node) || { echo "stevedore: no Node: neither $here/node nor one on PATH" >&2; exit 1; }
+fi
+exec "$node" "$here/stevedore.mjs" "$@"
+`;
+await writeFile(`${dist}/stevedore`, wrapper);
+await chmod(`${dist}/stevedore`, 0o755);
+
+const { size } = await stat(`${dist}/stevedore.mjs`);
+const inputs = Object.keys(result.metafile.inputs).length;
+process.stdout.write(`dist/stevedore ${version}: ${inputs} files in one of ${(size / 1e6).toFixed(1)} MB\n`);
