@@ -90,6 +90,8 @@ const wantedControllers = ['cpu', 'cpuset', 'memory', 'pids', 'hugetlb', 'io'];
 export function createCgroupTree(mounts: CgroupMounts): CgroupTree {
   const points =
     mounts.version === 2 && mounts.unified !== undefined ? [mounts.unified] : [...new Set(mounts.controllers.values())];
+  // Where a version 2 hierarchy stands beside those of version 1, runtimes put their containers there too, below the same path.
+  const everywhere = mounts.unified === undefined ? points : [...new Set([...points, mounts.unified])];
   const pointOf = (controller: string): string | undefined =>
     mounts.version === 2 ? mounts.unified : mounts.controllers.get(controller);
 
@@ -145,20 +147,21 @@ export function createCgroupTree(mounts: CgroupMounts): CgroupTree {
       for (const each of writes) await write(path, each);
     },
     async exists(path, where) {
-      const there = await Promise.all(points.map((point) => readText(join(point, path, 'cgroup.procs'))));
+      const among = where === 'everywhere' ? points : everywhere;
+      const there = await Promise.all(among.map((point) => readText(join(point, path, 'cgroup.procs'))));
       const is = (text: string | undefined): boolean => text !== undefined;
       return where === 'everywhere' ? there.every(is) : there.some(is);
     },
     async children(path) {
-      const all = await Promise.all(points.map((point) => subfolders(join(point, path))));
+      const all = await Promise.all(everywhere.map((point) => subfolders(join(point, path))));
       return [...new Set(all.flat())];
     },
     async processes(path) {
-      const all = await Promise.all(points.map((point) => processesBelow(join(point, path))));
+      const all = await Promise.all(everywhere.map((point) => processesBelow(join(point, path))));
       return [...new Set(all.flat())].filter((pid) => pid > 0);
     },
     async remove(path) {
-      const gone = await Promise.all(points.map((point) => removeTree(join(point, path))));
+      const gone = await Promise.all(everywhere.map((point) => removeTree(join(point, path))));
       return gone.every(Boolean);
     },
     read: async (path, controller, file) => {

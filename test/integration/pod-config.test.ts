@@ -278,6 +278,7 @@ for (const binary of hasContainerd2() ? (['1.6', '2.x'] as const) : (['1.6'] as 
       await runtime.removeSandbox(sandbox);
       expect(await cgroups.remove('aaaa-1')).toBe(true);
       expect(await tree.exists(`${root}/kubepods/burstable/podaaaa-1`, 'somewhere')).toBe(false);
+      expect(await cgroups.list()).toEqual([]);
     });
   });
 }
