@@ -20,8 +20,9 @@ import {
 /** Brings up the volume behind a claim. */
 export async function setUpClaim(host: VolumeHost, request: SetUpRequest): Promise<MountedVolume> {
   const bound = await boundClaim(host, request);
-  assertSinglePod(host, request, bound);
   const { pv } = bound;
+  request.named(pv.metadata.name);
+  assertSinglePod(host, request, bound);
   const up = await setUpBound(host, request, bound);
   return {
     ...up,

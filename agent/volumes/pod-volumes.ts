@@ -98,6 +98,8 @@ interface PodState {
   /** Of the pod that `volumes` show. */
   signature: string;
   readonly volumes: Map<string, MountedVolume>;
+  /** PersistentVolumes behind volumes, also of those that are not up. */
+  readonly pvNames: Map<string, string>;
   readonly refreshTimers: Map<string, Timer>;
   /** Volumes being made anew, and whether they must be once more. */
   readonly refreshing: Map<string, { again: boolean }>;
@@ -159,6 +161,7 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
       pod,
       signature: '',
       volumes: new Map(),
+      pvNames: new Map(),
       refreshTimers: new Map(),
       refreshing: new Map(),
       busy: new Map(),
@@ -190,6 +193,7 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
         uid: state.uid,
         volume,
         mounted: state.volumes.get(volume.name),
+        named: (pvName) => void state.pvNames.set(volume.name, pvName),
         signal,
       }).finally(() => state.active.delete(volume.name));
       state.volumes.set(volume.name, mounted);
@@ -219,7 +223,7 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
     void work()
       .catch((error: unknown) => {
         if (signal.aborted) return;
-        const failure = setUpFailed(volume.name, error);
+        const failure = failureOf(state, volume, error);
         log.warn('a volume could not be refreshed; its files stay as they are', {
           pod: `${state.pod.metadata.namespace}/${state.pod.metadata.name}`,
           volume: volume.name,
@@ -249,11 +253,12 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
   };
 
   const failureOf = (state: PodState, volume: Volume, error: unknown): VolumeError => {
-    if (error instanceof VolumeError) return error;
-    if (!(error instanceof NotYetError)) return setUpFailed(volume.name, error);
-    if (error.polled) wakeLater(state);
-    if (error.reason !== 'FailedMount') return new VolumeError(error.reason, volume.name, error.message, true, error);
-    return setUpFailed(volume.name, error, true);
+    const waiting = error instanceof NotYetError;
+    if (waiting && error.polled) wakeLater(state);
+    if (waiting && error.reason !== 'FailedMount')
+      return new VolumeError(error.reason, volume.name, error.message, true, error);
+    const shown = state.pvNames.get(volume.name) ?? volume.name;
+    return setUpFailed(volume.name, error, { waiting, shown, block: isBlock(state.pod, volume.name) });
   };
 
   const setUp = async (pod: Pod, signal: AbortSignal): Promise<void> => {
@@ -357,6 +362,11 @@ function uidOf(pod: Pod): string {
     throw new VolumeError('FailedMount', '', `the pod ${pod.metadata.name} has no uid that could name its folder`);
   return uid;
 }
+
+const isBlock = (pod: Pod, volume: string): boolean =>
+  [...pod.spec.containers, ...(pod.spec.initContainers ?? [])].some((container) =>
+    container.volumeDevices?.some((device) => device.name === volume),
+  );
 
 /** Volumes that some container mounts or maps; the others are not brought up, as kubelet does not. */
 function mountedVolumes(pod: Pod): Volume[] {

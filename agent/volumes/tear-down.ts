@@ -22,7 +22,8 @@ const tearDownOwned: TearDownVolume = async (host, { uid, plugin, name, path, si
   // Mounts that a container left inside (bidirectional propagation) go first: their content is not ours.
   await unmountUnder(host.mounter, path, signal);
   await host.faultPoint('owned-unmounted');
-  await removeTree(host.mounter, path, signal);
+  if (plugin === plugins.emptyDir) await removeTree(host.mounter, path, signal);
+  else await removeSmallTree(host.mounter, path);
   await host.faultPoint('owned-removed');
   await removeSmallTree(host.mounter, host.paths.podPlugin(uid, plugin, name));
   await removeSmallTree(host.mounter, host.paths.podPlugin(uid, plugins.emptyDir, `wrapped_${name}`));

@@ -108,6 +108,8 @@ export interface SetUpRequest {
   readonly volume: Volume;
   /** The volume as this agent brought it up before; undefined the first time. */
   readonly mounted: MountedVolume | undefined;
+  /** Told which PersistentVolume is behind the volume: messages name it. */
+  named(pvName: string): void;
   readonly signal: AbortSignal;
 }
 

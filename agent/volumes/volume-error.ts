@@ -25,15 +25,19 @@ export class VolumeError extends Error {
   }
 }
 
-/** kubelet's form: `MountVolume.SetUp failed for volume "x" : configmap "y" not found`. */
-export function setUpFailed(volume: string, cause: unknown, waiting = false): VolumeError {
+/**
+ * kubelet's form: `MountVolume.SetUp failed for volume "x" : configmap "y" not found`. `shown` is the name in the message: that of the
+ * PersistentVolume, where there is one.
+ */
+export function setUpFailed(
+  volume: string,
+  cause: unknown,
+  { waiting = false, shown = volume, block = false }: { waiting?: boolean; shown?: string; block?: boolean } = {},
+): VolumeError {
   if (cause instanceof VolumeError) return cause;
   const why = cause instanceof Error ? cause.message : String(cause);
-  return new VolumeError(
-    'FailedMount',
-    volume,
-    `MountVolume.SetUp failed for volume "${volume}" : ${why}`,
-    waiting,
-    cause,
-  );
+  const [reason, what] = block
+    ? (['FailedMapVolume', 'MapVolume.SetUpDevice'] as const)
+    : (['FailedMount', 'MountVolume.SetUp'] as const);
+  return new VolumeError(reason, volume, `${what} failed for volume "${shown}" : ${why}`, waiting, cause);
 }

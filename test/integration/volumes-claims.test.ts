@@ -253,7 +253,9 @@ describe('nfs', () => {
     failing.catch(() => undefined);
     const other = labPod({ volumes: [{ name: 'v', emptyDir: {} }] });
     await volumes.setUp(other, signal());
-    await expect(failing).rejects.toThrow('MountVolume.SetUp failed for volume "v" : mount.nfs: Connection timed out');
+    await expect(failing).rejects.toThrow(
+      'MountVolume.SetUp failed for volume "pv-a" : mount.nfs: Connection timed out',
+    );
     const target = join(lab.root, 'pods', pod.metadata.uid!, 'volumes/kubernetes.io~nfs/pv-a');
     expect(commands[0]).toEqual(['mount', '-t', 'nfs', '-o', 'nfsvers=4.2,ro', '[fd00::1]:/export', target]);
     await expect(stat(target)).rejects.toThrow('ENOENT');

@@ -132,7 +132,7 @@ describe('registration', () => {
     const pod = podWith('a');
     await expect(lab.volumes.setUp(pod, signal())).rejects.toMatchObject({
       waiting: true,
-      message: `MountVolume.SetUp failed for volume "v" : kubernetes.io/csi: failed to get CSI client: driver name ${driverName} not found in the list of registered CSI drivers`,
+      message: `MountVolume.SetUp failed for volume "pv-a" : kubernetes.io/csi: failed to get CSI client: driver name ${driverName} not found in the list of registered CSI drivers`,
     });
     await begin();
     await until(() => lab.woken.includes(pod.metadata.uid!));
@@ -361,7 +361,7 @@ describe('a driver with faults', () => {
         const pod = podWith('a');
         driver.faults.set(method, fault);
         await expect(lab.volumes.setUp(pod, signal())).rejects.toThrow(
-          /MountVolume.SetUp failed for volume "v" : rpc error: code = (Internal|Unavailable)/,
+          /MountVolume.SetUp failed for volume "pv-a" : rpc error: code = (Internal|Unavailable)/,
         );
         expect(lab.volumes.isUp(pod)).toBe(false);
         driver.faults.clear();
