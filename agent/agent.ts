@@ -6,19 +6,21 @@ import type { KubeClient } from '../kube/client.ts';
 import { createEventRecorder } from '../kube/event-recorder.ts';
 import { createObjectCache } from '../kube/object-cache.ts';
 import { createReflector } from '../kube/reflector.ts';
-import { resources } from '../kube/resources.ts';
-import type { Service, Taint } from '../kube/types/core.ts';
+import { milliOf, unitsOf } from '../kube/quantity.ts';
+import { type Resource, resources } from '../kube/resources.ts';
+import type { Node, Service, ServiceAccount, Taint, TokenRequest } from '../kube/types/core.ts';
 import type { Pod } from '../kube/types/pod.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
-import type { MetricsRegistry } from '../lib/metrics.ts';
+import { createRegistry, type MetricsRegistry } from '../lib/metrics.ts';
 import { supervise } from '../lib/supervise.ts';
+import { preempted } from './admission/admit-pod.ts';
 import { createNodeAdmission } from './admission/node-admission.ts';
 import type { KubeletConfiguration } from './config.ts';
 import { containerHash } from './containers/container-hash.ts';
 import { runHook } from './containers/hooks.ts';
 import { terminationMessage } from './containers/termination-message.ts';
-import { createPodImages } from './images/pod-images.ts';
+import { createPodImages, type PodImagesOptions } from './images/pod-images.ts';
 import { createNodeAgent, type NodeAgent } from './node/node-agent.ts';
 import { createObserver } from './observe/observer.ts';
 import { createApiSource } from './pods/api-source.ts';
@@ -35,10 +37,15 @@ import { createStatusWriter } from './pods/status-writer.ts';
 import { createProbeMetrics } from './probes/probe-metrics.ts';
 import { createProber } from './probes/prober.ts';
 import { openPodCgroups } from './resources/open-pod-cgroups.ts';
+import type { NodeLimits } from './resources/pod-cgroups.ts';
 import { qosOf } from './resources/qos.ts';
 
+import { createKubeletMetrics } from './server/kubelet-metrics.ts';
 import { startServers } from './servers.ts';
-import { createPodVolumes } from './volumes/pod-volumes.ts';
+import type { VolumeUsage } from './stats/filesystems.ts';
+import { createNodeStats } from './stats/node-stats.ts';
+import { createUpkeep } from './upkeep.ts';
+import { createPodVolumes, type VolumeStats } from './volumes/pod-volumes.ts';
 
 export interface AgentDeps {
   readonly client: KubeClient;
@@ -61,6 +68,7 @@ export interface AgentOptions {
   readonly kubeletVersion: string;
   readonly externalCloudProvider: boolean;
   readonly cniConfDir: string;
+  readonly imageCredentials: PodImagesOptions;
 }
 
 export interface Agent {
@@ -120,14 +128,21 @@ export async function createAgent(deps: AgentDeps, options: AgentOptions, signal
     (node.node()?.status?.addresses ?? []).filter(({ type }) => type === 'InternalIP').map(({ address }) => address);
   const allocatable = () => node.node()?.status?.allocatable ?? {};
 
+  const metrics = createKubeletMetrics(registry);
+  metrics.nodeName.set({ node: nodeName }, 1);
+  const probeRegistry = createRegistry();
   const images = await createPodImages(
     {
       ...deps,
       events,
+      serviceAccount: (namespace, name, inner) =>
+        objects.get(resources.serviceAccounts, { namespace, name }, 'image-credentials', inner),
+      serviceAccountToken: (pod, serviceAccount, audience, inner) =>
+        imageToken(client, pod, serviceAccount, audience, inner),
       secret: (namespace, name, holder, inner) => objects.get(resources.secrets, { namespace, name }, holder, inner),
     },
     config,
-    { rootDir },
+    options.imageCredentials,
   );
   const volumes = createPodVolumes(
     {
@@ -150,7 +165,7 @@ export async function createAgent(deps: AgentDeps, options: AgentOptions, signal
     clock,
     log,
     events,
-    metrics: createProbeMetrics(registry),
+    metrics: createProbeMetrics(probeRegistry),
     onChange: (uid) => workers.wake(uid),
   });
 
@@ -207,7 +222,37 @@ export async function createAgent(deps: AgentDeps, options: AgentOptions, signal
     onWritten: (uid) => workers.wake(uid),
   });
 
-  const admission = createNodeAdmission({ node: () => node.node(), allocatable }, config);
+  const stats = createNodeStats(
+    {
+      clock,
+      log,
+      runtime,
+      pods: {
+        pods: () => workers.list(),
+        container: (uid, name) => directory.container(uid, name),
+        sandbox: (uid) => directory.sandbox(uid),
+        cgroup: (pod) => cgroups.pods.parentFor(pod),
+      },
+      volumes: async (pod) => (await volumes.stats(pod)).map(volumeUsage),
+    },
+    { nodeName, rootFolder: rootDir, podLogsFolder: config.podLogsDir, podsCgroup: cgroups.pods.podsPath },
+  );
+  const upkeep = await createUpkeep(
+    { clock, log, events, registry, metrics, runtime, images, node, observer, stats, workers: () => workers },
+    { config, memoryBytes: cgroups.facts.memoryCapacityBytes, podsCgroup: undefined },
+  );
+  const admission = createNodeAdmission(
+    {
+      node: () => node.node(),
+      allocatable,
+      async preempt(victim) {
+        const uid = victim.metadata.uid ?? '';
+        workers.evict(uid, { ...preempted, graceSeconds: victim.spec.terminationGracePeriodSeconds ?? 30 });
+        while (workers.holdsResources(uid)) await clock.sleep(50, signal);
+      },
+    },
+    config,
+  );
 
   const workers: PodWorkers = createPodWorkers(
     {
@@ -219,7 +264,10 @@ export async function createAgent(deps: AgentDeps, options: AgentOptions, signal
       executor: createExecutor({ runtime, client, clock, log, events, parts }),
       statusWriter,
       probes: createProbeLink(prober, { hostIps }),
-      admit: (pod, others) => admission.admit(pod, others),
+      admit: async (pod, others) => {
+        const refusal = upkeep.refuse(pod);
+        return refusal ? { admitted: false, ...refusal } : admission.admit(pod, others);
+      },
       orphan: orphanPod,
       hashOf: containerHash,
       statusFacts: (pod: Pod) => ({
@@ -230,6 +278,7 @@ export async function createAgent(deps: AgentDeps, options: AgentOptions, signal
       }),
       release: (uid) => {
         objects.release(uid);
+        images.forget(uid);
         seenAt.delete(uid);
       },
     },
@@ -249,11 +298,23 @@ export async function createAgent(deps: AgentDeps, options: AgentOptions, signal
       tasks.start('node', (inner) => node.run(inner));
       tasks.start('services', (inner) => services.run(inner));
       tasks.start('volumes', (inner) => volumes.run(inner));
+      for (const { name, run } of upkeep.tasks) tasks.start(name, run);
       tasks.start('runtime events', (inner) => observer.run(inner));
-      const servers = await startServers({ ...deps, pods: directory, hostIps }, options);
+      const servers = await startServers(
+        {
+          ...deps,
+          pods: directory,
+          hostIps,
+          figures: { metrics: registry, probeMetrics: probeRegistry, stats },
+          counts: metrics,
+        },
+        options,
+      );
       tasks.start('servers', servers.run);
-      // Admission and addresses need the node's facts.
+      // Admission, addresses and the limits of all pods need the node's facts.
       while (!node.node()) await clock.sleep(10, runSignal);
+      const { problem } = await cgroups.pods.prepare(nodeLimits(node.node()!, config));
+      if (problem) events.record(node.eventTarget, 'Warning', 'FailedNodeAllocatableEnforcement', problem);
       tasks.start('pods', (inner) => api.run(inner));
       await new Promise<void>((resolve) => {
         if (runSignal.aborted) resolve();
@@ -267,3 +328,44 @@ export async function createAgent(deps: AgentDeps, options: AgentOptions, signal
     },
   };
 }
+
+/** What all pods together may use: the allocatable where it is enforced, else what the host has. */
+function nodeLimits(node: Node, config: KubeletConfiguration): NodeLimits {
+  const { capacity = {}, allocatable = {} } = node.status ?? {};
+  const list = config.enforceNodeAllocatable.includes('pods') ? allocatable : capacity;
+  return { cpuMilli: milliOf(list.cpu ?? '0'), memoryBytes: unitsOf(list.memory ?? '0') };
+}
+
+async function imageToken(
+  client: KubeClient,
+  pod: Pod,
+  serviceAccount: ServiceAccount,
+  audience: string,
+  signal: AbortSignal,
+): Promise<string> {
+  const { name, uid = '' } = pod.metadata;
+  const namespace = pod.metadata.namespace ?? 'default';
+  const made = await client.create<TokenRequest>(
+    { ...resources.serviceAccounts } as unknown as Resource<TokenRequest>,
+    {
+      metadata: { namespace, name: serviceAccount.metadata.name },
+      spec: { audiences: [audience], boundObjectRef: { kind: 'Pod', apiVersion: 'v1', name, uid } },
+    },
+    { subresource: 'token', signal },
+  );
+  return made.status?.token ?? '';
+}
+
+const volumeUsage = (stats: VolumeStats): VolumeUsage => ({
+  name: stats.name,
+  timeMs: Date.parse(stats.time),
+  capacityBytes: stats.capacityBytes ?? 0,
+  availableBytes: stats.availableBytes ?? 0,
+  usedBytes: stats.usedBytes ?? 0,
+  inodes: stats.inodes ?? 0,
+  inodesFree: stats.inodesFree ?? 0,
+  inodesUsed: stats.inodesUsed ?? 0,
+  ephemeral: stats.pvcRef === undefined,
+  ...(stats.pvcRef ? { claim: stats.pvcRef } : {}),
+  ...(stats.volumeHealthStats ? { abnormal: stats.volumeHealthStats.abnormal } : {}),
+});

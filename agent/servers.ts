@@ -7,7 +7,7 @@ import type { Log } from '../lib/log.ts';
 import type { KubeletConfiguration } from './config.ts';
 import { createHealthServer } from './server/health-server.ts';
 import type { PodDirectory } from './server/directory.ts';
-import { createNodeServer } from './server/node-server.ts';
+import { createNodeServer, type NodeServerDeps } from './server/node-server.ts';
 import { loadClientCa } from './tls/client-ca.ts';
 import { loadServingCertificate } from './tls/serving.ts';
 import { tlsSettings } from './tls/settings.ts';
@@ -19,6 +19,8 @@ export interface ServersDeps {
   readonly log: Log;
   readonly pods: PodDirectory;
   hostIps(): readonly string[];
+  readonly figures: NodeServerDeps['figures'];
+  readonly counts: NodeServerDeps['counts'];
 }
 
 export interface ServersOptions {

@@ -274,6 +274,15 @@ async function startAgent(start: AgentStart, signal: AbortSignal) {
     kubeletVersion: kubeletVersion(version),
     externalCloudProvider: stevedore.cloudProvider === 'external',
     cniConfDir: stevedore.cni.confDir,
+    imageCredentials: {
+      rootDir: stevedore.rootDir,
+      ...(stevedore.imageCredentialProviderConfig
+        ? {
+            credentialProviderConfig: stevedore.imageCredentialProviderConfig,
+            credentialProviderBinDir: stevedore.imageCredentialProviderBinDir,
+          }
+        : {}),
+    },
   };
   const agent = await createAgent(
     { client, runtime, clock: systemClock, log, registry, onFault: start.onFault },

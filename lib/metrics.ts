@@ -10,6 +10,7 @@ interface MetricOptions<Label extends string> {
   readonly labels?: readonly Label[];
 }
 
+/** Asking for a metric of a name that is there hands out the one that is there: rooms may feed the same one. */
 export const createRegistry = (): MetricsRegistry => new Registry();
 
 export function counter<Label extends string = never>(
@@ -17,11 +18,15 @@ export function counter<Label extends string = never>(
   options: MetricOptions<Label>,
 ): Counter<Label> {
   const { name, help, labels = [] } = options;
+  const known = registry.getSingleMetric(name);
+  if (known) return known as Counter<Label>;
   return new Counter({ name, help, labelNames: [...labels], registers: [registry] });
 }
 
 export function gauge<Label extends string = never>(registry: Registry, options: MetricOptions<Label>): Gauge<Label> {
   const { name, help, labels = [] } = options;
+  const known = registry.getSingleMetric(name);
+  if (known) return known as Gauge<Label>;
   return new Gauge({ name, help, labelNames: [...labels], registers: [registry] });
 }
 
@@ -31,5 +36,7 @@ export function histogram<Label extends string = never>(
   options: MetricOptions<Label> & { readonly buckets: readonly number[] },
 ): Histogram<Label> {
   const { name, help, labels = [], buckets } = options;
+  const known = registry.getSingleMetric(name);
+  if (known) return known as Histogram<Label>;
   return new Histogram({ name, help, labelNames: [...labels], buckets: [...buckets], registers: [registry] });
 }

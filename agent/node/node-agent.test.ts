@@ -1,7 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { createFakeClock } from '../../lib/fake-clock.ts';
 import { silentLog } from '../../lib/log.ts';
-import { createRegistry } from '../../lib/metrics.ts';
 import { createFakeClient } from '../../kube/fake-client.ts';
 import { ApiError } from '../../kube/errors.ts';
 import { resources } from '../../kube/resources.ts';
@@ -51,7 +50,6 @@ function setUp(options: Partial<NodeAgentOptions> = {}) {
       clock,
       log: silentLog,
       events: { record: (_about, type, reason, message) => void events.push(`${type} ${reason}: ${message}`) },
-      registry: createRegistry(),
       random: () => 0.5,
       hostFacts: () => Promise.resolve(facts),
       addresses: () =>

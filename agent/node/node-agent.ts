@@ -7,7 +7,6 @@
 import { createKeyedQueue } from '../../lib/keyed-queue.ts';
 import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
-import { gauge, type MetricsRegistry } from '../../lib/metrics.ts';
 import type { Image } from '../../cri/types.ts';
 import type { Runtime } from '../../cri/runtime.ts';
 import type { KubeClient } from '../../kube/client.ts';
@@ -38,7 +37,6 @@ export interface NodeAgentDeps {
   readonly clock: Clock;
   readonly log: Log;
   readonly events: EventRecorder;
-  readonly registry: MetricsRegistry;
   /** Unique names of attachable volumes in use; undefined while they are still being found again after a restart. */
   volumesInUse?(): readonly string[] | undefined;
   /** What device plugins have. */
@@ -136,12 +134,6 @@ export function createNodeAgent(deps: NodeAgentDeps, options: NodeAgentOptions):
   let reported: { readonly atMs: number; readonly everyMs: number } | undefined;
   let podCidr: string | undefined;
   let wall: { readonly now: number; readonly monotonic: number } | undefined;
-
-  gauge(deps.registry, {
-    name: 'kubelet_node_name',
-    help: "The node's name. The count is always 1.",
-    labels: ['node'],
-  }).set({ node: nodeName }, 1);
 
   const tell = (after: Node | undefined): void => {
     const before = latest;

@@ -74,6 +74,8 @@ export interface PodCgroups {
   /** Sets limits of a pod that is there, for a resize. */
   update(pod: Pod, resources: CgroupResources): Promise<void>;
   configOf(pod: Pod): Promise<PodCgroupConfig>;
+  /** The cgroup that holds those of all pods, as a path in the cgroup file systems. */
+  readonly podsPath: string;
   /** What `cgroupParent` of the sandbox's configuration is. */
   parentFor(pod: Pod): string;
   /**
@@ -220,6 +222,7 @@ export function createPodCgroups(deps: PodCgroupsDeps, options: PodCgroupsOption
       if (!options.perQos) return none;
       return version === 2 ? configV2(pathOf(nameOf(pod))) : configV1(pathOf(nameOf(pod)));
     },
+    podsPath: pathOf(options.perQos ? kubepods : root),
     parentFor: (pod) => pathOf(options.perQos ? nameOf(pod) : root),
     async remove(uid) {
       if (!options.perQos || uid === '') return true;

@@ -8,7 +8,6 @@ import { createNodeAgent, type NodeAgent } from '../../agent/node/node-agent.ts'
 import { defaultKubeletConfiguration } from '../../agent/config.ts';
 import { systemClock } from '../../lib/clock.ts';
 import { createLog } from '../../lib/log.ts';
-import { createRegistry } from '../../lib/metrics.ts';
 import { createKubeClient } from '../../kube/http-client.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import { loadKubeconfig } from '../../kube/kubeconfig.ts';
@@ -51,7 +50,6 @@ async function startNode(nodeName: string): Promise<{ agent: NodeAgent; client: 
       client,
       clock: systemClock,
       log,
-      registry: createRegistry(),
       events: { record: () => undefined },
       runtime: {
         status: () =>

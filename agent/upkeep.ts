@@ -1,0 +1,136 @@
+// What keeps a node healthy beside its pods: unused images and dead containers go, logs keep their size, pods give way under pressure and
+// when the host goes down.
+import type { Runtime } from '../cri/runtime.ts';
+import type { EventRecorder } from '../kube/events.ts';
+import { parseQuantity, quantityValue } from '../kube/quantity.ts';
+import type { Pod } from '../kube/types/pod.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { Log } from '../lib/log.ts';
+import type { MetricsRegistry } from '../lib/metrics.ts';
+import type { KubeletConfiguration } from './config.ts';
+import { createImageGc } from './images/gc.ts';
+import type { PodImages } from './images/pod-images.ts';
+import { createEviction } from './node/eviction.ts';
+import { createLogRotation } from './node/log-rotation.ts';
+import { createLogind, hasSystemd } from './node/logind.ts';
+import type { NodeAgent } from './node/node-agent.ts';
+import { createNodeShutdown } from './node/shutdown.ts';
+import type { Observer } from './observe/observer.ts';
+import type { PodWorkers } from './pods/pod-workers.ts';
+import type { KubeletMetrics } from './server/kubelet-metrics.ts';
+import type { NodeStats } from './stats/node-stats.ts';
+
+export interface UpkeepDeps {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly events: EventRecorder;
+  readonly registry: MetricsRegistry;
+  readonly metrics: KubeletMetrics;
+  readonly runtime: Runtime;
+  readonly images: PodImages;
+  readonly node: NodeAgent;
+  readonly observer: Observer;
+  readonly stats: NodeStats;
+  workers(): PodWorkers;
+}
+
+export interface Upkeep {
+  /** Why the pod may not start now; undefined where it may. */
+  refuse(pod: Pod): { readonly reason: string; readonly message: string } | undefined;
+  readonly tasks: readonly { readonly name: string; run(signal: AbortSignal): Promise<void> }[];
+}
+
+export interface UpkeepOptions {
+  readonly config: KubeletConfiguration;
+  readonly memoryBytes: number;
+  /** Of cgroup v2, for the memory alarm. */
+  readonly podsCgroup: string | undefined;
+}
+
+export async function createUpkeep(deps: UpkeepDeps, options: UpkeepOptions): Promise<Upkeep> {
+  const { clock, log, events, node, observer } = deps;
+  const { config } = options;
+  const imageGc = createImageGc(
+    {
+      ...deps,
+      node: node.eventTarget,
+      records: deps.images.records,
+      collected: deps.metrics.imageGarbageCollected,
+    },
+    {
+      highThresholdPercent: config.imageGCHighThresholdPercent,
+      lowThresholdPercent: config.imageGCLowThresholdPercent,
+      minAgeMs: config.imageMinimumGCAge,
+      maxAgeMs: config.imageMaximumGCAge,
+    },
+  );
+  const logRotation = createLogRotation(
+    {
+      ...deps,
+      running: () =>
+        observer
+          .uids()
+          .flatMap((uid) => observer.last(uid).containers)
+          .filter((container) => container.state === 'running' && container.logPath !== ''),
+    },
+    {
+      maxSizeBytes: Number(quantityValue(parseQuantity(config.containerLogMaxSize))),
+      maxFiles: config.containerLogMaxFiles,
+      intervalMs: config.containerLogMonitorInterval,
+      workers: config.containerLogMaxWorkers,
+    },
+  );
+  const activePods = (): readonly Pod[] =>
+    deps
+      .workers()
+      .list()
+      .filter((pod) => pod.status?.phase !== 'Succeeded' && pod.status?.phase !== 'Failed');
+  const shared = {
+    clock,
+    log,
+    events,
+    nodeTarget: node.eventTarget,
+    activePods,
+    holdsResources: (uid: string) => deps.workers().holdsResources(uid),
+  };
+  const eviction = createEviction(
+    {
+      ...shared,
+      registry: deps.registry,
+      summary: () => deps.stats.summary({ onlyCpuAndMemory: false }),
+      evict: (uid, end) => deps.workers().evict(uid, end),
+      // Dead containers are removed by their pods' workers; here images are what can be freed.
+      freeUnused: async ({ images }, signal) => {
+        if (images) await imageGc.removeUnused(signal);
+      },
+      dedicatedImageFs: async () => {
+        const { node: shown } = await deps.stats.summary({ onlyCpuAndMemory: false });
+        return shown.fs?.capacityBytes !== shown.runtime?.imageFs?.capacityBytes;
+      },
+      onPressure: (pressure) => node.setPressure(pressure),
+    },
+    { config, memoryBytes: options.memoryBytes, podsCgroup: options.podsCgroup },
+  );
+  const shutdown = (await hasSystemd())
+    ? createNodeShutdown(
+        {
+          ...shared,
+          notifier: createLogind(clock),
+          end: (uid, end) => deps.workers().evict(uid, end),
+          onChange: () => node.refresh(),
+        },
+        { config },
+      )
+    : undefined;
+  if (shutdown?.enabled) node.addReadySource(() => shutdown.readyError());
+
+  return {
+    refuse: (pod) => shutdown?.refuse() ?? eviction.refuse(pod),
+    tasks: [
+      { name: 'image collection', run: (signal) => imageGc.run(signal) },
+      { name: 'log rotation', run: (signal) => logRotation.run(signal) },
+      { name: 'eviction', run: (signal) => eviction.run(signal) },
+      ...(shutdown?.enabled ? [{ name: 'shutdown', run: (signal: AbortSignal) => shutdown.run(signal) }] : []),
+    ],
+  };
+}
