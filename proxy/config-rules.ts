@@ -64,6 +64,7 @@ export function remarkKubeProxyConfiguration(c: KubeProxyConfiguration): ProxyCo
   return [
     ...when(c.mode === 'ipvs', ['mode'], 'ipvs is deprecated in Kubernetes and not implemented here: nftables is used'),
     ...when(c.enableProfiling, ['enableProfiling'], 'is not honoured: profiles are served by the node server'),
+    ...when(c.oomScoreAdj !== -999, ['oomScoreAdj'], 'is not honoured: the daemon has one score for both halves'),
     ...when(c.portRange !== '', ['portRange'], 'has no effect since the userspace proxy went'),
     ...when(
       c.showHiddenMetricsForVersion !== '',

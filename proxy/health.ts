@@ -9,6 +9,8 @@ import type { ProxyHealth } from './proxy-health.ts';
 export interface HealthServerDeps {
   readonly clock: Clock;
   readonly log: Log;
+  /** An address that is taken is an error (`bindAddressHardFail`). Default false. */
+  readonly hardFail?: boolean;
 }
 
 const parseAddress = (address: string): { host: string; port: number } => {
@@ -51,6 +53,7 @@ export async function serveOn(
     try {
       await listen(server, host, port);
     } catch (error) {
+      if (deps.hardFail) throw new Error(`${what} cannot listen on ${address}`, { cause: error });
       if (!said) deps.log.warn(`${what} cannot listen on ${address}; tried again every ${retryMs / 1000} s`, { error });
       said = true;
       await deps.clock.sleep(retryMs, signal).catch(() => undefined);

@@ -59,7 +59,7 @@ export interface ProxyStatus {
   readonly endpoints: number;
 }
 
-export interface Proxy {
+export interface ServiceProxy {
   /** Runs until the signal aborts. The rules stay in the kernel. */
   run(signal: AbortSignal): Promise<void>;
   status(): ProxyStatus;
@@ -83,7 +83,7 @@ async function ipv6IsOn(): Promise<boolean> {
   return (await text('/proc/sys/net/ipv6/conf/all/disable_ipv6'))?.trim() !== '1';
 }
 
-export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Proxy {
+export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): ServiceProxy {
   const { client, clock, events, nodeName } = deps;
   const log = deps.log.with({ part: 'proxy' });
   const metrics = createProxyMetrics(deps.registry);
@@ -279,9 +279,10 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Pr
   return {
     async run(signal) {
       const pages = { registry: deps.registry, mode: () => mode ?? 'iptables', config };
+      const http = { clock, log, hardFail: config.bindAddressHardFail };
       const servers = [
-        serveOn({ clock, log }, 'the health server', config.healthzBindAddress, healthHandler(health, metrics), signal),
-        serveOn({ clock, log }, 'the metrics server', config.metricsBindAddress, metricsHandler(pages, log), signal),
+        serveOn(http, 'the health server', config.healthzBindAddress, healthHandler(health, metrics), signal),
+        serveOn(http, 'the metrics server', config.metricsBindAddress, metricsHandler(pages, log), signal),
       ];
       const ending = main(signal).catch((error: unknown) => {
         if (!signal.aborted) throw error;

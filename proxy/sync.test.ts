@@ -88,15 +88,15 @@ describe('sync', () => {
   it('coalesces what comes while a write is under way', async () => {
     const t = setUp(['a']);
     await t.clock.advance(1000);
-    let release: () => void = () => undefined;
-    t.backend.delay = () => new Promise((resolve) => void (release = resolve));
+    const held = Promise.withResolvers<void>();
+    t.backend.delay = () => held.promise;
     t.set('b', service('b'));
     await t.clock.advance(0);
     t.set('c', service('c'));
     t.set('d', service('d'));
     await t.clock.advance(50);
     t.backend.delay = () => Promise.resolve();
-    release();
+    held.resolve();
     await t.clock.advance(200);
     expect(t.backend.applied.slice(1).map(({ keys }) => keys)).toEqual([[keyOf('b')], [keyOf('c'), keyOf('d')]]);
     await t.end();

@@ -56,9 +56,8 @@ export function createIptablesBackend(deps: IptablesBackendDeps): RulesBackend {
 
   const adopt = async (signal: AbortSignal): Promise<void> => {
     const slices = createSlices(clock);
-    const nat = await parseSaved(await tool.save('nat', signal), slices);
-    const filter = await parseSaved(await tool.save('filter', signal), slices);
-    kernel = { nat, filter };
+    const [nat, filter] = await Promise.all([tool.save('nat', signal), tool.save('filter', signal)]);
+    kernel = { nat: await parseSaved(nat, slices), filter: await parseSaved(filter, slices) };
   };
 
   const write = async (script: Script, signal: AbortSignal): Promise<void> => {

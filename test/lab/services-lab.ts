@@ -10,14 +10,14 @@ import { createLog } from '../../lib/log.ts';
 import { createRegistry } from '../../lib/metrics.ts';
 import { createBackendContext } from '../../proxy/backends.ts';
 import { completeKubeProxyConfiguration, kubeProxyConfigurationFields } from '../../proxy/config.ts';
-import { createProxy, type Proxy } from '../../proxy/proxy.ts';
+import { createProxy, type ServiceProxy } from '../../proxy/proxy.ts';
 import { fileURLToPath } from 'node:url';
 import { createLabHost, type LabHost, type LabLink } from './netns.ts';
 
 const file = (name: string): string => fileURLToPath(new URL(name, import.meta.url));
 
 export interface RunningProxy {
-  readonly proxy: Proxy;
+  readonly proxy: ServiceProxy;
   /** Everything it logged. */
   readonly lines: readonly string[];
   /** Scripts given to iptables-restore or nft so far. */
@@ -46,7 +46,8 @@ export interface ServicesLab {
     ready: readonly number[],
     options?: { nodeName?: string; family?: 'IPv4' | 'IPv6'; protocol?: 'TCP' | 'UDP' },
   ): Promise<void>;
-  /** One HTTP call by a new connection: the answer, or `refused` or `timeout`. */
+  /** One HTTP call by a new connection: the answer, or `refused` or `timeout`, which is after a second SYN: between namespaces the kernel
+   * may get the answer to the first while connect() still holds the socket, and miss it. */
   get(from: LabHost, address: string, port: number): Promise<string>;
   /** A UDP socket that stays. */
   udp(from: LabHost, address: string, port: number, sourcePort: number): Promise<AskingClient>;
@@ -149,7 +150,7 @@ export async function createServicesLab(): Promise<ServicesLab> {
       async get(from, address, port) {
         const url = `http://${address.includes(':') ? `[${address}]` : address}:${port}/`;
         try {
-          return (await from.exec('curl', ['-s', '-m', '1', url])).stdout;
+          return (await from.exec('curl', ['-s', '-m', '2.5', url])).stdout;
         } catch (error) {
           const { exitCode } = error as { exitCode?: number };
           return exitCode === 7 ? 'refused' : exitCode === 28 ? 'timeout' : String(error);

@@ -1,0 +1,200 @@
+// The health rules, the servers, and what tells of foreign changes and of a live kube-proxy.
+import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import type { AddressInfo } from 'node:net';
+import { createServer } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, describe, expect, it } from 'vitest';
+import { createFakeClock } from '../lib/fake-clock.ts';
+import { silentLog } from '../lib/log.ts';
+import { createRegistry } from '../lib/metrics.ts';
+import type { Node } from '../kube/types/core.ts';
+import { close, healthHandler, listen, metricsHandler } from './health.ts';
+import { interestOf } from './iptables/foreign.ts';
+import { createKubeProxyDetector } from './kube-proxy-detector.ts';
+import { createProxyMetrics } from './metrics.ts';
+import { createNftMonitor } from './nft-monitor.ts';
+import { createProxyHealth } from './proxy-health.ts';
+import { createServiceHealth, serviceHealthBody } from './service-health.ts';
+
+const ended: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const end of ended.splice(0)) await end();
+});
+
+async function serve(handler: Parameters<typeof createServer>[1]): Promise<string> {
+  const server = createServer(handler);
+  await listen(server, '127.0.0.1', 0);
+  ended.push(() => close(server));
+  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
+const nodeWith = (fields: Partial<Node['spec']> = {}, meta: Partial<Node['metadata']> = {}): Node => ({
+  metadata: { name: 'n1', ...meta },
+  spec: fields,
+});
+
+describe('health', () => {
+  const setUp = () => {
+    const clock = createFakeClock();
+    let node: Node | undefined = nodeWith();
+    const health = createProxyHealth({ clock, node: () => node, timeoutMs: 60_000 });
+    health.updated('IPv4');
+    health.updated('IPv6');
+    const setNode = (next: Node | undefined): void => {
+      node = next;
+    };
+    return { clock, health, setNode };
+  };
+
+  it('fails when an update waits for a minute, in either family, and recovers', async () => {
+    const { clock, health } = setUp();
+    health.queued('IPv6');
+    await clock.advance(59_000);
+    health.queued('IPv6');
+    expect(health.healthy).toBe(true);
+    await clock.advance(1_000);
+    expect(health.report('livez')).toMatchObject({
+      healthy: false,
+      status: { IPv4: { healthy: true }, IPv6: { healthy: false } },
+    });
+    health.updated('IPv6');
+    expect(health.healthy).toBe(true);
+  });
+
+  it.each<[string, Node | undefined]>([
+    ['there is no Node', undefined],
+    ['the Node is being deleted', nodeWith({}, { deletionTimestamp: '2026-01-01T00:00:00Z' })],
+    [
+      'Cluster Autoscaler is about to delete it',
+      nodeWith({ taints: [{ key: 'ToBeDeletedByClusterAutoscaler', effect: 'NoSchedule' }] }),
+    ],
+  ])('healthz, not livez, fails where %s', async (_name, node) => {
+    const { health, setNode } = setUp();
+    setNode(node);
+    const registry = createRegistry();
+    const url = await serve(healthHandler(health, createProxyMetrics(registry)));
+    const [healthz, livez] = [await fetch(`${url}/healthz`), await fetch(`${url}/livez`)];
+    expect([healthz.status, livez.status]).toEqual([503, 200]);
+    expect(await healthz.json()).toMatchObject({ nodeEligible: false, healthy: true });
+    expect(await livez.json()).not.toHaveProperty('nodeEligible');
+    expect(await registry.metrics()).toContain('kubeproxy_proxy_healthz_total{code="503"} 1');
+  });
+
+  it('metrics, mode and configuration are served', async () => {
+    const registry = createRegistry();
+    createProxyMetrics(registry);
+    const url = await serve(metricsHandler({ registry, mode: () => 'iptables', config: { a: 1 } }, silentLog));
+    const text = async (path: string) => (await fetch(url + path)).text();
+    expect(await text('/proxyMode')).toBe('iptables');
+    expect(await text('/healthz')).toBe('ok');
+    expect(JSON.parse(await text('/configz'))).toEqual({ 'kubeproxy.config.k8s.io': { a: 1 } });
+    expect(await text('/metrics')).toContain('kubeproxy_network_programming_duration_seconds');
+    expect((await fetch(`${url}/other`)).status).toBe(404);
+  });
+});
+
+describe('health check node ports', () => {
+  it('answer whether local endpoints are ready, and close when the Service goes', async () => {
+    const counts = new Map([['ns/web', 2]]);
+    let healthy = true;
+    const probe = createServer();
+    await listen(probe, '127.0.0.1', 0);
+    const { port } = probe.address() as AddressInfo;
+    const events: unknown[] = [];
+    const health = createServiceHealth({
+      log: silentLog,
+      events: { record: (...event) => void events.push(event) },
+      nodeName: 'n1',
+      family: 'IPv4',
+      addresses: () => ['127.0.0.1'],
+      healthy: () => healthy,
+      localReady: (key) => counts.get(key) ?? 0,
+    });
+    ended.push(() => health.stop());
+    const ask = () => fetch(`http://127.0.0.1:${port}/`);
+    await health.sync(new Map([['ns/web', port]]));
+    expect(events).toHaveLength(1);
+    await close(probe);
+    await health.sync(new Map([['ns/web', port]]));
+    const answer = await ask();
+    expect(answer.status).toBe(200);
+    expect(answer.headers.get('x-load-balancing-endpoint-weight')).toBe('2');
+    expect(await answer.text()).toBe(serviceHealthBody('ns/web', 2, true));
+    healthy = false;
+    expect((await ask()).status).toBe(503);
+    healthy = true;
+    counts.clear();
+    expect(await (await ask()).json()).toEqual({
+      service: { namespace: 'ns', name: 'web' },
+      localEndpoints: 0,
+      serviceProxyHealthy: true,
+    });
+    await health.sync(new Map());
+    await expect(ask()).rejects.toThrow();
+  });
+});
+
+describe('foreign changes', () => {
+  it.each([
+    ['delete rule ip nat KUBE-SERVICES handle 3', true],
+    ['delete rule ip nat PREROUTING handle 5', true],
+    ['delete table ip nat', true],
+    ['delete chain ip filter KUBE-FORWARD', true],
+    ['delete rule ip6 nat KUBE-SERVICES handle 3', false],
+    ['delete rule ip nat CNI-HOSTPORT-DNAT handle 3', false],
+    ['delete rule ip filter KUBE-FIREWALL handle 3', false],
+    ['add rule ip nat KUBE-SERVICES counter', false],
+  ])('%s', (line, wanted) => expect(interestOf('ip')(line) !== undefined).toBe(wanted));
+
+  it('are told apart from our own by the process that made them', async () => {
+    const clock = createFakeClock();
+    const lines = [
+      'delete rule ip nat KUBE-SERVICES handle 3',
+      '# new generation 4 by process 100 (iptables-restor)',
+      'delete rule ip nat KUBE-SERVICES handle 9',
+      '# new generation 5 by process 200 (iptables)',
+      'add rule ip nat KUBE-SERVICES counter',
+      '# new generation 6 by process 300 (iptables)',
+    ];
+    const stop = new AbortController();
+    const monitor = createNftMonitor({
+      clock,
+      log: silentLog,
+      async *follow() {
+        yield* lines;
+        await new Promise<void>((resolve) => stop.signal.addEventListener('abort', () => resolve(), { once: true }));
+      },
+    });
+    const told: string[] = [];
+    monitor.noteOwn(100);
+    const unwatch = monitor.watch(interestOf('ip'), ({ what }) => told.push(what));
+    const done = monitor.run(stop.signal);
+    await clock.advance(0);
+    expect(told).toEqual(['delete rule ip nat KUBE-SERVICES handle 9 (new generation 5 by process 200 (iptables))']);
+    unwatch();
+    stop.abort();
+    await done;
+  });
+});
+
+describe('a live kube-proxy', () => {
+  it('is one of that name, alive, in our network', async () => {
+    const root = await mkdtemp(join(tmpdir(), 'proc-'));
+    ended.push(() => rm(root, { recursive: true }));
+    const add = async (pid: string, comm: string, cmdline: string, net: string): Promise<void> => {
+      await mkdir(join(root, pid, 'ns'), { recursive: true });
+      await writeFile(join(root, pid, 'comm'), `${comm}\n`);
+      await writeFile(join(root, pid, 'cmdline'), cmdline);
+      await symlink(net, join(root, pid, 'ns/net'));
+    };
+    await add('self', 'node', 'node\0', 'net:[1]');
+    await add('10', 'kube-proxy', '/usr/local/bin/kube-proxy\0--config=x\0', 'net:[2]');
+    await add('11', 'kube-proxy', '', 'net:[1]');
+    await add('12', 'kube-proxy', 'sh\0', 'net:[1]');
+    const detect = createKubeProxyDetector({ procRoot: root });
+    expect(await detect()).toBeUndefined();
+    await add('13', 'kube-proxy', '/usr/local/bin/kube-proxy\0', 'net:[1]');
+    expect(await detect()).toBe('process 13 (/usr/local/bin/kube-proxy)');
+  });
+});
