@@ -1,0 +1,267 @@
+// A plugin of our own over the real sockets and wire format.
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Client, credentials, Metadata, type ServerWritableStream } from '@grpc/grpc-js';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { systemClock } from '../../../lib/clock.ts';
+import { silentLog } from '../../../lib/log.ts';
+import type { Pod } from '../../../kube/types/pod.ts';
+import { choose } from './choose-devices.ts';
+import { createDevicePlugins, type DevicePlugins } from './device-plugins.ts';
+import {
+  AllocateRequest,
+  AllocateResponse,
+  type Device,
+  DevicePluginOptions,
+  Empty,
+  ListAndWatchResponse,
+  PreferredAllocationRequest,
+  PreferredAllocationResponse,
+  PreStartContainerRequest,
+  PreStartContainerResponse,
+  RegisterRequest,
+} from './gen/device-plugin.ts';
+import { ListPodResourcesRequest, ListPodResourcesResponse } from './gen/pod-resources.ts';
+import { servePodResources } from './pod-resources-server.ts';
+import { type Method, serveUnix, type UnixServer, unary } from './unix-grpc-server.ts';
+
+const resource = 'example.com/gpu';
+
+interface FakePlugin {
+  show(devices: readonly [id: string, healthy: boolean][]): void;
+  readonly prestarted: string[][];
+  close(): Promise<void>;
+}
+
+async function call<Q, A>(socket: string, path: string, codecs: [Codec<Q>, Codec<A>], message: Q): Promise<A> {
+  const client = new Client(`unix://${socket}`, credentials.createInsecure(), {
+    'grpc.default_authority': 'localhost',
+  });
+  try {
+    return await new Promise<A>((resolve, reject) => {
+      client.makeUnaryRequest(
+        path,
+        (value: Q) => Buffer.from(codecs[0].encode(value).finish()),
+        (bytes: Buffer) => codecs[1].decode(bytes),
+        message,
+        new Metadata({ waitForReady: true }),
+        { deadline: Date.now() + 5000 },
+        (error, answer) => (error ? reject(error) : resolve(answer!)),
+      );
+    });
+  } finally {
+    client.close();
+  }
+}
+interface Codec<T> {
+  encode(message: T): { finish(): Uint8Array };
+  decode(bytes: Uint8Array): T;
+}
+
+async function startPlugin(folder: string): Promise<FakePlugin> {
+  const streams = new Set<ServerWritableStream<Empty, ListAndWatchResponse>>();
+  const prestarted: string[][] = [];
+  let shown: Device[] = [];
+  const list: Method = {
+    path: '/v1beta1.DevicePlugin/ListAndWatch',
+    definition: {
+      path: '/v1beta1.DevicePlugin/ListAndWatch',
+      requestStream: false,
+      responseStream: true,
+      requestSerialize: () => Buffer.alloc(0),
+      requestDeserialize: () => ({}),
+      responseSerialize: (message: ListAndWatchResponse) => Buffer.from(ListAndWatchResponse.encode(message).finish()),
+      responseDeserialize: (bytes: Buffer) => ListAndWatchResponse.decode(bytes),
+    },
+    handle: (stream: ServerWritableStream<Empty, ListAndWatchResponse>) => {
+      streams.add(stream);
+      stream.write({ devices: shown });
+      stream.on('cancelled', () => streams.delete(stream));
+    },
+  };
+  const server: UnixServer = await serveUnix(join(folder, 'device-plugins/fake.sock'), [
+    list,
+    unary('/v1beta1.DevicePlugin/GetDevicePluginOptions', Empty, DevicePluginOptions, () => ({
+      preStartRequired: true,
+      getPreferredAllocationAvailable: true,
+    })),
+    unary(
+      '/v1beta1.DevicePlugin/GetPreferredAllocation',
+      PreferredAllocationRequest,
+      PreferredAllocationResponse,
+      (request) => ({
+        containerResponses: request.containerRequests.map(({ availableDeviceIDs }) => ({
+          deviceIDs: [...availableDeviceIDs].sort().reverse(),
+        })),
+      }),
+    ),
+    unary('/v1beta1.DevicePlugin/Allocate', AllocateRequest, AllocateResponse, (request) => ({
+      containerResponses: request.containerRequests.map(({ devicesIds }) => ({
+        envs: { GPUS: devicesIds.join(',') },
+        annotations: {},
+        mounts: [],
+        devices: devicesIds.map((id) => ({ containerPath: `/dev/${id}`, hostPath: `/dev/${id}`, permissions: 'rw' })),
+        cdiDevices: [],
+      })),
+    })),
+    unary('/v1beta1.DevicePlugin/PreStartContainer', PreStartContainerRequest, PreStartContainerResponse, (request) => {
+      prestarted.push(request.devicesIds);
+      return {};
+    }),
+  ]);
+  return {
+    prestarted,
+    show(devices) {
+      shown = devices.map(([ID, healthy]) => ({
+        ID,
+        health: healthy ? 'Healthy' : 'Unhealthy',
+        topology: { nodes: [{ ID: 0n }] },
+      }));
+      for (const stream of streams) stream.write({ devices: shown });
+    },
+    close: () => server.close(),
+  };
+}
+
+const pod = (name: string, count: string, init = '0'): Pod =>
+  ({
+    metadata: { name, namespace: 'default', uid: name },
+    spec: {
+      initContainers: init === '0' ? [] : [{ name: 'i', resources: { limits: { [resource]: init } } }],
+      containers: [{ name: 'c', resources: { limits: { [resource]: count } } }],
+    },
+  }) as unknown as Pod;
+
+async function until(what: string, look: () => boolean): Promise<void> {
+  for (const deadline = Date.now() + 5000; !look(); await sleep(10))
+    if (Date.now() > deadline) throw new Error(`not within 5 s: ${what}`);
+}
+
+describe('device plugins', () => {
+  let folder: string;
+  let stop: AbortController;
+  const ends: (() => Promise<unknown>)[] = [];
+
+  beforeEach(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'sv-dev-'));
+    stop = new AbortController();
+  });
+  afterEach(async () => {
+    stop.abort();
+    for (const end of ends.splice(0).reverse()) await end();
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  const start = async (): Promise<DevicePlugins> => {
+    const plugins = await createDevicePlugins(
+      { clock: systemClock, log: silentLog, onChange: () => undefined },
+      { rootDir: folder },
+    );
+    const running = plugins.run(stop.signal);
+    ends.push(() => running);
+    return plugins;
+  };
+  const register = (options: Partial<RegisterRequest> = {}) =>
+    call(join(folder, 'device-plugins/kubelet.sock'), '/v1beta1.Registration/Register', [RegisterRequest, Empty], {
+      version: 'v1beta1',
+      endpoint: 'fake.sock',
+      resourceName: resource,
+      options: undefined,
+      ...options,
+    });
+
+  it('devices are counted, handed out once each, prepared, remembered over a restart, and given back', async () => {
+    let plugins = await start();
+    await sleep(50);
+    const plugin = await startPlugin(folder);
+    ends.push(plugin.close);
+    plugin.show([
+      ['g1', true],
+      ['g2', true],
+      ['g3', false],
+    ]);
+    await register();
+    await until('counted', () => plugins.extendedResources().capacity[resource] === 3);
+    expect(plugins.extendedResources()).toEqual({ capacity: { [resource]: 3 }, allocatable: { [resource]: 2 } });
+
+    expect(await plugins.admit(pod('a', '1'))).toBeUndefined();
+    expect(await plugins.admit(pod('a', '1'))).toBeUndefined();
+    const prepared = await plugins.prepare('a', 'c');
+    expect(prepared).toMatchObject({
+      envs: { GPUS: 'g2' },
+      devices: [{ containerPath: '/dev/g2', permissions: 'rw' }],
+    });
+    expect(plugin.prestarted).toEqual([['g2']]);
+    expect(await plugins.admit(pod('b', '2'))).toEqual({
+      reason: 'UnexpectedAdmissionError',
+      message: `Allocate failed due to requested number of devices unavailable for ${resource}. Requested: 2, Available: 1, which is unexpected`,
+    });
+    expect(await plugins.admit(pod('b', '1'))).toBeUndefined();
+
+    const server = await servePodResources({ plugins, activePods: () => [pod('a', '1')] }, folder);
+    ends.push(server.close);
+    const answer = await call(
+      join(folder, 'pod-resources/kubelet.sock'),
+      '/v1.PodResourcesLister/List',
+      [ListPodResourcesRequest, ListPodResourcesResponse],
+      {},
+    );
+    expect(answer.podResources).toMatchObject([
+      { name: 'a', containers: [{ name: 'c', devices: [{ resourceName: resource, deviceIds: ['g2'] }] }] },
+    ]);
+
+    stop.abort();
+    stop = new AbortController();
+    plugins = await start();
+    expect(await plugins.prepare('a', 'c')).toMatchObject({ envs: { GPUS: 'g2' } });
+    await plugins.release('a');
+    expect(await plugins.prepare('a', 'c')).toBeUndefined();
+  });
+
+  it('an init container’s devices are used again by the containers after it', async () => {
+    const plugins = await start();
+    await sleep(50);
+    const plugin = await startPlugin(folder);
+    ends.push(plugin.close);
+    plugin.show([['g1', true]]);
+    await register();
+    await until('counted', () => plugins.extendedResources().allocatable[resource] === 1);
+    expect(await plugins.admit(pod('p', '1', '1'))).toBeUndefined();
+    expect(plugins.allocations().pods().get('p')?.containers).toMatchObject({
+      i: [{ devices: ['g1'] }],
+      c: [{ devices: ['g1'] }],
+    });
+  });
+
+  it('a plugin that went away leaves its devices unhealthy', async () => {
+    const plugins = await start();
+    await sleep(50);
+    const plugin = await startPlugin(folder);
+    plugin.show([['g1', true]]);
+    await register();
+    await until('counted', () => plugins.extendedResources().allocatable[resource] === 1);
+    await plugin.close();
+    await until('away', () => plugins.extendedResources().allocatable[resource] === 0);
+    expect(plugins.extendedResources().capacity[resource]).toBe(1);
+    expect((await plugins.admit(pod('p', '1')))?.message).toContain('no healthy devices present');
+  });
+
+  it('registrations that make no sense are refused', async () => {
+    await start();
+    await sleep(50);
+    await expect(register({ version: 'v1alpha' })).rejects.toThrow('not supported');
+    await expect(register({ resourceName: 'cpu' })).rejects.toThrow('invalid name of device plugin');
+    await expect(register({ endpoint: '../x' })).rejects.toThrow('invalid endpoint');
+  });
+});
+
+describe('the choice', () => {
+  it.each([
+    [{ count: 2, reusable: [], available: ['a', 'b', 'c'] }, ['c'], ['c', 'a']],
+    [{ count: 2, reusable: ['x'], available: ['a', 'b'] }, ['b', 'zz'], ['x', 'b']],
+    [{ count: 1, reusable: ['x', 'y'], available: ['a'] }, [], ['x']],
+    [{ count: 2, reusable: [], available: ['a', 'b'] }, ['b', 'b', 'a'], ['b', 'a']],
+  ])('%j preferring %j', (choice, preferred, devices) => expect(choose(choice, preferred)).toEqual(devices));
+});

@@ -1,0 +1,77 @@
+// The PodResources API: monitoring agents ask here which pod has which device.
+import { join } from 'node:path';
+import type { Pod } from '../../../kube/types/pod.ts';
+import type { DevicePlugins, DeviceRecord } from './device-plugins.ts';
+import {
+  AllocatableResourcesRequest,
+  AllocatableResourcesResponse,
+  type ContainerDevices,
+  GetPodResourcesRequest,
+  GetPodResourcesResponse,
+  ListPodResourcesRequest,
+  ListPodResourcesResponse,
+  type PodResources,
+} from './gen/pod-resources.ts';
+import { NotFoundError, serveUnix, type UnixServer, unary } from './unix-grpc-server.ts';
+
+export interface PodResourcesDeps {
+  readonly plugins: Pick<DevicePlugins, 'devices' | 'allocations'>;
+  /** Pods that run or may run. */
+  activePods(): readonly Pod[];
+}
+
+const topologyOf = (devices: readonly DeviceRecord[]): ContainerDevices['topology'] => {
+  const nodes = [...new Set(devices.flatMap(({ numaNodes }) => numaNodes))].sort((a, b) => a - b);
+  return nodes.length === 0 ? undefined : { nodes: nodes.map((ID) => ({ ID: BigInt(ID) })) };
+};
+
+export function podResources(deps: PodResourcesDeps, pod: Pod): PodResources {
+  const known = new Map(deps.plugins.devices().map((device) => [`${device.resource} ${device.id}`, device]));
+  const allocated =
+    deps.plugins
+      .allocations()
+      .pods()
+      .get(pod.metadata.uid ?? '')?.containers ?? {};
+  const sidecars = (pod.spec.initContainers ?? []).filter(({ restartPolicy }) => restartPolicy === 'Always');
+  return {
+    name: pod.metadata.name,
+    namespace: pod.metadata.namespace ?? 'default',
+    containers: [...sidecars, ...pod.spec.containers].map(({ name }) => ({
+      name,
+      devices: (allocated[name] ?? []).map(({ resource, devices }) => ({
+        resourceName: resource,
+        deviceIds: [...devices],
+        topology: topologyOf(
+          devices.map((id) => known.get(`${resource} ${id}`)).filter((device) => device !== undefined),
+        ),
+      })),
+    })),
+  };
+}
+
+/** Serves until closed, on `pod-resources/kubelet.sock` below the root folder. */
+export function servePodResources(deps: PodResourcesDeps, rootDir: string): Promise<UnixServer> {
+  const service = '/v1.PodResourcesLister/';
+  return serveUnix(join(rootDir, 'pod-resources/kubelet.sock'), [
+    unary(`${service}List`, ListPodResourcesRequest, ListPodResourcesResponse, () => ({
+      podResources: deps.activePods().map((pod) => podResources(deps, pod)),
+    })),
+    unary(`${service}GetAllocatableResources`, AllocatableResourcesRequest, AllocatableResourcesResponse, () => ({
+      devices: deps.plugins
+        .devices()
+        .filter(({ healthy }) => healthy)
+        .map((device) => ({
+          resourceName: device.resource,
+          deviceIds: [device.id],
+          topology: topologyOf([device]),
+        })),
+    })),
+    unary(`${service}Get`, GetPodResourcesRequest, GetPodResourcesResponse, ({ podName, podNamespace }) => {
+      const pod = deps
+        .activePods()
+        .find(({ metadata }) => metadata.name === podName && (metadata.namespace ?? 'default') === podNamespace);
+      if (!pod) throw new NotFoundError(`pod ${podName} in namespace ${podNamespace} not found`);
+      return { podResources: podResources(deps, pod) };
+    }),
+  ]);
+}
