@@ -33,7 +33,7 @@ const unsupportedManagers: Rule = (c) => [
   ...when(Object.keys(c.qosReserved).length > 0, 'qosReserved', 'is not supported: remove it'),
   ...when(c.runOnce, 'runOnce', 'was removed from Kubernetes: remove it'),
   ...when(
-    c.featureGates['DynamicResourceAllocation'] === true,
+    c.featureGates.DynamicResourceAllocation === true,
     'featureGates.DynamicResourceAllocation',
     'dynamic resource allocation is not supported: pods with resource claims are refused on this node',
   ),
