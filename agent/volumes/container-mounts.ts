@@ -3,7 +3,7 @@ import { posix } from 'node:path';
 import type { Device, Mount } from '../../cri/types.ts';
 import type { Container, Pod, VolumeMount } from '../../kube/types/pod.ts';
 import { assertNoBacksteps } from './paths.ts';
-import type { ContainerMounts, VolumeMountStatus } from './pod-volumes.ts';
+import type { ContainerMounts, VolumeMountStatus } from './door.ts';
 import { bindSubPath } from './sub-path.ts';
 import type { MountedVolume, VolumeHost } from './volume-driver.ts';
 import { VolumeError } from './volume-error.ts';

@@ -4,9 +4,8 @@
 //     ▲ wake (an object came)    │ fails             │ an object, the pod or a token changes: files are made anew
 //     └──────────────────────────┘                   ▼
 //   tearDown ◀── containers gone: by what is on disk and in the mount table, not by memory
-import type { Device, Mount } from '../../cri/types.ts';
 import { podTarget } from '../../kube/events.ts';
-import type { Container, ContainerStatus, Pod } from '../../kube/types/pod.ts';
+import type { Pod } from '../../kube/types/pod.ts';
 import type { Volume } from '../../kube/types/volume.ts';
 import { abandonOn, CancelledError } from '../../lib/abort.ts';
 import { createBackoff } from '../../lib/backoff.ts';
@@ -15,7 +14,9 @@ import { containerMounts } from './container-mounts.ts';
 import { createCsiDrivers } from './csi/csi-drivers.ts';
 import { createCsiNodeRecord } from './csi/csi-node.ts';
 import { createCsiVolumes } from './csi/csi-volumes.ts';
+import type { PodVolumes } from './door.ts';
 import { setUpVolume } from './drivers.ts';
+import { isBlock, mountedVolumes, signatureOf, uidOf } from './pod-view.ts';
 import { createMounter } from './mounter.ts';
 import { hasObjectFiles, showsPod, usesObject } from './object-files.ts';
 import { isSafeName, volumePaths } from './paths.ts';
@@ -28,62 +29,7 @@ import { createVolumeStats } from './volume-stats.ts';
 
 export { VolumeError, type VolumeErrorReason } from './volume-error.ts';
 
-export type VolumeMountStatus = NonNullable<ContainerStatus['volumeMounts']>[number];
-
-export interface ContainerMounts {
-  readonly mounts: readonly Mount[];
-  readonly devices: readonly Device[];
-  /** As for `status.containerStatuses[].volumeMounts`. */
-  readonly statuses: readonly VolumeMountStatus[];
-}
-
-/** One volume as `/stats/summary` shows it (`podStats.volume[]`). Sizes in bytes. */
-export interface VolumeStats {
-  readonly name: string;
-  readonly time: string;
-  readonly pvcRef?: { readonly name: string; readonly namespace: string };
-  readonly availableBytes?: number;
-  readonly capacityBytes?: number;
-  readonly usedBytes?: number;
-  readonly inodesFree?: number;
-  readonly inodes?: number;
-  readonly inodesUsed?: number;
-  readonly volumeHealthStats?: { readonly abnormal: boolean };
-}
-
-export interface PodVolumes {
-  /**
-   * Brings all volumes of the pod up, side by side. Idempotent: called again after a failure, and when the pod or an object it mounts has
-   * changed (then files are refreshed). Resolves when containers may start. Rejects with a VolumeError, or with the signal's reason.
-   */
-  setUp(pod: Pod, signal: AbortSignal): Promise<void>;
-  /** True when everything that setUp does is done for this pod, in the form it has now. */
-  isUp(pod: Pod): boolean;
-  /** What goes on for the pod's volumes now, in words: one line for each volume that is being brought up. */
-  waitingFor(pod: Pod): readonly string[];
-  /** Mounts and devices of one container, after setUp; `env` is the container's own, for subPathExpr. Not /etc/hosts, not the termination log. */
-  mountsFor(
-    pod: Pod,
-    container: Container,
-    env: Readonly<Record<string, string>>,
-    signal: AbortSignal,
-  ): Promise<ContainerMounts>;
-  /** Supplemental groups that the pod's mounted PersistentVolumes ask for (annotation pv.beta.kubernetes.io/gid). */
-  supplementalGroups(pod: Pod): number[];
-  /**
-   * The pod's containers are all gone: unmounts and removes what setUp made, and nothing else. Idempotent; works too for a pod known
-   * only by its uid, after a restart. Rejects with a VolumeError where something could not be taken down; call again.
-   */
-  tearDown(uid: string, signal: AbortSignal): Promise<void>;
-  /** The uids of all pods that have anything on disk or mounted under the root directory. */
-  known(): Promise<string[]>;
-  /** For `node.status.volumesInUse`: unique names of attachable volumes, sorted. */
-  volumesInUse(): string[];
-  stats(pod: Pod): Promise<readonly VolumeStats[]>;
-  /** The loops that keep volumes fresh (tokens, republishing, driver registration). Runs until the signal aborts. */
-  run(signal: AbortSignal): Promise<void>;
-}
-
+export type { ContainerMounts, PodVolumes, VolumeMountStatus, VolumeStats } from './door.ts';
 export type PodVolumesDeps = VolumeDeps;
 
 export interface PodVolumesOptions {
@@ -354,41 +300,4 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
       for (const uid of states.keys()) forget(uid);
     },
   };
-}
-
-function uidOf(pod: Pod): string {
-  const uid = pod.metadata.uid ?? '';
-  if (!isSafeName(uid))
-    throw new VolumeError('FailedMount', '', `the pod ${pod.metadata.name} has no uid that could name its folder`);
-  return uid;
-}
-
-const isBlock = (pod: Pod, volume: string): boolean =>
-  [...pod.spec.containers, ...(pod.spec.initContainers ?? [])].some((container) =>
-    container.volumeDevices?.some((device) => device.name === volume),
-  );
-
-/** Volumes that some container mounts or maps; the others are not brought up, as kubelet does not. */
-function mountedVolumes(pod: Pod): Volume[] {
-  const { containers, initContainers = [], ephemeralContainers = [], volumes = [] } = pod.spec;
-  const used = new Set(
-    [...containers, ...initContainers, ...ephemeralContainers].flatMap((container) => [
-      ...(container.volumeMounts ?? []).map((mount) => mount.name),
-      ...(container.volumeDevices ?? []).map((device) => device.name),
-    ]),
-  );
-  return volumes.filter((volume) => used.has(volume.name));
-}
-
-// What of a pod reaches its volumes: which are mounted, and what the downward API shows.
-function signatureOf(pod: Pod): string {
-  const volumes = mountedVolumes(pod);
-  const shown = volumes.some(showsPod)
-    ? [
-        pod.metadata.labels,
-        pod.metadata.annotations,
-        [...pod.spec.containers, ...(pod.spec.initContainers ?? [])].map((each) => each.resources),
-      ]
-    : [];
-  return JSON.stringify([volumes.map((volume) => volume.name), shown]);
 }

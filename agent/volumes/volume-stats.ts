@@ -1,7 +1,7 @@
 // How full the volumes of a pod are. File systems are asked; only what shares one with others is walked, by a child process, once a minute.
 import { statfs } from 'node:fs/promises';
 import { runOnPath } from './path-probe.ts';
-import type { VolumeStats } from './pod-volumes.ts';
+import type { VolumeStats } from './door.ts';
 import type { DriverStats, MountedVolume, VolumeHost } from './volume-driver.ts';
 
 const lifeMs = 60_000;

@@ -87,7 +87,7 @@ afterEach(async () => {
 });
 
 describe('an agent killed anywhere', () => {
-  it('leaves what a new one can bring up or take down', { timeout: 240_000 }, async () => {
+  it('leaves what a new one can bring up or take down', { timeout: 600_000 }, async () => {
     const whole = await newRoot();
     const { visited } = await runAndKill(whole.root, -1);
     await expectNothingLeft(whole.root, whole.driver);
