@@ -36,6 +36,8 @@ export interface ProxyDeps {
   readonly registry: MetricsRegistry;
   readonly events: EventRecorder;
   readonly nodeName: string;
+  /** Nothing is written, served or set: `render` says what would be. Default false. */
+  readonly dryRun?: boolean;
   /** Default: the tools of this host. */
   readonly context?: BackendContext;
   /** Default: looks through /proc. */
@@ -96,6 +98,7 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
   let mode: BackendKind | undefined;
   let phase: ProxyPhase = 'waiting';
   let trouble: string | undefined;
+  let apiTrouble: string | undefined;
   let synced = false;
   let beLiberal = false;
 
@@ -109,8 +112,13 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
 
   const onFailure = (error: unknown): void => {
     const access = missingAccess(error, nodeName);
-    trouble = access ? access.summary : `the API server cannot be watched: ${describeError(error)}`;
+    // Once everything was read, an API server that goes away for a while takes nothing from those who are served.
+    if (access) apiTrouble = access.summary;
+    else if (phase === 'waiting') apiTrouble = `the API server cannot be watched: ${describeError(error)}`;
     if (access) log.error(access.message);
+  };
+  const onSync = (): void => {
+    apiTrouble = undefined;
   };
   const common = { client, clock, log };
   const selection = { labelSelector: proxiedLabelSelector };
@@ -118,7 +126,9 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
     resource: resources.services,
     selection,
     onFailure,
+    onSync,
     onChange(change) {
+      onSync();
       metrics.serviceChanges.inc();
       metrics.serviceChangesPending.inc();
       state.services.change(change);
@@ -128,7 +138,9 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
     resource: resources.endpointSlices,
     selection,
     onFailure,
+    onSync,
     onChange(change) {
+      onSync();
       metrics.endpointChanges.inc();
       metrics.endpointChangesPending.inc();
       state.endpoints.change(change);
@@ -138,6 +150,7 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
     resource: resources.nodes,
     selection: { fieldSelector: `metadata.name=${nodeName}` },
     onFailure,
+    onSync,
     onChange: () => configure(),
   });
   const reflectors = [services, slices, nodes];
@@ -152,7 +165,6 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
 
   const waitForApi = async (signal: AbortSignal): Promise<void> => {
     await Promise.all(reflectors.map((reflector) => reflector.waitForSync(signal)));
-    trouble = undefined;
   };
 
   const standBy = async (signal: AbortSignal): Promise<void> => {
@@ -263,6 +275,13 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
 
   const main = async (signal: AbortSignal): Promise<void> => {
     await waitForApi(signal);
+    if (deps.dryRun) {
+      await openWhenPossible(signal);
+      configure();
+      synced = true;
+      firstSync.resolve();
+      return;
+    }
     await standBy(signal);
     const localhost = config.iptables.localhostNodePorts && (config.mode === '' || config.mode === 'iptables');
     await sysctls.apply(planSysctls(config, availableParallelism(), localhost));
@@ -280,22 +299,26 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
     async run(signal) {
       const pages = { registry: deps.registry, mode: () => mode ?? 'iptables', config };
       const http = { clock, log, hardFail: config.bindAddressHardFail };
-      const servers = [
-        serveOn(http, 'the health server', config.healthzBindAddress, healthHandler(health, metrics), signal),
-        serveOn(http, 'the metrics server', config.metricsBindAddress, metricsHandler(pages, log), signal),
-      ];
+      const servers = deps.dryRun
+        ? []
+        : [
+            serveOn(http, 'the health server', config.healthzBindAddress, healthHandler(health, metrics), signal),
+            serveOn(http, 'the metrics server', config.metricsBindAddress, metricsHandler(pages, log), signal),
+          ];
       const ending = main(signal).catch((error: unknown) => {
         if (!signal.aborted) throw error;
       });
       await Promise.all([
         ...reflectors.map((reflector) => reflector.run(signal)),
         ...servers,
-        context.monitor.run(signal),
+        ...(deps.dryRun ? [] : [context.monitor.run(signal)]),
         ending,
       ]);
     },
     status() {
-      const troubles = [trouble, ...families.map((one) => one.sync.trouble)].filter((text) => text !== undefined);
+      const troubles = [trouble, apiTrouble, ...families.map((one) => one.sync.trouble)].filter(
+        (text) => text !== undefined,
+      );
       const refused = families.flatMap((one) =>
         [...one.sync.refused()].map(([key, error]) => ({ family: one.family, key, error })),
       );

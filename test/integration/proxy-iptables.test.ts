@@ -1,7 +1,7 @@
 // Services through real iptables, with real packets: a client, a node and two endpoints, each in a network namespace of its own.
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { silentLog } from '../../lib/log.ts';
-import { systemClock } from '../../lib/clock.ts';
+import { type Clock, systemClock } from '../../lib/clock.ts';
 import { createBackendContext } from '../../proxy/backends.ts';
 import { cleanupProxy } from '../../proxy/cleanup.ts';
 import { createServicesLab, echoPort, eventually, type RunningProxy, type ServicesLab } from '../lab/services-lab.ts';
@@ -18,6 +18,9 @@ const spec = (fields: object = {}) => ({
 });
 const nodePortSpec = (fields: object = {}) =>
   spec({ type: 'NodePort', ports: [{ port: 80, protocol: 'TCP', nodePort: 30080 }], ...fields });
+
+// Long waits, as that for the end of a kube-proxy, are cut short.
+const quick: Clock = { ...systemClock, sleep: (ms, signal) => systemClock.sleep(Math.min(ms, 500), signal) };
 
 describe('Services through iptables', () => {
   let lab: ServicesLab;
@@ -211,6 +214,22 @@ describe('Services through iptables', () => {
     expect(all).not.toContain('KUBE');
     expect(all).toContain('-A PREROUTING -j OTHERS');
     running = await lab.startProxy();
+    await answers(/^ep1/);
+  });
+
+  it('stands by while a kube-proxy runs, and goes on when it ends; a dry run writes nothing', async () => {
+    await running.stop();
+    let found: string | undefined = 'process 1';
+    const starting = lab.startProxy({}, { detectKubeProxy: () => Promise.resolve(found), clock: quick });
+    const dry = await lab.startProxy({}, { dryRun: true });
+    await lab.node.exec('iptables', ['-t', 'nat', '-F', 'KUBE-SERVICES']);
+    expect(dry.inputs).toEqual([]);
+    expect(await dry.proxy.render()).toContain('-j KUBE-SVC-');
+    await dry.stop();
+    expect((await lab.node.exec('iptables', ['-t', 'nat', '-S', 'KUBE-SERVICES'])).stdout).not.toContain('KUBE-SVC');
+    found = undefined;
+    running = await starting;
+    expect(running.lines.filter((line) => line.includes('stands by'))).toHaveLength(1);
     await answers(/^ep1/);
   });
 });

@@ -10,7 +10,7 @@ import { createLog } from '../../lib/log.ts';
 import { createRegistry } from '../../lib/metrics.ts';
 import { createBackendContext } from '../../proxy/backends.ts';
 import { completeKubeProxyConfiguration, kubeProxyConfigurationFields } from '../../proxy/config.ts';
-import { createProxy, type ServiceProxy } from '../../proxy/proxy.ts';
+import { createProxy, type ProxyDeps, type ServiceProxy } from '../../proxy/proxy.ts';
 import { fileURLToPath } from 'node:url';
 import { createLabHost, type LabHost, type LabLink } from './netns.ts';
 
@@ -51,7 +51,7 @@ export interface ServicesLab {
   get(from: LabHost, address: string, port: number): Promise<string>;
   /** A UDP socket that stays. */
   udp(from: LabHost, address: string, port: number, sourcePort: number): Promise<AskingClient>;
-  startProxy(document?: Record<string, unknown>): Promise<RunningProxy>;
+  startProxy(document?: Record<string, unknown>, deps?: Partial<ProxyDeps>): Promise<RunningProxy>;
   /** Rules of all tables, for a failing test. */
   dump(): Promise<string>;
   stop(): Promise<void>;
@@ -170,7 +170,7 @@ export async function createServicesLab(): Promise<ServicesLab> {
           stop: () => void child.stdin!.end(),
         };
       },
-      async startProxy(document = {}) {
+      async startProxy(document = {}, given = {}) {
         const fields = v.parse(kubeProxyConfigurationFields, {
           healthzBindAddress: `127.0.0.1:${nextPort++}`,
           metricsBindAddress: `127.0.0.1:${nextPort++}`,
@@ -194,6 +194,7 @@ export async function createServicesLab(): Promise<ServicesLab> {
             nodeName: 'n1',
             detectKubeProxy: () => Promise.resolve(undefined),
             hostAddresses: () => ['127.0.0.1', ...addresses],
+            ...given,
             context: {
               ...real,
               exec(command, args, options) {
