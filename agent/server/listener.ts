@@ -29,6 +29,7 @@ export interface ListenerOptions {
   readonly tls: TlsSettings;
   readonly pair: CertificateAndKey;
   readonly clientCa: string | undefined;
+  readonly limits?: Partial<ListenerLimits>;
 }
 
 export interface Listener {
@@ -38,15 +39,28 @@ export interface Listener {
   close(): Promise<void>;
 }
 
-// A client has this long for its handshake, for its headers, and for a body, which no path needs.
-const handshakeMs = 10_000;
-const headersMs = 10_000;
-const requestMs = 60_000;
-const idleMs = 90_000;
-const maxHeaderBytes = 64 * 1024;
-const maxConnections = 4096;
-// Until a stream stands, its client must not keep us waiting.
-const upgradeMs = 60_000;
+/** What a client may cost before it is known. */
+export interface ListenerLimits {
+  /** For the handshake, for the headers, for the whole request (no path needs a body), and between two requests. */
+  readonly handshakeMs: number;
+  readonly headersMs: number;
+  readonly requestMs: number;
+  readonly idleMs: number;
+  readonly maxHeaderBytes: number;
+  readonly maxConnections: number;
+  /** From an upgrade's request until its stream stands. */
+  readonly upgradeMs: number;
+}
+
+const defaultLimits: ListenerLimits = {
+  handshakeMs: 10_000,
+  headersMs: 10_000,
+  requestMs: 60_000,
+  idleMs: 90_000,
+  maxHeaderBytes: 64 * 1024,
+  maxConnections: 4096,
+  upgradeMs: 60_000,
+};
 
 const bucketOf = (found: Found): string => {
   if (found.kind !== 'found') return 'other';
@@ -58,6 +72,7 @@ const longRunning = new Set(['exec', 'attach', 'portForward', 'debug']);
 
 export function createListener(deps: ListenerDeps, options: ListenerOptions): Listener {
   const { log, identity, authorization, routes } = deps;
+  const limits = { ...defaultLimits, ...options.limits };
   const closing = new AbortController();
   const upgraded = new Set<Duplex>();
 
@@ -133,7 +148,7 @@ export function createListener(deps: ListenerDeps, options: ListenerOptions): Li
       gone.abort(new CancelledError('the client is gone'));
     });
     socket.on('error', () => undefined);
-    const late = setTimeout(() => socket.destroy(), upgradeMs);
+    const late = setTimeout(() => socket.destroy(), limits.upgradeMs);
     const signal = AbortSignal.any([gone.signal, closing.signal]);
     const method = request.method ?? '';
     let bucket = 'other';
@@ -166,12 +181,12 @@ export function createListener(deps: ListenerDeps, options: ListenerOptions): Li
       ...tlsOptions(options.pair, options.clientCa, options.tls),
       requestCert: true,
       rejectUnauthorized: false,
-      handshakeTimeout: handshakeMs,
-      headersTimeout: headersMs,
-      requestTimeout: requestMs,
-      keepAliveTimeout: idleMs,
-      connectionsCheckingInterval: 5_000,
-      maxHeaderSize: maxHeaderBytes,
+      handshakeTimeout: limits.handshakeMs,
+      headersTimeout: limits.headersMs,
+      requestTimeout: limits.requestMs,
+      keepAliveTimeout: limits.idleMs,
+      connectionsCheckingInterval: Math.min(5_000, limits.headersMs),
+      maxHeaderSize: limits.maxHeaderBytes,
       noDelay: true,
       keepAlive: true,
       keepAliveInitialDelay: 30_000,
@@ -184,12 +199,25 @@ export function createListener(deps: ListenerDeps, options: ListenerOptions): Li
     },
     (request, response) => void serve(request, response),
   );
-  server.maxConnections = maxConnections;
+  server.maxConnections = limits.maxConnections;
   server.on('upgrade', (request, socket, head) => void upgrade(request, socket, head));
   server.on('tlsClientError', (error) => log.debug('a TLS handshake with the node server failed', { error }));
-  server.on('clientError', (_error, socket) => {
-    if (socket.writable) socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n');
-    else socket.destroy();
+  server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
+    // Before the handshake is done nothing can be said, and an answer would keep the connection for ever.
+    if (!socket.writable || /^ERR_(TLS|SSL)/.test(error.code ?? '')) {
+      socket.destroy();
+      return;
+    }
+    socket.end(
+      `HTTP/1.1 ${error.code === 'HPE_HEADER_OVERFLOW' ? '431 Request Header Fields Too Large' : '400 Bad Request'}\r\nConnection: close\r\n\r\n`,
+    );
+    setTimeout(() => socket.destroy(), 1_000).unref();
+  });
+  // All of them, those that have not shaken hands too.
+  const connections = new Set<Duplex>();
+  server.on('connection', (socket) => {
+    connections.add(socket);
+    socket.once('close', () => connections.delete(socket));
   });
 
   return {
@@ -208,7 +236,9 @@ export function createListener(deps: ListenerDeps, options: ListenerOptions): Li
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
       for (const socket of upgraded) socket.destroy();
       server.closeIdleConnections();
-      const hard = setTimeout(() => server.closeAllConnections(), 1_000);
+      const hard = setTimeout(() => {
+        for (const socket of connections) socket.destroy();
+      }, 1_000);
       await closed;
       clearTimeout(hard);
     },

@@ -234,7 +234,7 @@ describe('a look', () => {
 });
 
 /** What promtool looks at: each family once, its TYPE before its samples, none between, no sample twice. */
-export function checkPage(page: string): void {
+function checkPage(page: string): void {
   const done = new Set<string>();
   const seen = new Set<string>();
   let current = '';
