@@ -136,7 +136,10 @@ async function start(flags: DevFlags, log: Log, steps: Steps, running: Running):
     return { said: `${name} ${version}` };
   });
   // Pods go before the node does: nobody would end them afterwards.
-  began('the pods', () => removeDemo(clock, devcluster.client, 30_000));
+  began('the pods', async () => {
+    const left = await removeDemo(clock, devcluster.client, 30_000);
+    if (left.length > 0) steps.line(`pods that did not end by themselves are removed: ${left.join(', ')}`);
+  });
   await steps.run('images', async () => {
     await loadImages(folders, tools, endpoint.replace(/^unix:\/\//, ''));
     return { said: 'pause and demo, built from this host’s busybox' };

@@ -168,16 +168,17 @@ export async function callUntilAllAnswered(url: string, most: number, tell: (ans
   if (pods.size < 2) throw new Error(`${most} calls of ${url} were answered by ${pods.size} pod only`);
 }
 
-/** Deletes the demo and waits, `patience` at most, until no pod is left. */
-export async function removeDemo(clock: Clock, client: KubeClient, patience: number): Promise<void> {
+/** Deletes the demo and waits, `patience` at most, until no pod is left; returns the pods that are. */
+export async function removeDemo(clock: Clock, client: KubeClient, patience: number): Promise<string[]> {
   for (const { resource, object } of demoManifests.toReversed())
     await client.delete(resource, object.metadata, { propagationPolicy: 'Background' }).catch((error: unknown) => {
       if (!isNotFound(error)) throw error;
     });
   const startedMs = clock.monotonicMs();
-  while (clock.monotonicMs() - startedMs < patience) {
+  for (;;) {
     const { items } = await client.list(resources.pods, {});
-    if (items.length === 0) return;
+    if (items.length === 0 || clock.monotonicMs() - startedMs > patience)
+      return items.map(({ metadata }) => `${metadata.namespace}/${metadata.name}`);
     await clock.sleep(100);
   }
 }
