@@ -49,7 +49,7 @@ export function healthz(
   name: string,
   query: URLSearchParams,
 ): { status: number; text: string } {
-  const all = [...builtIn, ...checks];
+  const all = [...builtIn.filter(({ name: known }) => !checks.some((check) => check.name === known)), ...checks];
   const excluded = query.getAll('exclude');
   if (name === '')
     return healthzPage(

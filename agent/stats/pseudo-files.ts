@@ -46,7 +46,7 @@ export function parseKeyed(text: string | undefined): Record<string, number> {
 }
 
 /** Lets other work run when a slice of work took its share of the event loop. */
-export function createSlicer(sliceMs = 8): { breathe(): Promise<void> | undefined } {
+export function createSlicer(sliceMs = 4): { breathe(): Promise<void> | undefined } {
   let began = performance.now();
   return {
     breathe() {
