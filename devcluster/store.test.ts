@@ -1,0 +1,41 @@
+import { describe, expect, it } from 'vitest';
+import { createFakeClock } from '../lib/fake-clock.ts';
+import { createStorage, type Obj } from './store.ts';
+
+const object = (name: string, value = 1): Obj => ({ metadata: { name, namespace: 'n' }, value });
+
+describe('storage', () => {
+  it('gives every write a version of its own, over all collections', () => {
+    const storage = createStorage({ clock: createFakeClock() });
+    const a = storage.collection('a').put(object('x'));
+    const b = storage.collection('b').put(object('x'));
+    expect(Number(b.metadata.resourceVersion)).toBe(Number(a.metadata.resourceVersion) + 1);
+    expect(storage.version()).toBe(Number(b.metadata.resourceVersion));
+  });
+
+  it('tells what changed since a version, and shows the past', () => {
+    const collection = createStorage({ clock: createFakeClock() }).collection('a');
+    const first = collection.put(object('x', 1));
+    const then = Number(first.metadata.resourceVersion);
+    collection.put(object('y'));
+    collection.put(object('x', 2));
+    collection.remove(collection.get('n', 'y')!);
+    expect(collection.since(then)?.map(({ type, object: { metadata } }) => [type, metadata.name])).toEqual([
+      ['ADDED', 'y'],
+      ['MODIFIED', 'x'],
+      ['DELETED', 'y'],
+    ]);
+    expect(collection.list().map(({ metadata, value }) => [metadata.name, value])).toEqual([['x', 2]]);
+    expect(collection.listAt(then)?.map(({ metadata, value }) => [metadata.name, value])).toEqual([['x', 1]]);
+    expect(collection.listAt(then + 1)?.map(({ metadata }) => metadata.name)).toEqual(['x', 'y']);
+  });
+
+  it('forgets the far past and says so', () => {
+    const collection = createStorage({ clock: createFakeClock() }).collection('a');
+    const then = Number(collection.put(object('x')).metadata.resourceVersion);
+    for (let count = 0; count < 20_000; count++) collection.put(object('x', count));
+    expect(collection.since(then)).toBeUndefined();
+    expect(collection.listAt(then)).toBeUndefined();
+    expect(collection.since(Number(collection.get('n', 'x')!.metadata.resourceVersion))).toEqual([]);
+  });
+});
