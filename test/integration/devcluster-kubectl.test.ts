@@ -79,7 +79,8 @@ describe('kubectl', () => {
     expect(slice.ports).toEqual([{ name: '', port: 8080, protocol: 'TCP' }]);
     expect(slice.endpoints[0].conditions).toEqual({ ready: true, serving: true, terminating: false });
     await cluster.apply(web());
-    expect(await kubectl('get', 'deploy', 'web', '-o', 'jsonpath={.metadata.generation}')).toBe('1');
+    expect(await kubectl('rollout', 'status', 'deploy/web', '--timeout=10s')).toContain('successfully rolled out');
+    expect((await kubectl('get', 'rs', '-l', 'app=web', '-o', 'name')).trim().split('\n')).toHaveLength(1);
   });
 
   it('fills in defaults as the API server does', async () => {
