@@ -29,6 +29,8 @@ import { createDirectory, type Directory } from './pods/directory.ts';
 import { createExecutor } from './pods/execute.ts';
 import { orphanPod } from './pods/orphan.ts';
 import { createPodParts } from './pods/parts.ts';
+import { createPodResize } from './pods/pod-resize.ts';
+import { createPodStates } from './pods/pod-state.ts';
 import { createPodWorkers, type PodWorkers } from './pods/pod-workers.ts';
 import { createProbeLink } from './pods/probe-link.ts';
 import { defaultRestartBackoff } from './pods/restart.ts';
@@ -160,6 +162,13 @@ export async function createAgent(deps: AgentDeps, options: AgentOptions, signal
     { config, driver: runtimeStatus.cgroupDriver ?? config.cgroupDriver, rootDir },
   );
 
+  const states = createPodStates({ log }, { rootDir });
+  await states.load();
+  const resize = createPodResize(
+    { runtime, cgroups: cgroups.pods, events, allocatable, kept: (uid) => states.get(uid)?.allocation },
+    cgroups.facts,
+  );
+
   const prober = createProber({
     runtime,
     clock,
@@ -201,7 +210,9 @@ export async function createAgent(deps: AgentDeps, options: AgentOptions, signal
             inner,
           );
       },
-      resize: async () => undefined,
+      created: resize.created,
+      resize: resize.actuate,
+      resizing: (uid) => resize.conditions(uid).some(({ type }) => type === 'PodResizeInProgress'),
       userns: async () => undefined,
       source: (uid) => ({ source: pods.get(uid)?.source ?? 'api', atMs: seenAt.get(uid) ?? clock.now() }),
     },
@@ -270,16 +281,23 @@ export async function createAgent(deps: AgentDeps, options: AgentOptions, signal
       },
       orphan: orphanPod,
       hashOf: containerHash,
+      resize,
+      states,
       statusFacts: (pod: Pod) => ({
         hostIps: hostIps(),
         qosClass: qosOf(pod),
         runtimeName,
-        extras: (container, observed) => containerExtras(container, observed, { recursiveReadOnly: false }),
+        conditions: resize.conditions(pod.metadata.uid ?? ''),
+        extras: (container, observed) => ({
+          ...containerExtras(container, observed, { recursiveReadOnly: false }),
+          ...(observed ? resize.shown(pod, container, observed.id) : {}),
+        }),
       }),
       release: (uid) => {
         objects.release(uid);
         images.forget(uid);
         seenAt.delete(uid);
+        resize.forget(uid);
       },
     },
     { restartBackoff: defaultRestartBackoff },
@@ -322,8 +340,10 @@ export async function createAgent(deps: AgentDeps, options: AgentOptions, signal
       });
       await tasks.stop();
       await workers.stop();
+      await states.flush();
       await statusWriter.stop();
       unsubscribe();
+      await objects.stop();
       prober.close();
     },
   };

@@ -7,13 +7,13 @@ import { kubeletVersion } from '../agent/node/version.ts';
 import { createCriRuntime } from '../cri/containerd/cri-runtime.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { createKubeClient } from '../kube/http-client.ts';
-import { loadKubeconfig } from '../kube/kubeconfig.ts';
 import type { Taint } from '../kube/types/core.ts';
 import { systemClock } from '../lib/clock.ts';
 import { createLog, type Log } from '../lib/log.ts';
 import { createRegistry, type MetricsRegistry } from '../lib/metrics.ts';
 import { supervise } from '../lib/supervise.ts';
 import { type Configuration, type FlagSetting, loadConfiguration } from './config/load.ts';
+import { type Identity, openIdentity } from './identity.ts';
 import { type NodeSocket, serveNodeSocket } from './node-socket.ts';
 import { openProxy, type ProxyHalf } from './run-proxy.ts';
 import { notifySystemd } from './systemd-notify.ts';
@@ -163,7 +163,6 @@ async function runDaemon(configuration: Configuration, halves: Halves, dryRun: b
   const { kubelet, stevedore } = configuration;
   const registry = createRegistry();
   const nodeName = (stevedore.hostnameOverride || hostname()).trim().toLowerCase();
-  const client = await openClient(stevedore.kubeconfig, `stevedore/${version}`, log);
   const stopping = new AbortController();
   let exitCode = 0;
   const stop = (why: string, code: number): void => {
@@ -173,6 +172,18 @@ async function runDaemon(configuration: Configuration, halves: Halves, dryRun: b
     stopping.abort(new Error(why));
   };
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stop(signal, 0));
+  let identity: Identity;
+  try {
+    identity = await openNodeIdentity(configuration, nodeName, log, stopping.signal);
+  } catch (error) {
+    // Told to end while it waited for its certificate.
+    if (stopping.signal.aborted) return exitCode;
+    throw error;
+  }
+  const client = createKubeClient(
+    { log, clock: systemClock },
+    { ...identity.config, userAgent: `stevedore/${version}` },
+  );
 
   const tasks = supervise({
     log,
@@ -181,11 +192,14 @@ async function runDaemon(configuration: Configuration, halves: Halves, dryRun: b
       stop(`${name} failed`, 1);
     },
   });
-  const proxy = halves.proxy ? await openProxy({ configuration, client, registry, log, nodeName }) : undefined;
+  const proxy = halves.proxy ? await openProxy({ configuration, client, registry, log, nodeName, dryRun }) : undefined;
   if (dryRun) {
     process.stdout.write((await proxy?.dryRun(stopping.signal)) ?? '');
-    return 0;
+    await client.close();
+    return exitCode;
   }
+  const { rotate } = identity;
+  if (rotate) tasks.start('client certificate', (signal) => rotate(client, signal));
   if (proxy) tasks.start('proxy', proxy.run);
   let socket: NodeSocket | undefined;
   try {
@@ -231,20 +245,45 @@ async function runDaemon(configuration: Configuration, halves: Halves, dryRun: b
     }
   }
   await notifySystemd('STOPPING=1', log);
-  await socket?.close();
-  await tasks.stop();
-  await client?.close();
+  const ended = (async () => {
+    await socket?.close();
+    await tasks.stop();
+    await client.close();
+  })();
+  const late = new AbortController();
+  const overdue = systemClock.sleep(stevedore.stopTimeout, late.signal).then(
+    () => log.warn('not everything ended in order within stopTimeout', { stopTimeoutMs: stevedore.stopTimeout }),
+    () => undefined,
+  );
+  await Promise.race([ended, overdue]);
+  late.abort();
   return exitCode;
 }
 
-async function openClient(kubeconfig: string, userAgent: string, log: Log): Promise<KubeClient> {
-  if (kubeconfig === '')
+async function openNodeIdentity(
+  { kubelet, stevedore }: Configuration,
+  nodeName: string,
+  log: Log,
+  signal: AbortSignal,
+): Promise<Identity> {
+  if (stevedore.kubeconfig === '')
     throw new Error(
       'no API server is named: give --kubeconfig FILE, or `kubeconfig:` in a StevedoreConfiguration document',
     );
-  const config = await loadKubeconfig(kubeconfig);
-  return createKubeClient({ log, clock: systemClock }, { ...config, userAgent });
+  return openIdentity(
+    { clock: systemClock, log },
+    {
+      nodeName,
+      kubeconfig: stevedore.kubeconfig,
+      bootstrapKubeconfig: stevedore.bootstrapKubeconfig,
+      certDir: certDirOf(stevedore),
+      rotate: kubelet.rotateCertificates,
+    },
+    signal,
+  );
 }
+
+const certDirOf = ({ certDir, rootDir }: Configuration['stevedore']): string => certDir || join(rootDir, 'pki');
 
 interface AgentStart {
   readonly configuration: Configuration;
@@ -270,10 +309,12 @@ async function startAgent(start: AgentStart, signal: AbortSignal) {
     taints: kubelet.registerWithTaints as readonly Taint[],
     config: kubelet,
     rootDir: stevedore.rootDir,
-    certDir: stevedore.certDir || join(stevedore.rootDir, 'pki'),
+    certDir: certDirOf(stevedore),
     kubeletVersion: kubeletVersion(version),
     externalCloudProvider: stevedore.cloudProvider === 'external',
     cniConfDir: stevedore.cni.confDir,
+    writeBridge: stevedore.cni.writeBridge,
+    instanceMetadata: stevedore.instanceMetadata === 'auto',
     imageCredentials: {
       rootDir: stevedore.rootDir,
       ...(stevedore.imageCredentialProviderConfig
@@ -290,5 +331,14 @@ async function startAgent(start: AgentStart, signal: AbortSignal) {
     signal,
   );
   if (proxy) proxy.attach(agent.node);
-  return agent;
+  return {
+    ...agent,
+    async run(inner: AbortSignal) {
+      try {
+        await agent.run(inner);
+      } finally {
+        await runtime.close();
+      }
+    },
+  };
 }
