@@ -57,7 +57,10 @@ export interface PodParts {
     },
     signal: AbortSignal,
   ): Promise<void>;
-  resize(pod: Pod, container: Container, id: ContainerId): Promise<void>;
+  /** A container was made with what is allocated to it. */
+  created(pod: Pod, container: Container, id: ContainerId): void;
+  /** Brings cgroups and running containers to what is allocated to the pod. Rejects where it could not; to be called again. */
+  resize(pod: Pod, observed: ObservedPod): Promise<void>;
 }
 
 export interface ExecuteDeps {
@@ -176,6 +179,7 @@ export function createExecutor(deps: ExecuteDeps): Executor {
       failStart(context, known, name, 'CreateContainerError', wordsOf(error));
       return;
     }
+    parts.created(pod, container, id);
     tell(pod, name, 'Normal', 'Created', 'Container created');
     try {
       await runtime.startContainer(id);
@@ -267,7 +271,6 @@ export function createExecutor(deps: ExecuteDeps): Executor {
         known.postStartDone = id;
       } catch (error) {
         if (signal.aborted) return;
-        tell(pod, name, 'Warning', 'FailedPostStartHook', 'PostStartHook failed');
         deps.log.warn('a postStart hook failed; the container is stopped and its restart policy decides', {
           pod: `${pod.metadata.namespace}/${pod.metadata.name}`,
           container: name,
@@ -294,7 +297,6 @@ export function createExecutor(deps: ExecuteDeps): Executor {
         );
       } catch (error) {
         if (!signal.aborted) {
-          tell(pod, name, 'Warning', 'FailedPreStopHook', 'PreStopHook failed');
           deps.log.info('a preStop hook failed; the container is stopped without it', {
             pod: `${pod.metadata.namespace}/${pod.metadata.name}`,
             container: name,
@@ -342,10 +344,7 @@ export function createExecutor(deps: ExecuteDeps): Executor {
       memory.filesRemoved = true;
     },
 
-    'resize-container': async ({ pod }, { container: name, id }) => {
-      const container = findContainer(pod, name);
-      if (container) await parts.resize(pod, container, id);
-    },
+    'resize-pod': ({ pod, observed }) => parts.resize(pod, observed),
 
     'confirm-deletion': async ({ pod, memory }, _operation, signal) => {
       const { name, namespace = 'default', uid } = pod.metadata;

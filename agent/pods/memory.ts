@@ -51,6 +51,8 @@ export interface Kill {
   readonly message: string;
   /** Start it again whatever the restart policy says and without back-off: its definition changed. */
   readonly restartAnyway: boolean;
+  /** It is restarted to get other resources. */
+  readonly forResize?: boolean;
 }
 
 export interface Retry {

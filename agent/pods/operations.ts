@@ -38,7 +38,8 @@ export type Operation =
   | { readonly kind: 'remove-cgroup' }
   /** Folders and logs of a pod that is gone from its source. */
   | { readonly kind: 'remove-files' }
-  | { readonly kind: 'resize-container'; readonly container: string; readonly id: ContainerId }
+  /** Cgroups and containers get what is allocated to them. */
+  | { readonly kind: 'resize-pod' }
   /** The final DELETE of a pod that the API wants gone. */
   | { readonly kind: 'confirm-deletion' };
 
@@ -53,6 +54,7 @@ export function keyOfOperation(operation: Operation): OperationKey {
     case 'remove-cgroup':
     case 'remove-files':
     case 'confirm-deletion':
+    case 'resize-pod':
       return operation.kind;
     case 'pull-image':
     case 'start-container':
@@ -64,7 +66,6 @@ export function keyOfOperation(operation: Operation): OperationKey {
     case 'remove-container':
     case 'stop-sandbox':
     case 'remove-sandbox':
-    case 'resize-container':
       return `${operation.kind}:${operation.id}`;
     default: {
       const never: never = operation;

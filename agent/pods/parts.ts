@@ -48,7 +48,10 @@ export interface PodPartsDeps {
   hostIps(): readonly string[];
   allocatable(): Readonly<ResourceList>;
   hook: PodParts['hook'];
+  created: PodParts['created'];
   resize: PodParts['resize'];
+  /** A resize is under way: the pod's cgroup may not have room yet for a container made now. */
+  resizing(uid: string): boolean;
   /** The user namespace of a pod with hostUsers: false. */
   userns(pod: Pod): Promise<UserNamespace | undefined>;
   source(uid: string): { readonly source: 'api' | 'file' | 'http'; readonly atMs: number };
@@ -159,6 +162,7 @@ export function createPodParts(deps: PodPartsDeps, options: PodPartsOptions): Po
       const uid = pod.metadata.uid ?? '';
       const directory = podDirectory(uid);
       const podIps = podIpsOf(pod, sandbox);
+      if (deps.resizing(uid)) await deps.resize(pod, observed);
       try {
         const [env, { config: sandboxConfig }, handler] = await Promise.all([
           envOf(pod, container, podIps, signal),
@@ -220,6 +224,7 @@ export function createPodParts(deps: PodPartsDeps, options: PodPartsOptions): Po
     },
 
     hook: deps.hook,
+    created: deps.created,
     resize: deps.resize,
   };
 }

@@ -228,6 +228,8 @@ function decideKill(input: PlanInput, container: Container, observed: ObservedCo
   const hash = observed.annotations['io.kubernetes.container.hash'];
   if (hash !== undefined && hash !== facts.hashOf(container))
     return begin(`${label} ${name} definition changed, will be restarted`, graceOf(pod), true);
+  const resize = input.resize?.restart.get(name);
+  if (resize !== undefined) return { ...begin(resize, graceOf(pod), true), forResize: true };
   if (memory.containers.get(name)?.postStartFailed === observed.id)
     return begin('FailedPostStartHook', graceOf(pod), false);
   const { failed } = facts.probe(container, observed.id);

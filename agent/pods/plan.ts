@@ -39,6 +39,15 @@ export interface PlanInput {
   readonly observed: ObservedPod;
   readonly memory: Readonly<PodMemory>;
   readonly facts: PlanFacts;
+  /** What an in-place resize still needs. */
+  readonly resize?: OutstandingResize | undefined;
+}
+
+export interface OutstandingResize {
+  /** Cgroups or containers are not at what is allocated. */
+  readonly update: boolean;
+  /** Containers that get it by a restart, with the message for the Event Killing. */
+  readonly restart: ReadonlyMap<string, string>;
 }
 
 export interface Plan {
@@ -172,6 +181,7 @@ export function plan(input: PlanInput): Plan {
   const { activeDeadlineSeconds } = input.pod.spec;
   if (activeDeadlineSeconds !== undefined && input.memory.startTimeMs !== undefined)
     wakeAt(draft, input.memory.startTimeMs + activeDeadlineSeconds * 1000);
+  if (input.resize?.update) want(draft, input, { kind: 'resize-pod' });
   const finished = planRun(draft, input);
   if (!finished) return draft;
   const ended = newDraft();

@@ -13,7 +13,8 @@ import type { Executor } from './execute.ts';
 import { createMemory, memoryOf, type PodMemory, type Termination } from './memory.ts';
 import type { ObservedPod } from './observed.ts';
 import { keyOfOperation, type Operation } from './operations.ts';
-import { type Plan, type PlanFacts, plan } from './plan.ts';
+import { type OutstandingResize, type Plan, type PlanFacts, plan } from './plan.ts';
+import type { PodState, PodStates } from './pod-state.ts';
 import { formatPod } from './restart.ts';
 import { computeStatus, type StatusInput } from './status.ts';
 import type { StatusWriter } from './status-writer.ts';
@@ -41,6 +42,16 @@ export interface PodWorkersDeps {
   /** A pod that only the runtime knows of, from its labels, for its orderly end. */
   orphan(uid: string, observed: ObservedPod): Pod | undefined;
   hashOf: PlanFacts['hashOf'];
+  /** In-place resize; absent: pods keep what they were created with. */
+  readonly resize?: {
+    /** The pod with what is allocated to it; `others` are the pods it shares the node with. */
+    review(pod: Pod, others: readonly Pod[]): Pod;
+    outstanding(pod: Pod, observed: ObservedPod): OutstandingResize;
+    /** What a restart of the agent must not forget. */
+    unsettled(pod: Pod): PodState['allocation'];
+  };
+  /** What outlives a restart of the agent. */
+  readonly states: Pick<PodStates, 'get' | 'put' | 'remove'>;
   statusFacts(
     pod: Pod,
     observed: ObservedPod,
@@ -88,11 +99,13 @@ export interface PodWorkers {
 }
 
 interface Worker {
+  /** As its source has it. */
+  source: Pod;
+  /** With what is allocated to it, and with the status that was kept where its source keeps none. */
   pod: Pod;
+  isStatic: boolean;
   readonly memory: PodMemory;
   plan: Plan | undefined;
-  generation: number | undefined;
-  specVersion: string | undefined;
 }
 
 export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOptions): PodWorkers {
@@ -102,31 +115,81 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
   const retryDelays = createBackoff({ initialMs: 200, maxMs: 30_000 });
 
   const workerFor = (uid: string, desired: DesiredPod | undefined, observed: ObservedPod): Worker | undefined => {
-    const known = workers.get(uid);
-    if (known) return known;
-    const pod = desired?.pod ?? (deps.pods.synced ? deps.orphan(uid, observed) : undefined);
-    if (!pod) return undefined;
+    const present = workers.get(uid);
+    if (present) return present;
+    const known = desired?.pod ?? (deps.pods.synced ? deps.orphan(uid, observed) : undefined);
+    if (!known) return undefined;
     const memory = createMemory();
+    const kept = deps.states.get(uid);
+    memory.termination = kept?.termination;
+    for (const [name, backoff] of Object.entries(kept?.backoffs ?? {})) memoryOf(memory, name).backoff = backoff;
+    const isStatic = desired !== undefined && desired.source !== 'api';
+    const pod = isStatic && kept?.status ? { ...known, status: kept.status } : known;
     const shownStart = pod.status?.startTime ? Date.parse(pod.status.startTime) : undefined;
     memory.startTimeMs = shownStart ?? clock.now();
     memory.timeline.push({ what: 'seen', atMs: clock.now() });
-    const worker: Worker = { pod, memory, plan: undefined, generation: undefined, specVersion: undefined };
+    const worker: Worker = { source: known, pod, isStatic, memory, plan: undefined };
     workers.set(uid, worker);
     return worker;
   };
 
   const admit = async (worker: Worker, observed: ObservedPod): Promise<void> => {
     const { pod, memory } = worker;
-    if (memory.admission || pod.metadata.deletionTimestamp || observed.containers.length > 0) {
+    if (memory.admission || pod.metadata.deletionTimestamp || observed.containers.length > 0 || hasEnded(worker)) {
       memory.admission ??= { admitted: true };
       return;
     }
-    const others = [...workers.values()]
-      .filter((each) => each !== worker && each.memory.admission?.admitted && !(each.plan?.terminal ?? false))
-      .map((each) => each.pod);
-    memory.admission = await deps.admit(pod, others);
+    // A changed manifest makes another pod of the same name: the old one ends first.
+    if (worker.isStatic && namesake(worker)) return;
+    memory.admission = await deps.admit(pod, othersOf(worker));
     if (!memory.admission.admitted)
       deps.events.record(podTarget(pod), 'Warning', memory.admission.reason, memory.admission.message);
+  };
+
+  const othersOf = (worker: Worker): Pod[] =>
+    [...workers.values()]
+      .filter((each) => each !== worker && each.memory.admission?.admitted && !(each.plan?.terminal ?? false))
+      .map((each) => each.pod);
+
+  const namesake = ({ pod }: Worker): boolean => {
+    const { name, namespace = 'default', uid } = pod.metadata;
+    for (const [other, { pod: each, memory, isStatic }] of workers)
+      if (
+        other !== uid &&
+        each.metadata.name === name &&
+        (each.metadata.namespace ?? 'default') === namespace &&
+        // Of two new ones neither waits for the other.
+        !(isStatic && memory.admission === undefined)
+      )
+        return true;
+    return observer.uids().some((other) => {
+      if (other === uid || workers.has(other)) return false;
+      const labels = observer.last(other).sandboxes.find((sandbox) => sandbox.state === 'ready')?.labels;
+      return labels?.['io.kubernetes.pod.name'] === name && labels?.['io.kubernetes.pod.namespace'] === namespace;
+    });
+  };
+
+  /** Pods whose resize waits for room. */
+  const deferred = new Set<string>();
+  const roomMayHaveCome = (): void => {
+    const priority = (uid: string): number => workers.get(uid)?.pod.spec.priority ?? 0;
+    for (const uid of [...deferred].sort((a, b) => priority(b) - priority(a))) queue.wake(uid);
+  };
+
+  const keep = (uid: string, worker: Worker): void => {
+    const { memory, pod } = worker;
+    const backoffs = [...memory.containers].flatMap(([name, { backoff }]) =>
+      backoff && backoff.delayMs > 0 ? [[name, backoff] as const] : [],
+    );
+    const allocation = deps.resize?.unsettled(worker.source);
+    // What ends a pod for the node's own reasons is known nowhere else until its last status is written.
+    const end = memory.termination?.status && !hasEnded(worker) ? memory.termination : undefined;
+    deps.states.put(uid, {
+      ...(allocation ? { allocation } : {}),
+      ...(backoffs.length > 0 ? { backoffs: Object.fromEntries(backoffs) } : {}),
+      ...(end ? { termination: end } : {}),
+      ...(worker.isStatic ? { status: memory.status ?? pod.status ?? {} } : {}),
+    });
   };
 
   const remember = (worker: Worker, made: Plan): void => {
@@ -205,6 +268,13 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
     });
     const before = memory.status;
     memory.status = status;
+    if (status.conditions?.some((each) => each.type === 'PodResizePending' && each.reason === 'Deferred')) {
+      deferred.add(uid);
+      queue.wakeAfter(uid, resizeRetryMs);
+    } else deferred.delete(uid);
+    const resizes = (each: PodStatus | undefined): boolean =>
+      each?.conditions?.some(({ type }) => type === 'PodResizeInProgress') ?? false;
+    if (resizes(status) !== resizes(before)) roomMayHaveCome();
     deps.onStatus?.(pod, status, before);
     // A container start that is a moment from its end is shown together with its result.
     const starting = [...memory.running.values()].some(
@@ -231,30 +301,48 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
     const worker = workerFor(uid, desired, observed);
     if (!worker) return;
     if (desired) {
-      if (worker.pod !== desired.pod && worker.memory.volumesUp && contentChanged(worker.pod, desired.pod))
+      if (worker.source !== desired.pod && worker.memory.volumesUp && contentChanged(worker.source, desired.pod))
         worker.memory.volumesUp = false;
-      worker.pod = desired.pod;
+      worker.source = desired.pod;
+      worker.pod = worker.isStatic ? { ...desired.pod, status: worker.pod.status ?? {} } : desired.pod;
     }
     await admit(worker, observed);
-    const made = plan({ desired, pod: worker.pod, observed, memory: worker.memory, facts: facts() });
+    const resize = reviewResize(worker, observed);
+    const made = plan({ desired, pod: worker.pod, observed, memory: worker.memory, facts: facts(), resize });
+    if (made.terminal && !worker.plan?.terminal) roomMayHaveCome();
     remember(worker, made);
     // Started before the status is computed: what is under way is part of what is shown.
     for (const key of made.abort) worker.memory.running.get(key)?.abort.abort(new CancelledError('no longer wanted'));
     for (const operation of made.start) start(uid, worker, observed, operation);
     show(uid, worker, observed, made);
+    keep(uid, worker);
     const phase = made.terminal ? 'ended' : made.termination ? 'terminating' : 'running';
     deps.probes.sync(worker.pod, observed, phase, worker.memory.status!);
     if (made.wakeAtMs !== undefined) queue.wakeAfter(uid, Math.max(0, made.wakeAtMs - clock.now()));
     if (made.done) forget(uid);
   };
 
+  const reviewResize = (worker: Worker, observed: ObservedPod): OutstandingResize | undefined => {
+    const { resize } = deps;
+    const { memory } = worker;
+    if (!resize || !memory.admission?.admitted || memory.termination) return undefined;
+    worker.pod = resize.review(worker.pod, othersOf(worker));
+    // Until a container that is restarted for it runs again, the resize is not over.
+    const restarting = [...memory.containers.values()].some((known) => known.kill?.forResize);
+    return restarting ? undefined : resize.outstanding(worker.pod, observed);
+  };
+
   const forget = (uid: string): void => {
     workers.delete(uid);
+    deferred.delete(uid);
+    deps.states.remove(uid);
     observer.forget(uid);
     statusWriter.forget(uid);
     deps.probes.forget(uid);
     deps.release(uid);
     queue.forget(uid);
+    roomMayHaveCome();
+    for (const [other, { isStatic, memory }] of workers) if (isStatic && !memory.admission) queue.wake(other);
   };
 
   const queue = createKeyedQueue<string>(
@@ -335,6 +423,12 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
     },
   };
 }
+
+/** The kubelet tries a resize that was deferred again this often though nothing was heard. */
+const resizeRetryMs = 180_000;
+
+/** The API, or what was kept, shows that the pod has ended for good: it is not looked at as one to be started. */
+const hasEnded = ({ pod }: Worker): boolean => pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed';
 
 /** Whether something that volumes show has changed: labels, annotations, the spec. */
 function contentChanged(before: Pod, after: Pod): boolean {

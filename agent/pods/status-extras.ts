@@ -1,4 +1,4 @@
-// What a container's status shows beside its state: resources in force, mounts, the user it runs as.
+// What a container's status shows beside its state and its resources: mounts, the user it runs as.
 import type { Container, ContainerStatus } from '../../kube/types/pod.ts';
 import type { ObservedContainer } from './observed.ts';
 
@@ -17,16 +17,9 @@ export function containerExtras(
     mountPath: mount.mountPath,
     ...(mount.readOnly ? { readOnly: true, recursiveReadOnly: recursive(mount.recursiveReadOnly, facts) } : {}),
   }));
-  const { requests, limits } = container.resources ?? {};
   const user = observed?.user;
   return {
     ...(mounts.length > 0 ? { volumeMounts: mounts } : {}),
-    ...(observed
-      ? {
-          ...(requests ? { allocatedResources: requests } : {}),
-          resources: { ...(limits ? { limits } : {}), ...(requests ? { requests } : {}) },
-        }
-      : {}),
     ...(user
       ? {
           user: {

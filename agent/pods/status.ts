@@ -65,7 +65,7 @@ export function computeStatus(input: StatusInput): PodStatus {
     ...(message ? { message } : {}),
     conditions: rejected
       ? [...others, ...disruption, ...shownBefore.filter((each) => each.type === 'PodScheduled')]
-      : [...others, ...disruption, ...(input.conditions ?? []), ...own],
+      : [...others, ...disruption, ...own, ...(input.conditions ?? []).map((each) => timed(each, shownBefore, now))],
     ...addresses,
     ...(memory.startTimeMs === undefined ? {} : { startTime: pod.status?.startTime ?? seconds(memory.startTimeMs) }),
     ...(rejected
@@ -80,6 +80,12 @@ export function computeStatus(input: StatusInput): PodStatus {
   };
 }
 
+/** A condition that brings its own generation. */
+function timed(condition: Condition, before: readonly Condition[], now: string): Condition {
+  const last = before.find((each) => each.type === condition.type && each.status === condition.status);
+  return { ...condition, lastProbeTime: null, lastTransitionTime: last?.lastTransitionTime ?? now };
+}
+
 function phaseOf(
   input: StatusInput,
   statuses: ReadonlyMap<string, ContainerStatus>,
@@ -92,17 +98,8 @@ function phaseOf(
   if (shown === 'Succeeded' || shown === 'Failed')
     return { phase: shown, reason: pod.status?.reason, message: pod.status?.message };
   const override = memory.termination?.status;
-  if (override)
-    return {
-      phase:
-        memory.termination?.cause === 'rejected' ||
-        terminal ||
-        memory.termination?.cause === 'evicted' ||
-        memory.termination?.cause === 'deadline'
-          ? 'Failed'
-          : (before.phase ?? 'Pending'),
-      ...override,
-    };
+  // The reason goes with the phase, which is terminal only once nothing runs any more.
+  if (override && (terminal || memory.termination?.cause === 'rejected')) return { phase: 'Failed', ...override };
   const phase = computePhaseOf(pod, statuses, terminal, begun);
   const kept = phase === before.phase ? { reason: before.reason, message: before.message } : {};
   return { phase, ...kept };

@@ -10,12 +10,13 @@ import { type HostFacts, readHostFacts } from '../node/host-facts.ts';
 import { findCgroupMounts } from './cgroup-mounts.ts';
 import type { CgroupDriver } from './cgroup-names.ts';
 import { createCgroupTree } from './cgroup-tree.ts';
+import type { PodCgroupFacts } from './linux-resources.ts';
 import { createPodCgroups, type PodCgroups } from './pod-cgroups.ts';
 import { createSystemdSlices } from './systemd-slices.ts';
 
 export interface OpenedCgroups {
   readonly pods: PodCgroups;
-  readonly facts: ContainerFacts & SandboxFacts;
+  readonly facts: ContainerFacts & SandboxFacts & PodCgroupFacts;
 }
 
 /** `2MB` for a page of 2,097,152 bytes, as runtimes and cgroup files write sizes. */
@@ -68,6 +69,7 @@ export async function openPodCgroups(
         capacityBytes: host.swapBytes,
       },
       hugepageSizes,
+      podPidsLimit: config.podPidsLimit,
       podLogsDirectory: config.podLogsDir,
       seccompProfileRoot: join(rootDir, 'seccomp'),
       seccompDefault: config.seccompDefault,

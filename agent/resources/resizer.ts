@@ -36,6 +36,8 @@ export interface ResizerDeps {
   readonly events: EventRecorder;
   /** Bytes in use now, so that no limit is set below them. */
   memoryUse(pod: Pod): Promise<MemoryUse>;
+  /** What was allocated before the agent was restarted, where that was kept; else the status it wrote tells. */
+  remembered?(podUid: string): Allocation | undefined;
 }
 
 /** A running container, as the runtime tells of it. */
@@ -75,6 +77,8 @@ export interface Resizer {
     id: ContainerId,
   ): { readonly allocatedResources?: ResourceList; readonly resources?: ResourceRequirements };
   conditions(podUid: string): Condition[];
+  /** What is allocated, where that is not what the pod asks for or not what its containers have: to be kept over a restart. */
+  unsettled(pod: Pod): Allocation | undefined;
   forget(podUid: string): void;
 }
 
@@ -93,7 +97,7 @@ export function createResizer(deps: ResizerDeps, facts: ResourceFacts & PodCgrou
   const memoryOf = (pod: Pod): Memory => {
     const known = pods.get(uidOf(pod));
     if (known) return known;
-    const fresh: Memory = { allocation: allocationFromStatus(pod), progress: {}, actual: new Map() };
+    const fresh: Memory = { allocation: deps.remembered?.(uidOf(pod)) ?? allocationFromStatus(pod), progress: {}, actual: new Map() };
     pods.set(uidOf(pod), fresh);
     return fresh;
   };
@@ -198,6 +202,12 @@ export function createResizer(deps: ResizerDeps, facts: ResourceFacts & PodCgrou
         ...(allocated?.requests ? { allocatedResources: allocated.requests } : {}),
         resources: actual && !sameActual(actual, wanted) ? statusResources(own, actual) : (allocated ?? {}),
       };
+    },
+
+    unsettled(pod) {
+      const memory = pods.get(uidOf(pod));
+      if (!memory) return undefined;
+      return memory.progress.inProgress || memory.progress.pending ? memory.allocation : undefined;
     },
 
     conditions: (podUid) => resizeConditions(pods.get(podUid)?.progress ?? {}),

@@ -1,0 +1,83 @@
+// In-place resize as the pods' workers see it: the resizer with this node's room, the runtime's records and statistics.
+import type { Runtime } from '../../cri/runtime.ts';
+import type { ContainerId } from '../../cri/types.ts';
+import type { EventRecorder } from '../../kube/events.ts';
+import type { Condition, ResourceList } from '../../kube/types/meta.ts';
+import type { Container, Pod } from '../../kube/types/pod.ts';
+import { shortages } from '../admission/fit.ts';
+import type { PodCgroupFacts, ResourceFacts } from '../resources/linux-resources.ts';
+import type { PodCgroups } from '../resources/pod-cgroups.ts';
+import { createResizer, type Resizer, type RunningNow } from '../resources/resizer.ts';
+import type { ObservedPod } from './observed.ts';
+import type { PodState } from './pod-state.ts';
+import type { PodWorkersDeps } from './pod-workers.ts';
+
+export interface PodResizeDeps {
+  readonly runtime: Pick<Runtime, 'updateContainerResources' | 'listContainerStats'>;
+  readonly cgroups: Pick<PodCgroups, 'configOf' | 'update'>;
+  readonly events: EventRecorder;
+  allocatable(): Readonly<ResourceList>;
+  /** What was allocated before a restart of the agent. */
+  kept(podUid: string): PodState['allocation'];
+}
+
+export interface PodResize extends NonNullable<PodWorkersDeps['resize']> {
+  created(pod: Pod, container: Container, id: ContainerId): void;
+  /** Rejects where it could not be carried out; the pod's condition says why. */
+  actuate(pod: Pod, observed: ObservedPod): Promise<void>;
+  shown: Resizer['shown'];
+  conditions(podUid: string): Condition[];
+  forget(podUid: string): void;
+}
+
+const runningOf = (observed: ObservedPod): RunningNow[] => {
+  const seen = new Set<string>();
+  return observed.containers.flatMap((each) => {
+    const { name } = each.metadata;
+    if (seen.has(name)) return [];
+    seen.add(name);
+    return each.state === 'running' ? [{ name, id: each.id, resources: each.resources }] : [];
+  });
+};
+
+export function createPodResize(deps: PodResizeDeps, facts: ResourceFacts & PodCgroupFacts): PodResize {
+  const resizer = createResizer(
+    {
+      ...deps,
+      async memoryUse(pod) {
+        const stats = await deps.runtime.listContainerStats({ podUid: pod.metadata.uid ?? '' });
+        const containers = new Map(
+          stats.map(({ metadata, memory }) => [metadata.name, memory?.usageBytes ?? memory?.workingSetBytes ?? 0]),
+        );
+        return { pod: [...containers.values()].reduce((sum, bytes) => sum + bytes, 0), containers };
+      },
+      remembered: (uid) => {
+        const kept = deps.kept(uid);
+        return kept && new Map(Object.entries(kept));
+      },
+    },
+    facts,
+  );
+  return {
+    review: (pod, others) =>
+      resizer.review(pod, (asked) => {
+        const [short] = shortages(asked, others, deps.allocatable());
+        if (!short) return { admitted: true };
+        const { resource, requested, used, capacity } = short;
+        return {
+          admitted: false,
+          message: `Node didn't have enough resource: ${resource}, requested: ${requested}, used: ${used}, capacity: ${capacity}`,
+        };
+      }),
+    outstanding: (pod, observed) => resizer.outstanding(pod, runningOf(observed)),
+    unsettled: (pod) => {
+      const allocation = resizer.unsettled(pod);
+      return allocation && Object.fromEntries(allocation);
+    },
+    created: (pod, container, id) => resizer.created(pod, container, id),
+    actuate: (pod, observed) => resizer.actuate(pod, runningOf(observed)),
+    shown: (pod, container, id) => resizer.shown(pod, container, id),
+    conditions: (uid) => resizer.conditions(uid),
+    forget: (uid) => resizer.forget(uid),
+  };
+}
