@@ -3,7 +3,8 @@ import { mkdir } from 'node:fs/promises';
 import type { Runtime } from '../cri/runtime.ts';
 import type { RuntimeStatus } from '../cri/types.ts';
 import type { KubeClient } from '../kube/client.ts';
-import { createEventRecorder } from '../kube/event-recorder.ts';
+import { createEventRecorder, type OwnedEventRecorder } from '../kube/event-recorder.ts';
+import { createNoClient } from '../kube/no-client.ts';
 import { createObjectCache } from '../kube/object-cache.ts';
 import { createReflector } from '../kube/reflector.ts';
 import { milliOf, unitsOf } from '../kube/quantity.ts';
@@ -21,14 +22,21 @@ import { containerHash } from './containers/container-hash.ts';
 import { runHook } from './containers/hooks.ts';
 import { terminationMessage } from './containers/termination-message.ts';
 import { createPodImages, type PodImagesOptions } from './images/pod-images.ts';
+import { keepBridgeNetwork } from './node/bridge-network.ts';
+import { allocatedResourcesStatus, containerDevices } from './node/devices/container-devices.ts';
+import { createDevicePlugins } from './node/devices/device-plugins.ts';
+import { servePodResources } from './node/devices/pod-resources-server.ts';
+import { readInstanceMetadata } from './node/instance-metadata.ts';
 import { createNodeAgent, type NodeAgent } from './node/node-agent.ts';
 import { createObserver } from './observe/observer.ts';
 import { createApiSource } from './pods/api-source.ts';
-import { combineSources, type DesiredPods } from './pods/desired.ts';
+import { combineSources, type DesiredPods, isMirrorPod } from './pods/desired.ts';
 import { createDirectory, type Directory } from './pods/directory.ts';
 import { createExecutor } from './pods/execute.ts';
 import { orphanPod } from './pods/orphan.ts';
 import { createPodParts } from './pods/parts.ts';
+import { createManifestSources } from './pods/manifest-source.ts';
+import { createMirrorPods, mirrors } from './pods/mirror-pods.ts';
 import { createPodResize } from './pods/pod-resize.ts';
 import { createPodStates } from './pods/pod-state.ts';
 import { createPodWorkers, type PodWorkers } from './pods/pod-workers.ts';
@@ -50,7 +58,8 @@ import { createUpkeep } from './upkeep.ts';
 import { createPodVolumes, type VolumeStats } from './volumes/pod-volumes.ts';
 
 export interface AgentDeps {
-  readonly client: KubeClient;
+  /** Undefined: the node runs alone, with static pods only. */
+  readonly client: KubeClient | undefined;
   readonly runtime: Runtime;
   readonly clock: Clock;
   readonly log: Log;
@@ -70,6 +79,10 @@ export interface AgentOptions {
   readonly kubeletVersion: string;
   readonly externalCloudProvider: boolean;
   readonly cniConfDir: string;
+  /** Writes a bridge network where cniConfDir has none. */
+  readonly writeBridge: boolean;
+  /** Asks the cloud for zone and provider id, where this is a cloud instance. */
+  readonly instanceMetadata: boolean;
   readonly imageCredentials: PodImagesOptions;
 }
 
@@ -98,13 +111,31 @@ async function reachRuntime(deps: AgentDeps, signal: AbortSignal): Promise<Runti
   }
 }
 
-export async function createAgent(deps: AgentDeps, options: AgentOptions, signal: AbortSignal): Promise<Agent> {
-  const { client, runtime, clock, log, registry } = deps;
+/** Where no API server keeps them, Events go to the log. */
+function createLoggedEvents(log: Log): OwnedEventRecorder {
+  return {
+    record: ({ kind, namespace, name }, type, reason, message) =>
+      log[type === 'Warning' ? 'warn' : 'info'](message, {
+        event: reason,
+        kind,
+        name: namespace ? `${namespace}/${name}` : name,
+      }),
+    stop: async () => undefined,
+  };
+}
+
+export async function createAgent(given: AgentDeps, options: AgentOptions, signal: AbortSignal): Promise<Agent> {
+  const { runtime, clock, log, registry } = given;
+  const standalone = given.client === undefined;
+  const client = given.client ?? createNoClient();
+  const deps = { ...given, client };
   const { config, nodeName, rootDir } = options;
   await mkdir(rootDir, { recursive: true, mode: 0o750 });
   const runtimeStatus = await reachRuntime(deps, signal);
   const { runtimeName } = await runtime.version();
-  const events = createEventRecorder({ client, clock, log }, { component: 'kubelet', host: nodeName });
+  const events = standalone
+    ? createLoggedEvents(log)
+    : createEventRecorder({ client, clock, log }, { component: 'kubelet', host: nodeName });
   const objects = createObjectCache({ client, clock, log });
   const seenAt = new Map<string, number>();
 
@@ -112,7 +143,11 @@ export async function createAgent(deps: AgentDeps, options: AgentOptions, signal
   const api = createApiSource(
     {
       ...deps,
-      onChange: (uid) => {
+      onChange: (uid, pod) => {
+        if (isMirrorPod(pod)) {
+          wakeStatic(pod);
+          return;
+        }
         if (!seenAt.has(uid)) seenAt.set(uid, clock.now());
         workers.wake(uid);
       },
@@ -120,10 +155,71 @@ export async function createAgent(deps: AgentDeps, options: AgentOptions, signal
     },
     { nodeName },
   );
-  const pods: DesiredPods = combineSources([api]);
+  const manifests = createManifestSources(
+    {
+      clock,
+      log,
+      onChange(uid) {
+        if (!seenAt.has(uid)) seenAt.set(uid, clock.now());
+        workers.wake(uid);
+        const pod = pods.get(uid)?.pod ?? workers.get(uid);
+        if (pod) wakeStatic(pod);
+      },
+      onSync: () => workers.wakeAll(),
+    },
+    { config, nodeName },
+  );
+  const pods: DesiredPods = combineSources([...manifests, ...(standalone ? [] : [api])]);
+  const staticPod = (namespace: string, name: string): Pod | undefined =>
+    manifests.flatMap((source) => source.list()).find((pod) => isNamed(pod, namespace, name));
+  const mirrorPods = standalone
+    ? undefined
+    : createMirrorPods({
+        client,
+        clock,
+        log,
+        node: () => (node.registered() ? node.node() : undefined),
+        wanted: staticPod,
+        shown: (namespace, name) => api.byName(namespace, name),
+        synced: () => pods.synced,
+        runs: (namespace, name) => workers.list().some((pod) => isNamed(pod, namespace, name)),
+      });
+  // A static pod and its mirror know each other by name only.
+  const wakeStatic = ({ metadata }: Pod): void => {
+    const { name, namespace = 'default' } = metadata;
+    mirrorPods?.wake(namespace, name);
+    const uid = staticPod(namespace, name)?.metadata.uid;
+    if (uid !== undefined) workers.wake(uid);
+  };
 
-  const node = createNodeAgent(
-    { ...deps, createReflector, events, volumesInUse: () => volumes.volumesInUse() },
+  const devices = await createDevicePlugins(
+    {
+      clock,
+      log,
+      onChange() {
+        node.refresh();
+        // The health of devices is part of their pods' status.
+        for (const uid of devices.allocations().pods().keys()) workers.nudge(uid);
+      },
+      active: (uid) => {
+        const phase = pods.get(uid)?.pod.status?.phase;
+        return workers.holdsResources(uid) || (phase !== undefined && phase !== 'Succeeded' && phase !== 'Failed');
+      },
+    },
+    { rootDir },
+  );
+  const node: NodeAgent = createNodeAgent(
+    {
+      ...deps,
+      client: given.client,
+      createReflector,
+      events,
+      volumesInUse: () => volumes.volumesInUse(),
+      extendedResources: () => devices.extendedResources(),
+      ...(options.instanceMetadata
+        ? { instanceMetadata: (inner: AbortSignal) => readInstanceMetadata({ clock, log }, inner) }
+        : {}),
+    },
     { ...options },
   );
   const hostIps = (): string[] =>
@@ -152,6 +248,7 @@ export async function createAgent(deps: AgentDeps, options: AgentOptions, signal
       events,
       objects,
       node: () => node.node(),
+      volumesInUseChanged: () => node.refresh(),
       wake: (uid) => workers.nudge(uid),
       ensureImage: images.ensureVolumeImage,
     },
@@ -197,8 +294,12 @@ export async function createAgent(deps: AgentDeps, options: AgentOptions, signal
       cgroups: cgroups.pods,
       objects,
       image: images.ensure,
+      devices: async (uid, container) => {
+        const prepared = await devices.prepare(uid, container);
+        return prepared && containerDevices(prepared);
+      },
       runtimeClass: (name, inner) => objects.get(resources.runtimeClasses, { name }, 'runtime-classes', inner),
-      services: () => (services.synced ? services.store.list() : undefined),
+      services: () => (standalone ? [] : services.synced ? services.store.list() : undefined),
       hostIps,
       allocatable,
       hook: async (kind, { pod, container, id, podIp }, inner) => {
@@ -229,7 +330,13 @@ export async function createAgent(deps: AgentDeps, options: AgentOptions, signal
     client,
     clock,
     log,
-    current: (uid) => api.get(uid),
+    current(uid) {
+      const own = api.get(uid);
+      const pod = own ? undefined : workers.get(uid);
+      if (!pod) return own;
+      const mirror = api.byName(pod.metadata.namespace ?? 'default', pod.metadata.name);
+      return mirrors(mirror, pod) ? mirror : undefined;
+    },
     onWritten: (uid) => workers.wake(uid),
   });
 
@@ -272,12 +379,15 @@ export async function createAgent(deps: AgentDeps, options: AgentOptions, signal
       events,
       pods,
       observer,
-      executor: createExecutor({ runtime, client, clock, log, events, parts }),
+      executor: createExecutor({ runtime, client: given.client, clock, log, events, parts }),
       statusWriter,
       probes: createProbeLink(prober, { hostIps }),
       admit: async (pod, others) => {
         const refusal = upkeep.refuse(pod);
-        return refusal ? { admitted: false, ...refusal } : admission.admit(pod, others);
+        if (refusal) return { admitted: false, ...refusal };
+        const verdict = await admission.admit(pod, others);
+        const noDevice = verdict.admitted ? await devices.admit(pod) : undefined;
+        return noDevice ? { admitted: false, ...noDevice } : verdict;
       },
       orphan: orphanPod,
       hashOf: containerHash,
@@ -290,18 +400,31 @@ export async function createAgent(deps: AgentDeps, options: AgentOptions, signal
         conditions: resize.conditions(pod.metadata.uid ?? ''),
         extras: (container, observed) => ({
           ...containerExtras(container, observed, { recursiveReadOnly: false }),
+          ...healthOf(pod, container.name),
           ...(observed ? resize.shown(pod, container, observed.id) : {}),
         }),
       }),
       release: (uid) => {
         objects.release(uid);
         images.forget(uid);
+        devices.release(uid).catch((error: unknown) =>
+          log.warn('the record of handed-out devices was not written; their pod is gone all the same', {
+            uid,
+            error,
+          }),
+        );
         seenAt.delete(uid);
         resize.forget(uid);
+        if (mirrorPods) for (const pod of api.list()) if (isMirrorPod(pod)) wakeStatic(pod);
       },
     },
     { restartBackoff: defaultRestartBackoff },
   );
+
+  const healthOf = (pod: Pod, container: string) => {
+    const allocatedStatus = allocatedResourcesStatus(devices, pod.metadata.uid ?? '', container);
+    return allocatedStatus ? { allocatedResourcesStatus: allocatedStatus } : {};
+  };
 
   const directory = createDirectory({ workers, observer, byName: (namespace, name) => api.byName(namespace, name) });
   const unsubscribe = objects.subscribe((holder) => workers.nudge(holder));
@@ -314,14 +437,19 @@ export async function createAgent(deps: AgentDeps, options: AgentOptions, signal
       const tasks = supervise({ log, onFault: deps.onFault });
       await observer.relist();
       tasks.start('node', (inner) => node.run(inner));
-      tasks.start('services', (inner) => services.run(inner));
+      if (!standalone) tasks.start('services', (inner) => services.run(inner));
       tasks.start('volumes', (inner) => volumes.run(inner));
       for (const { name, run } of upkeep.tasks) tasks.start(name, run);
+      tasks.start('device plugins', (inner) => devices.run(inner));
+      const { cniConfDir, writeBridge } = options;
+      if (writeBridge)
+        tasks.start('bridge network', (inner) => keepBridgeNetwork({ log, node }, { confDir: cniConfDir }, inner));
       tasks.start('runtime events', (inner) => observer.run(inner));
       const servers = await startServers(
         {
           ...deps,
           pods: directory,
+          node,
           hostIps,
           figures: { metrics: registry, probeMetrics: probeRegistry, stats },
           counts: metrics,
@@ -329,11 +457,19 @@ export async function createAgent(deps: AgentDeps, options: AgentOptions, signal
         options,
       );
       tasks.start('servers', servers.run);
+      const podResources = await servePodResources(
+        {
+          plugins: devices,
+          activePods: () => workers.list().filter(({ metadata }) => workers.holdsResources(metadata.uid ?? '')),
+        },
+        rootDir,
+      );
       // Admission, addresses and the limits of all pods need the node's facts.
       while (!node.node()) await clock.sleep(10, runSignal);
       const { problem } = await cgroups.pods.prepare(nodeLimits(node.node()!, config));
       if (problem) events.record(node.eventTarget, 'Warning', 'FailedNodeAllocatableEnforcement', problem);
-      tasks.start('pods', (inner) => api.run(inner));
+      for (const source of manifests) tasks.start(`pods by ${source.name}`, (inner) => source.run(inner));
+      if (!standalone) tasks.start('pods', (inner) => api.run(inner));
       await new Promise<void>((resolve) => {
         if (runSignal.aborted) resolve();
         else runSignal.addEventListener('abort', () => resolve(), { once: true });
@@ -342,12 +478,16 @@ export async function createAgent(deps: AgentDeps, options: AgentOptions, signal
       await workers.stop();
       await states.flush();
       await statusWriter.stop();
+      await podResources.close();
       unsubscribe();
       await objects.stop();
       prober.close();
     },
   };
 }
+
+const isNamed = ({ metadata }: Pod, namespace: string, name: string): boolean =>
+  metadata.name === name && (metadata.namespace ?? 'default') === namespace;
 
 /** What all pods together may use: the allocatable where it is enforced, else what the host has. */
 function nodeLimits(node: Node, config: KubeletConfiguration): NodeLimits {

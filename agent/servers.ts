@@ -5,11 +5,14 @@ import type { KubeClient } from '../kube/client.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import type { KubeletConfiguration } from './config.ts';
+import type { NodeAgent } from './node/node-agent.ts';
 import { createHealthServer } from './server/health-server.ts';
 import type { PodDirectory } from './server/directory.ts';
 import { createNodeServer, type NodeServerDeps } from './server/node-server.ts';
 import { loadClientCa } from './tls/client-ca.ts';
+import { createCertificateStore } from './tls/certificate-store.ts';
 import { loadServingCertificate } from './tls/serving.ts';
+import { createServingByCsr } from './tls/serving-by-csr.ts';
 import { tlsSettings } from './tls/settings.ts';
 
 export interface ServersDeps {
@@ -18,6 +21,7 @@ export interface ServersDeps {
   readonly clock: Clock;
   readonly log: Log;
   readonly pods: PodDirectory;
+  readonly node: Pick<NodeAgent, 'node' | 'onNode'>;
   hostIps(): readonly string[];
   readonly figures: NodeServerDeps['figures'];
   readonly counts: NodeServerDeps['counts'];
@@ -48,7 +52,7 @@ export async function startServers(
   const { config, nodeName, rootDir } = options;
   const { clientCAFile } = config.authentication.x509;
   const health = [{ name: 'ping', failing: () => undefined }];
-  const [serving, clientCa] = await Promise.all([
+  const [ownServing, clientCa] = await Promise.all([
     loadServingCertificate(deps, {
       ...(config.tlsCertFile ? { certificateFile: config.tlsCertFile, keyFile: config.tlsPrivateKeyFile } : {}),
       certificateFolder: options.certDir,
@@ -56,6 +60,19 @@ export async function startServers(
     }),
     clientCAFile ? loadClientCa(deps, clientCAFile) : undefined,
   ]);
+  const byCsr =
+    config.serverTLSBootstrap && !config.tlsCertFile
+      ? await createServingByCsr(
+          {
+            ...deps,
+            store: createCertificateStore({ folder: options.certDir, name: 'kubelet-server' }),
+            addresses: () => deps.node.node()?.status?.addresses ?? [],
+            fallback: ownServing.current(),
+          },
+          nodeName,
+        )
+      : undefined;
+  const serving = byCsr ?? ownServing;
   const server = createNodeServer(
     { ...deps, serving, clientCa, health, configz: () => ({ kubeletconfig: config }) },
     {
@@ -83,16 +100,19 @@ export async function startServers(
       throw bindFailed('/healthz', config.healthzBindAddress, config.healthzPort, error);
     });
   return {
-    run: (signal) =>
-      new Promise((resolve, reject) => {
-        const close = (): void => {
-          Promise.all([server.close(), config.healthzPort > 0 ? healthServer.close() : undefined]).then(
-            () => resolve(),
-            reject,
-          );
-        };
-        if (signal.aborted) close();
-        else signal.addEventListener('abort', close, { once: true });
-      }),
+    async run(signal) {
+      const unsubscribe = byCsr ? deps.node.onNode(byCsr.check) : undefined;
+      try {
+        if (byCsr) await byCsr.run(signal);
+        else
+          await new Promise<void>((resolve) => {
+            if (signal.aborted) resolve();
+            else signal.addEventListener('abort', () => resolve(), { once: true });
+          });
+      } finally {
+        unsubscribe?.();
+        await Promise.all([server.close(), config.healthzPort > 0 ? healthServer.close() : undefined]);
+      }
+    },
   };
 }

@@ -19,6 +19,8 @@ export interface ProxyStart {
   readonly registry: MetricsRegistry;
   readonly log: Log;
   readonly nodeName: string;
+  /** Nothing is written and nothing is served; the rules are only computed. */
+  readonly dryRun: boolean;
 }
 
 export interface ProxyHalf {
@@ -41,7 +43,10 @@ export async function openProxy(start: ProxyStart): Promise<ProxyHalf> {
     ? createKubeClient({ log, clock }, { ...(await loadKubeconfig(own)), userAgent: `stevedore-proxy/${version}` })
     : start.client;
   const events = createEventRecorder({ client, clock, log }, { component: 'kube-proxy', host: nodeName });
-  const proxy = createProxy({ client, clock, log, registry, events, nodeName }, configuration.proxy);
+  const proxy = createProxy(
+    { client, clock, log, registry, events, nodeName, dryRun: start.dryRun },
+    configuration.proxy,
+  );
   const startedAtMs = clock.monotonicMs();
 
   return {

@@ -2,7 +2,7 @@
 // volumes, hooks.
 import { mkdir, readdir, readFile, rm, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { ContainerId, SandboxStatus } from '../../cri/types.ts';
+import type { ContainerId, Mount, SandboxStatus } from '../../cri/types.ts';
 import { type EventRecorder, podTarget } from '../../kube/events.ts';
 import type { ObjectCache } from '../../kube/object-cache.ts';
 import { resources } from '../../kube/resources.ts';
@@ -19,13 +19,14 @@ import { podHostname } from '../containers/hostname.ts';
 import { hostsFile, hostsMount, wantsHostsFile, writeHostsFile } from '../containers/hosts-file.ts';
 import { containerLogDirectory, podLogDirectory, restartCountOfLogs } from '../containers/log-path.ts';
 import type { UserNamespace } from '../containers/namespaces.ts';
+import type { ContainerDevices } from '../node/devices/container-devices.ts';
 import { type SandboxFacts, sandboxConfig } from '../containers/sandbox-config.ts';
 import { createTerminationLog } from '../containers/termination-message.ts';
 import { isStaticPod } from '../resources/critical.ts';
 import type { PodVolumes } from '../volumes/pod-volumes.ts';
 import type { PodParts } from './execute.ts';
 import type { ReadyImage } from './memory.ts';
-import { isHostNetwork, newestOf } from './observed.ts';
+import { isHostNetwork, newestOf, type ObservedPod } from './observed.ts';
 
 export interface PodCgroupsPart {
   ensure(pod: Pod): Promise<void>;
@@ -42,6 +43,8 @@ export interface PodPartsDeps {
   /** Absent on a node without an API server. */
   readonly objects: ObjectCache | undefined;
   image(pod: Pod, container: Container, signal: AbortSignal): Promise<ReadyImage>;
+  /** What device plugins want done for the container; undefined where it has no devices. */
+  devices(uid: string, container: string): Promise<ContainerDevices | undefined>;
   runtimeClass(name: string, signal?: AbortSignal): Promise<RuntimeClass | undefined>;
   /** Undefined until Services have been listed once. */
   services(): Iterable<Service> | undefined;
@@ -146,6 +149,27 @@ export function createPodParts(deps: PodPartsDeps, options: PodPartsOptions): Po
     );
   };
 
+  /** A runtime that has forgotten its containers must not make the restart count fall. Makes the folder of the logs. */
+  const restartCountOf = async (
+    pod: Pod,
+    container: Container,
+    attempt: number,
+    observed: ObservedPod,
+  ): Promise<number> => {
+    const logs = containerLogDirectory(facts.podLogsDirectory, pod, container.name);
+    if (newestOf(observed, container.name)) return attempt;
+    await mkdir(logs, { recursive: true, mode: 0o755 });
+    return Math.max(attempt, restartCountOfLogs(await readdir(logs)));
+  };
+
+  const hostsOf = async (pod: Pod, container: Container, podIps: readonly string[]): Promise<Mount | undefined> => {
+    if (!wantsHostsFile(pod, container, podIps)) return undefined;
+    const directory = podDirectory(pod.metadata.uid ?? '');
+    const hostFile = isHostNetwork(pod) ? await readFile('/etc/hosts', 'utf8').catch(() => '') : '';
+    await writeHostsFile(directory, hostsFile(pod, podHostname(pod, options.clusterDomain), podIps, hostFile));
+    return hostsMount(directory, false);
+  };
+
   return {
     async prepare(pod) {
       const uid = pod.metadata.uid ?? '';
@@ -164,26 +188,20 @@ export function createPodParts(deps: PodPartsDeps, options: PodPartsOptions): Po
       const podIps = podIpsOf(pod, sandbox);
       if (deps.resizing(uid)) await deps.resize(pod, observed);
       try {
-        const [env, { config: sandboxConfig }, handler] = await Promise.all([
+        const [podEnv, { config: sandboxConfig }, handler, plugged] = await Promise.all([
           envOf(pod, container, podIps, signal),
           sandboxOf(pod, sandbox.metadata.attempt),
           runtimeHandler(pod),
+          deps.devices(uid, container.name),
         ]);
-        const { mounts, devices } = await volumes.mountsFor(pod, container, env, signal);
-        const logs = containerLogDirectory(facts.podLogsDirectory, pod, container.name);
-        await mkdir(logs, { recursive: true, mode: 0o755 });
-        // A runtime that has forgotten its containers must not make the restart count fall.
-        const restartCount = newestOf(observed, container.name)
-          ? attempt
-          : Math.max(attempt, restartCountOfLogs(await readdir(logs)));
-        const own = [...mounts];
-        const terminationLog = await createTerminationLog(directory, container, false);
-        if (terminationLog) own.push(terminationLog);
-        if (wantsHostsFile(pod, container, podIps)) {
-          const hostFile = isHostNetwork(pod) ? await readFile('/etc/hosts', 'utf8').catch(() => '') : '';
-          await writeHostsFile(directory, hostsFile(pod, podHostname(pod, options.clusterDomain), podIps, hostFile));
-          own.push(hostsMount(directory, false));
-        }
+        const env = { ...plugged?.envs, ...podEnv };
+        const [{ mounts, devices }, restartCount, terminationLog, hosts] = await Promise.all([
+          volumes.mountsFor(pod, container, env, signal),
+          restartCountOf(pod, container, attempt, observed),
+          createTerminationLog(directory, container, false),
+          hostsOf(pod, container, podIps),
+        ]);
+        const own = [...mounts, ...(terminationLog ? [terminationLog] : []), ...(hosts ? [hosts] : [])];
         const targetName = pod.spec.ephemeralContainers?.find(
           (each) => each.name === container.name,
         )?.targetContainerName;
@@ -196,8 +214,9 @@ export function createPodParts(deps: PodPartsDeps, options: PodPartsOptions): Po
             imageUser: { uid: image.uid, username: image.username },
             runtimeHandler: handler,
             env,
-            mounts: own,
-            devices,
+            mounts: [...own, ...(plugged?.mounts ?? [])],
+            devices: [...devices, ...(plugged?.devices ?? [])],
+            ...(plugged ? { cdiDevices: plugged.cdiDevices, annotations: plugged.annotations } : {}),
             volumeGroups: volumes.supplementalGroups(pod),
             userns: await userns(pod),
             target: targetName === undefined ? undefined : targetId(observed, targetName),

@@ -57,7 +57,7 @@ export const stevedoreConfigurationFields = v.strictObject({
     }),
     {},
   ),
-  /** How long ending pods get when the daemon itself is told to end: none, pods outlive it. */
+  /** How long the daemon takes at most to end in order when it is told to; pods outlive it. */
   stopTimeout: duration('10s'),
 });
 

@@ -21,6 +21,8 @@ export interface DevicePluginsDeps {
   readonly log: Log;
   /** Devices came, went or changed their health: capacity has to be shown anew. */
   onChange(): void;
+  /** Whether the pod is still there or about to start: devices of others are free. Absent: only `release` frees any. */
+  active?(uid: string): boolean;
 }
 
 export interface DevicePluginsOptions {
@@ -171,6 +173,9 @@ export async function createDevicePlugins(
 
   const allocatePod = async (pod: Pod): Promise<void> => {
     const uid = pod.metadata.uid ?? '';
+    // Pods that went while this agent was down.
+    for (const other of [...allocations.pods().keys()])
+      if (other !== uid && deps.active?.(other) === false) await allocations.release(other);
     const containers: Record<string, readonly Allocation[]> = { ...allocations.pods().get(uid)?.containers };
     const reusable = new Map<string, string[]>();
     const init = pod.spec.initContainers ?? [];
