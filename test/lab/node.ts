@@ -161,7 +161,14 @@ async function assemble(options: LabNodeOptions, undo: (() => Promise<unknown>)[
       const output = await open(logPath, 'a');
       child = host.spawn(
         pinnedNode,
-        [program, 'run', '--config', config, ...(options.only ? ['--only', options.only] : [])],
+        [
+          '--max-semi-space-size=1',
+          program,
+          'run',
+          '--config',
+          config,
+          ...(options.only ? ['--only', options.only] : []),
+        ],
         { stdio: ['ignore', output.fd, output.fd] },
       );
       await output.close();
