@@ -13,7 +13,7 @@ export interface ApiSourceDeps {
   readonly clock: Clock;
   readonly log: Log;
   /** A pod came, changed or went. */
-  onChange(uid: string): void;
+  onChange(uid: string, pod: Pod): void;
   /** All pods are known, for the first time or again. */
   onSync(): void;
 }
@@ -32,8 +32,8 @@ export function createApiSource(deps: ApiSourceDeps, options: { readonly nodeNam
     indexes: { uid: (pod) => [pod.metadata.uid ?? ''] },
     // A relist may show a pod and its successor of the same name as one change: wake both.
     onChange: ({ before, after }) => {
-      if (before?.metadata.uid) deps.onChange(before.metadata.uid);
-      if (after?.metadata.uid && after.metadata.uid !== before?.metadata.uid) deps.onChange(after.metadata.uid);
+      if (before?.metadata.uid) deps.onChange(before.metadata.uid, before);
+      if (after?.metadata.uid && after.metadata.uid !== before?.metadata.uid) deps.onChange(after.metadata.uid, after);
     },
     onSync: deps.onSync,
   });
