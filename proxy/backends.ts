@@ -9,6 +9,8 @@ import type { KubeProxyConfiguration } from './config.ts';
 import { createForeignWatch } from './iptables/foreign.ts';
 import { createIptablesBackend } from './iptables/iptables-backend.ts';
 import { type Exec, findIptables } from './iptables/tool.ts';
+import { openNftables } from './nftables/open.ts';
+import { checkNftables } from './nftables/supported.ts';
 import { createNftMonitor, type NftMonitor } from './nft-monitor.ts';
 
 export type BackendKind = RulesBackend['kind'];
@@ -70,6 +72,7 @@ export async function openBackend(kind: BackendKind, family: IpFamily, context: 
       return createIptablesBackend({ tool, clock, watchForeign: createForeignWatch({ tool, clock, log, monitor }) });
     }
     case 'nftables':
-      throw new Error('the nftables backend is opened in nftables/');
+      await checkNftables(exec, family);
+      return openNftables(family, context);
   }
 }

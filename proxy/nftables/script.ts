@@ -1,0 +1,59 @@
+// A transaction as text for `nft -f -`, and in which order a big one may be cut. Pure.
+import { type ElementId, isEndpointMap, keyOf, mapOf } from './names.ts';
+
+/** What becomes of one element: from `before` to `after`; undefined where it is not there. */
+export interface ElementChange {
+  readonly before: string | undefined;
+  readonly after: string | undefined;
+}
+
+// Endpoints before the verdicts that lead to them; who is guarded last. Deletions go the other way round.
+const rank = (map: string): number =>
+  isEndpointMap(map) ? 0 : map.startsWith('guard') || map === 'cluster-ips' ? 3 : map.startsWith('svc') ? 2 : 1;
+
+const perLine = 500;
+
+function commands(verb: 'add' | 'delete', table: string, byMap: ReadonlyMap<string, string[]>): string[] {
+  const lines: string[] = [];
+  for (const [map, items] of byMap)
+    for (let at = 0; at < items.length; at += perLine)
+      lines.push(`${verb} element ${table} ${map} { ${items.slice(at, at + perLine).join(', ')} }`);
+  return lines;
+}
+
+const pushTo = (byMap: Map<string, string[]>, map: string, item: string): void => {
+  const items = byMap.get(map);
+  if (items) items.push(item);
+  else byMap.set(map, [item]);
+};
+
+/** The lines that make these changes, deletions first; what is replaced is deleted and added. */
+export function elementLines(table: string, changes: Iterable<readonly [ElementId, ElementChange]>): string[] {
+  const deleted = new Map<string, string[]>();
+  const added = new Map<string, string[]>();
+  for (const [id, { before, after }] of changes) {
+    const [map, key] = [mapOf(id), keyOf(id)];
+    if (before !== undefined) pushTo(deleted, map, key);
+    if (after !== undefined) pushTo(added, map, after === '' ? key : `${key} : ${after}`);
+  }
+  return [...commands('delete', table, deleted), ...commands('add', table, added)];
+}
+
+/** Cuts changes into parts of about `size`, each safe by itself when they are made in this order. */
+export function cutChanges(
+  changes: ReadonlyMap<ElementId, ElementChange>,
+  size: number,
+): (readonly (readonly [ElementId, ElementChange])[])[] {
+  const entries = [...changes];
+  if (entries.length <= size * 1.5) return entries.length > 0 ? [entries] : [];
+  const groups: (readonly [ElementId, ElementChange])[][] = [];
+  for (const entry of entries) {
+    const [id, { after }] = entry;
+    const at = after === undefined ? 8 - rank(mapOf(id)) : rank(mapOf(id));
+    (groups[at] ??= []).push(entry);
+  }
+  const parts: (readonly [ElementId, ElementChange])[][] = [];
+  for (const group of groups)
+    for (let at = 0; group && at < group.length; at += size) parts.push(group.slice(at, at + size));
+  return parts;
+}
