@@ -4,6 +4,7 @@
 //
 //   opening ──▶ open ──▶ (retired: its streams end, no new ones) ──▶ closed
 //                 └────────── broken, silent too long ────────────────▲
+import type { ClientHttp2Session } from 'node:http2';
 import type { TLSSocket } from 'node:tls';
 import { buildConnector, Client } from 'undici';
 import { abandonOn } from '../lib/abort.ts';
@@ -122,6 +123,12 @@ export function createConnections(deps: ConnectionsDeps, options: ConnectionsOpt
       dead: false,
     };
     all.add(connection);
+    client.on('connect', () =>
+      onGoaway(socket, () => {
+        connection.retired = true;
+        dropIfIdle(connection);
+      }),
+    );
     client.on('disconnect', (_origin, _targets, error) => kill(connection, error));
     client.on('connectionError', (_origin, _targets, error) => kill(connection, error));
     socket.once('close', () => kill(connection, new Error('the server closed the connection')));
@@ -206,6 +213,19 @@ export function createConnections(deps: ConnectionsDeps, options: ConnectionsOpt
       await Promise.allSettled([opening.call, opening.watch]);
     },
   };
+}
+
+/**
+ * The server asks for new requests to go elsewhere, and answers those it has: an API server does so with every 401, and with `--goaway-chance` now and
+ * then. undici would break the connection and with it the answers; Node itself ends it well, so undici's listener is taken away. (It has no
+ * other door to its session than a symbol on the socket; where that is not found, undici's way is what happens.)
+ */
+function onGoaway(socket: TLSSocket, listener: () => void): void {
+  const symbol = Object.getOwnPropertySymbols(socket).find(({ description }) => description === 'http2Session');
+  const session = symbol && (socket as unknown as Record<symbol, ClientHttp2Session | null>)[symbol];
+  if (!session) return;
+  session.removeAllListeners('goaway');
+  session.on('goaway', listener);
 }
 
 function connect(tls: TlsMaterial, options: ConnectionsOptions, timeoutMs: number): Promise<TLSSocket> {

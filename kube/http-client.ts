@@ -44,6 +44,8 @@ const sliceMs = 15;
 /** 429 and 503 with Retry-After are tried again so often, and no wait is longer. */
 const retries = 3;
 const longestRetryMs = 5000;
+/** So often a request goes to another connection because the server was about to close the one it came by. */
+const longestRefusals = 10;
 
 const contentTypes: Record<PatchType, string> = {
   merge: 'application/merge-patch+json',
@@ -186,13 +188,15 @@ export function createKubeClient(
       await bucket?.take(deadline.signal);
       let refreshed = false;
       let resent = false;
+      let refused = 0;
       for (let tries = 0; ; ) {
         try {
           return await attempt(call, deadline.signal);
         } catch (error) {
           if (!(error instanceof ApiError) || deadline.signal.aborted) throw error;
           // A read can be sent again where the connection broke under it: the server closes those that are idle.
-          if (!resent && (error.cause instanceof NotSentError || (call.method === 'GET' && isBreak(error))))
+          if (isUnprocessed(error.cause) && refused < longestRefusals) refused++;
+          else if (!resent && (error.cause instanceof NotSentError || (call.method === 'GET' && isBreak(error))))
             resent = true;
           else if (error.code === 'unauthorized' && error.status === 401 && !refreshed && (await credentials.refresh()))
             refreshed = true;
@@ -268,12 +272,22 @@ export function createKubeClient(
   }
 
   const startWatch = async (call: Call, signal: AbortSignal): Promise<Awaited<ReturnType<typeof send>>> => {
-    for (let refreshed = false; ; refreshed = true) {
-      const opened = await send('watch', call, signal);
+    let refused = 0;
+    for (let refreshed = false; ; ) {
+      let opened: Awaited<ReturnType<typeof send>>;
+      try {
+        opened = await send('watch', call, signal);
+      } catch (error) {
+        if (!isUnprocessed(error) || refused++ >= longestRefusals) throw error;
+        continue;
+      }
       const { statusCode: status, body } = opened.response;
       if (status === 200) return opened;
       const text = await body.text().finally(() => opened.stream.release());
-      if (status === 401 && !refreshed && (await credentials.refresh())) continue;
+      if (status === 401 && !refreshed && (await credentials.refresh())) {
+        refreshed = true;
+        continue;
+      }
       throw refusalToError({ what: whatOf(call), status, text, retryAfter: headerOf(opened.response, 'retry-after') });
     }
   };
@@ -360,6 +374,15 @@ const complete = (text: string): boolean => {
   } catch {
     return false;
   }
+};
+
+// The server ended its connection (GOAWAY) before it looked at the request: it can be sent again, whatever it is.
+const isUnprocessed = (error: unknown): boolean => {
+  const { code, message } = (error ?? {}) as { code?: string; message?: string };
+  return (
+    code === 'ERR_HTTP2_GOAWAY_SESSION' ||
+    (code === 'ERR_HTTP2_STREAM_ERROR' && (message ?? '').includes('NGHTTP2_REFUSED_STREAM'))
+  );
 };
 
 // undici's own errors for a connection that broke after it stood; not those of connecting.

@@ -180,6 +180,15 @@ async function until(what: string, holds: () => boolean, ms = 15_000): Promise<v
     if (performance.now() > by) throw new Error(`never happened: ${what}`);
 }
 
+const told = new WeakSet<object>();
+/** What Go's server does with `Connection: close`, as an API server has it in each 401: the last stream it serves is this one. */
+function goAfterThis(request: Request): void {
+  const { session } = request.stream;
+  if (!session || told.has(session)) return;
+  told.add(session);
+  session.goaway(0, request.stream.id!);
+}
+
 const at = { namespace: 'default', name: 'a' };
 
 describe('connections', () => {
@@ -244,12 +253,34 @@ describe('connections', () => {
   it('whose server asks them to go (GOAWAY) are replaced, a read under way is sent again', async () => {
     let reads = 0;
     const server = await serve((request, response) => {
-      if (reads++ === 0) request.stream.session?.goaway();
-      else json(response, { metadata: { name: 'a' } });
+      if (reads++ === 0) {
+        request.stream.session?.goaway();
+        // It promised an answer and is gone before it gave one.
+        setTimeout(() => request.stream.session?.socket?.destroy(), 20);
+      } else json(response, { metadata: { name: 'a' } });
     });
     const client = clientOf(server);
     expect((await client.get(resources.configMaps, at)).metadata.name).toBe('a');
     expect(reads).toBe(2);
+  });
+
+  it('whose server asks them to go after the answers it owes give these, and watches go on', async () => {
+    const server = await serve((request, response, url) => {
+      if (url.searchParams.has('watch')) return plain(request, response, url);
+      goAfterThis(request);
+      setTimeout(() => json(response, { metadata: { name: `${server.sockets.size}` } }), 50);
+    });
+    const client = clientOf(server);
+    const watches = watchMany(client, 3);
+    await until('all watches stand', () => watches.events() === 3);
+    for (let count = 0; count < 5; count++) await client.get(resources.configMaps, at);
+    const written = await Promise.all(
+      Array.from({ length: 5 }, () => client.update(resources.configMaps, { metadata: at })),
+    );
+    expect(written).toHaveLength(5);
+    await until('the connections that were asked to go are gone', () => server.sockets.size <= 2);
+    watches.controller.abort(new Error('enough'));
+    expect(await watches.ends).toEqual(Array.from({ length: 3 }, () => expect.objectContaining({ message: 'enough' })));
   });
 
   it('that fall silent are noticed', async () => {
@@ -434,6 +465,17 @@ describe('identity', () => {
     });
     const client = clientOf(server, { tokenFile: inFolder('token') });
     expect(JSON.parse(await client.raw('GET', '/')).token).toBe('Bearer new');
+  });
+
+  it('a token refused with GOAWAY is a refusal, of calls and of watches', async () => {
+    const server = await serve((request, response) => {
+      goAfterThis(request);
+      setTimeout(() => json(response, status(401, 'Unauthorized', 'Unauthorized'), 401), 20);
+    });
+    const client = clientOf(server, { token: 'wrong' });
+    const refusal = expect.objectContaining({ code: 'unauthorized', status: 401 });
+    for (let count = 0; count < 3; count++) await expect(client.get(resources.configMaps, at)).rejects.toEqual(refusal);
+    expect(await watchMany(client, 2).ends).toEqual([refusal, refusal]);
   });
 
   it('a refused token that stays the same is told of', async () => {
