@@ -20,6 +20,7 @@ import { createNodeAdmission } from './admission/node-admission.ts';
 import type { KubeletConfiguration } from './config.ts';
 import { containerHash } from './containers/container-hash.ts';
 import { runHook } from './containers/hooks.ts';
+import { createUserNamespaces } from './containers/user-namespaces.ts';
 import { terminationMessage } from './containers/termination-message.ts';
 import { createPodImages, type PodImagesOptions } from './images/pod-images.ts';
 import { keepBridgeNetwork } from './node/bridge-network.ts';
@@ -64,6 +65,8 @@ export interface AgentDeps {
   readonly clock: Clock;
   readonly log: Log;
   readonly registry: MetricsRegistry;
+  /** Called once the runtime answers, before anything of it is used; rejects where another agent has it. */
+  claimRuntime?(): Promise<void>;
   /** A task that must not end has ended. */
   onFault(task: string, error: unknown): void;
 }
@@ -132,6 +135,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
   const { config, nodeName, rootDir } = options;
   await mkdir(rootDir, { recursive: true, mode: 0o750 });
   const runtimeStatus = await reachRuntime(deps, signal);
+  await deps.claimRuntime?.();
   const { runtimeName } = await runtime.version();
   const events = standalone
     ? createLoggedEvents(log)
@@ -266,6 +270,16 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
     cgroups.facts,
   );
 
+  const userNamespaces = createUserNamespaces(
+    { handlers: async () => (await runtime.status()).runtimeHandlers, log },
+    {
+      rootDir,
+      maxPods: config.maxPods,
+      ...(config.userNamespaces.idsPerPod ? { idsPerPod: config.userNamespaces.idsPerPod } : {}),
+    },
+  );
+  await userNamespaces.load();
+
   const prober = createProber({
     runtime,
     clock,
@@ -314,7 +328,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
       created: resize.created,
       resize: resize.actuate,
       resizing: (uid) => resize.conditions(uid).some(({ type }) => type === 'PodResizeInProgress'),
-      userns: async () => undefined,
+      userns: (pod, handler) => userNamespaces.of(pod, handler),
       source: (uid) => ({ source: pods.get(uid)?.source ?? 'api', atMs: seenAt.get(uid) ?? clock.now() }),
     },
     {
@@ -415,6 +429,9 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
         );
         seenAt.delete(uid);
         resize.forget(uid);
+        userNamespaces
+          .release(uid)
+          .catch((error: unknown) => log.warn('a user namespace is not given back', { uid, error }));
         if (mirrorPods) for (const pod of api.list()) if (isMirrorPod(pod)) wakeStatic(pod);
       },
     },

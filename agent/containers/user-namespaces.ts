@@ -11,7 +11,7 @@ import type { UserNamespace } from './namespaces.ts';
 
 export interface UserNamespacesDeps {
   /** What the runtime can, by handler. */
-  handlers(): readonly RuntimeHandler[];
+  handlers(): readonly RuntimeHandler[] | Promise<readonly RuntimeHandler[]>;
   readonly log: Log;
 }
 
@@ -33,6 +33,8 @@ export interface UserNamespaces {
   of(pod: Pod, runtimeHandler: string): Promise<UserNamespace | undefined>;
   /** The pod is gone: its range may be given to another one. */
   release(uid: string): Promise<void>;
+  /** The pods that have a range. */
+  uids(): readonly string[];
 }
 
 export function createUserNamespaces(deps: UserNamespacesDeps, options: UserNamespacesOptions): UserNamespaces {
@@ -45,8 +47,8 @@ export function createUserNamespaces(deps: UserNamespacesDeps, options: UserName
     return { mode: 'pod', uids: mapping, gids: mapping };
   };
 
-  const supported = (handler: string): void => {
-    if (deps.handlers().some((each) => each.name === handler && each.userNamespaces)) return;
+  const supported = async (handler: string): Promise<void> => {
+    if ((await deps.handlers()).some((each) => each.name === handler && each.userNamespaces)) return;
     throw new ConfigError(
       handler === ''
         ? "can't set `spec.hostUsers: false`, runtime does not support user namespaces"
@@ -67,10 +69,10 @@ export function createUserNamespaces(deps: UserNamespacesDeps, options: UserName
     },
     async of(pod, runtimeHandler) {
       if (pod.spec.hostUsers !== false) return undefined;
-      supported(runtimeHandler);
       const uid = pod.metadata.uid ?? '';
       const known = ranges.get(uid);
       if (known !== undefined) return mappings(known);
+      await supported(runtimeHandler);
       const taken = new Set(ranges.values());
       const free = Array.from({ length: maxPods }, (_, range) => range).find((range) => !taken.has(range));
       if (free === undefined)
@@ -83,5 +85,6 @@ export function createUserNamespaces(deps: UserNamespacesDeps, options: UserName
       if (!ranges.delete(uid)) return;
       await rm(join(folder, uid), { force: true });
     },
+    uids: () => [...ranges.keys()],
   };
 }

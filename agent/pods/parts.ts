@@ -56,7 +56,7 @@ export interface PodPartsDeps {
   /** A resize is under way: the pod's cgroup may not have room yet for a container made now. */
   resizing(uid: string): boolean;
   /** The user namespace of a pod with hostUsers: false. */
-  userns(pod: Pod): Promise<UserNamespace | undefined>;
+  userns(pod: Pod, runtimeHandler: string): Promise<UserNamespace | undefined>;
   source(uid: string): { readonly source: 'api' | 'file' | 'http'; readonly atMs: number };
 }
 
@@ -78,7 +78,6 @@ export function createPodParts(deps: PodPartsDeps, options: PodPartsOptions): Po
   const { volumes, cgroups, events } = deps;
   const { facts } = options;
   const podDirectory = (uid: string): string => join(options.rootDir, 'pods', uid);
-  const usernsOf = new Map<string, UserNamespace | undefined>();
 
   const runtimeHandler = async (pod: Pod): Promise<string> => {
     const name = pod.spec.runtimeClassName;
@@ -87,13 +86,6 @@ export function createPodParts(deps: PodPartsDeps, options: PodPartsOptions): Po
     if (!runtimeClass)
       throw new ConfigError(`failed to get sandbox runtime: runtimeclass.node.k8s.io "${name}" not found`);
     return runtimeClass.handler;
-  };
-
-  const userns = async (pod: Pod): Promise<UserNamespace | undefined> => {
-    if (pod.spec.hostUsers !== false) return undefined;
-    const uid = pod.metadata.uid ?? '';
-    if (!usernsOf.has(uid)) usernsOf.set(uid, await deps.userns(pod));
-    return usernsOf.get(uid);
   };
 
   const dnsOf = async (pod: Pod) => {
@@ -119,7 +111,7 @@ export function createPodParts(deps: PodPartsDeps, options: PodPartsOptions): Po
         name: podHostname(pod, options.clusterDomain),
         dns: await dnsOf(pod),
         cgroupParent: cgroups.parentFor(pod),
-        userns: await userns(pod),
+        userns: await deps.userns(pod, handler),
         volumeGroups: volumes.supplementalGroups(pod),
       },
       facts,
@@ -218,7 +210,7 @@ export function createPodParts(deps: PodPartsDeps, options: PodPartsOptions): Po
             devices: [...devices, ...(plugged?.devices ?? [])],
             ...(plugged ? { cdiDevices: plugged.cdiDevices, annotations: plugged.annotations } : {}),
             volumeGroups: volumes.supplementalGroups(pod),
-            userns: await userns(pod),
+            userns: await deps.userns(pod, handler),
             target: targetName === undefined ? undefined : targetId(observed, targetName),
           },
           facts,
@@ -237,7 +229,6 @@ export function createPodParts(deps: PodPartsDeps, options: PodPartsOptions): Po
     },
 
     async removeFiles(uid, pod) {
-      usernsOf.delete(uid);
       await rm(podLogDirectory(facts.podLogsDirectory, pod), { recursive: true, force: true });
       await removePodDirectory(podDirectory(uid));
     },
