@@ -2,7 +2,7 @@
 import type { Clock } from '../../lib/clock.ts';
 import type { IpFamily } from '../model.ts';
 import type { Programmed } from './elements.ts';
-import { affinityId, affinityMap, tableFamily, tableName } from './names.ts';
+import { affinityId, affinityMap, affinityPortMap, tableFamily, tableName } from './names.ts';
 import type { NftTool } from './tool.ts';
 
 export interface AffinityPurgerDeps {
@@ -19,30 +19,37 @@ export interface AffinityPurger {
 const attempts = 5;
 const againMs = 50;
 
-/** Clients by endpoint, as `nft list map` prints them. */
-export function parseClients(text: string): { readonly client: string; readonly endpoint: string }[] {
+/** What each client is sent to, as `nft list map` prints it: an address or a port. */
+export function parseClients(text: string): Map<string, string> {
+  const clients = new Map<string, string>();
   const at = text.indexOf('elements = {');
-  if (at < 0) return [];
-  return text
-    .slice(at + 'elements = {'.length)
-    .split(/[,}\n]/)
-    .flatMap((item) => {
-      const [, client, endpoint] = /^\s*(\S+)(?: timeout \S+)?(?: expires \S+)? : (\S+ \. \d+)\s*$/.exec(item) ?? [];
-      return client !== undefined && endpoint !== undefined ? [{ client, endpoint }] : [];
-    });
+  if (at < 0) return clients;
+  for (const item of text.slice(at + 'elements = {'.length).split(/[,}\n]/)) {
+    const [, client, value] = /^\s*(\S+)(?: timeout \S+)?(?: expires \S+)? : (\S+)\s*$/.exec(item) ?? [];
+    if (client !== undefined && value !== undefined) clients.set(client, value);
+  }
+  return clients;
 }
 
 export function createAffinityPurger(deps: AffinityPurgerDeps): AffinityPurger {
   const { tool, clock, family } = deps;
+  const table = `${tableFamily(family)} ${tableName}`;
+  const clientsIn = async (map: string, signal: AbortSignal): Promise<Map<string, string>> =>
+    parseClients((await tool.list(['map', tableFamily(family), tableName, map], signal)) ?? '');
+
   const purgeOne = async ({ state, cluster, local }: Programmed, signal: AbortSignal): Promise<boolean> => {
-    const map = affinityMap(affinityId(state.port.key));
+    const id = affinityId(state.port.key);
+    const [map, portMap] = [affinityMap(id), affinityPortMap(id)];
     const valid = new Set([...cluster, ...local]);
-    const text = await tool.list(['map', tableFamily(family), tableName, map], signal);
-    const gone = parseClients(text ?? '').filter(({ endpoint }) => !valid.has(endpoint));
-    if (gone.length === 0) return true;
-    const keys = gone.map(({ client }) => client).join(', ');
+    const [addresses, ports] = [await clientsIn(map, signal), await clientsIn(portMap, signal)];
+    const isGone = (client: string): boolean => !valid.has(`${addresses.get(client)} . ${ports.get(client)}`);
+    const gone = [addresses, ports].map((clients) => [...clients.keys()].filter(isGone).join(', '));
+    if (gone.every((keys) => keys === '')) return true;
+    const lines = [map, portMap].flatMap((name, at) =>
+      gone[at] === '' ? [] : `delete element ${table} ${name} { ${gone[at]} }\n`,
+    );
     // Fails where one expired meanwhile: then it is looked at again.
-    await tool.run(`delete element ${tableFamily(family)} ${tableName} ${map} { ${keys} }\n`, signal);
+    await tool.run(lines.join(''), signal);
     return false;
   };
   const purgeAll = async (ports: readonly Programmed[], signal: AbortSignal): Promise<void> => {

@@ -2,7 +2,15 @@
 // ports. Rules are written as nft takes them; `printed` says how nft lists them. Pure.
 import type { NodeFacts } from '../backend.ts';
 import type { IpFamily } from '../model.ts';
-import { affinityMap, type FrontSuffix, type ProtocolName, recordChain, stickyChain, tableFamily } from './names.ts';
+import {
+  affinityMap,
+  affinityPortMap,
+  type FrontSuffix,
+  type ProtocolName,
+  recordChain,
+  stickyChain,
+  tableFamily,
+} from './names.ts';
 
 /**
  * cip: a cluster IP; masquerades what does not come from a pod. ext: from outside under policy Cluster; masquerades. loc: from outside
@@ -44,7 +52,10 @@ export interface RuleEnv extends NodeFacts {
 }
 
 /** How nft lists a rule that was written so. */
-export const printed = (rule: string): string => rule.replace(/\bdnat (ip6?) addr \. port to\b/, 'dnat $1 to');
+export const printed = (rule: string): string =>
+  rule
+    .replace(/\bdnat (ip6?) addr \. port to\b/, 'dnat $1 to')
+    .replace(/\bdnat ip6? to (\S+ \S+ map \S+) : /, 'dnat to $1:');
 
 const hex = (value: number): string => `0x${(value >>> 0).toString(16).padStart(8, '0')}`;
 export const markOf = (facts: Pick<NodeFacts, 'masqueradeBit'>): string => hex(2 ** facts.masqueradeBit);
@@ -104,28 +115,31 @@ export function printedSeconds(seconds: number): string {
 }
 
 export interface AffinityRules {
-  readonly map: string;
-  /** The body of the map. */
-  readonly lines: readonly string[];
+  /** Bodies of the maps, by name. */
+  readonly maps: ReadonlyMap<string, readonly string[]>;
   readonly chains: ReadonlyMap<string, readonly string[]>;
 }
 
-/** What a service port with session affinity has for itself: a map from client to endpoint, a chain to look it up, one to note it. */
+/** What a service port with session affinity has for itself: maps from client to endpoint, a chain to look it up, one to note it. */
 export function affinityRules(id: string, proto: ProtocolName, seconds: number, family: IpFamily): AffinityRules {
   const ip = tableFamily(family);
-  const map = affinityMap(id);
+  const [map, portMap] = [affinityMap(id), affinityPortMap(id)];
   const address = family === 'IPv4' ? 'ipv4_addr' : 'ipv6_addr';
+  // Dynamic maps hold 65,535 by default, and one that is full takes no new client.
+  const options = ['size 1048576', 'flags dynamic,timeout'];
+  const key = `ct original ${ip} saddr timeout ${printedSeconds(seconds)}`;
   return {
-    map,
-    // Dynamic maps hold 65,535 by default, and one that is full takes no new client.
-    lines: [`type ${address} : ${address} . inet_service`, 'size 1048576', 'flags dynamic,timeout'],
+    // nft 1.0.6 takes neither keys nor values of more than four registers here: hence maps of its own for each service port, and two.
+    maps: new Map([
+      [map, [`type ${address} : ${address}`, ...options]],
+      [portMap, [`type ${address} : inet_service`, ...options]],
+    ]),
     chains: new Map([
-      [stickyChain(id), [`meta l4proto ${proto} dnat ${ip} addr . port to ${ip} saddr map @${map}`]],
-      // nft 1.0.6 takes no key of more than four registers here: hence a map for each service port.
+      [stickyChain(id), [`meta l4proto ${proto} dnat ${ip} to ${ip} saddr map @${map} : ${ip} saddr map @${portMap}`]],
       [
         recordChain(id),
         [
-          `update @${map} { ct original ${ip} saddr timeout ${printedSeconds(seconds)} : ${ip} daddr . ${proto} dport }`,
+          `meta l4proto ${proto} update @${map} { ${key} : ${ip} daddr } update @${portMap} { ${key} : ${proto} dport }`,
         ],
       ],
     ]),

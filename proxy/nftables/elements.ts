@@ -91,8 +91,10 @@ function frontElements(programmed: Programmed, front: Front, facts: NodeFacts, a
   const { suffix, key, endpointKey } = front;
   const proto = protocolName(port.protocol);
   const sticky = port.affinitySeconds > 0;
-  const row = (map: 'eps' | 'loc', endpoints: readonly string[]): void =>
-    endpoints.forEach((endpoint, at) => add(`${map}${suffix}-${proto}`, `${endpointKey} . ${at}`, endpoint));
+  const row = (map: 'eps' | 'loc', endpoints: readonly string[]): void => {
+    for (const [at, endpoint] of endpoints.entries())
+      add(`${map}${suffix}-${proto}`, `${endpointKey} . ${at}`, endpoint);
+  };
   // An endpoint may be this very address: then nothing tells its NATed packets from others.
   const isItself = suffix === '-node' && choice.reachable.some((endpoint) => endpoint.port === port.nodePort);
   const guard = (verdict: Verdict): void => {

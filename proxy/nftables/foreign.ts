@@ -15,7 +15,7 @@ export interface ForeignWatchDeps {
 
 /** What an event of nft monitor means for our table: anything but clients that are noted and forgotten. */
 export function interestOf(family: IpFamily): (line: string) => string | undefined {
-  const ours = new RegExp(`^(?:add|delete) \\S+ ${tableFamily(family)} ${tableName}(?: (?!aff-)|$)`);
+  const ours = new RegExp(`^(?:add|delete) \\S+ ${tableFamily(family)} ${tableName}(?: (?!af[fp]-)|$)`);
   const table = new RegExp(`^(?:add|delete) table ${tableFamily(family)} ${tableName}\\b`);
   return (line) => (ours.test(line) || table.test(line) ? line.slice(0, 200) : undefined);
 }

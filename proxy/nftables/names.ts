@@ -39,8 +39,12 @@ export const keyOf = (id: ElementId): string => id.slice(id.indexOf(' ') + 1);
 /** Endpoint maps: an index that is no longer drawn may be looked up by a packet in flight, so these are deleted late. */
 export const isEndpointMap = (map: string): boolean => map.startsWith('eps-') || map.startsWith('loc-');
 
-/** Names the chains and the map of a service port's session affinity. */
+/** Names the chains and the maps of a service port's session affinity. */
 export const affinityId = (key: ServicePortKey): string => createHash('sha256').update(key).digest('hex').slice(0, 16);
+/** Client → endpoint's address. */
 export const affinityMap = (id: string): string => `aff-${id}`;
+/** Client → endpoint's port. */
+export const affinityPortMap = (id: string): string => `afp-${id}`;
+export const isAffinityMap = (map: string): boolean => map.startsWith('aff-') || map.startsWith('afp-');
 export const stickyChain = (id: string): string => `sticky-${id}`;
 export const recordChain = (id: string): string => `record-${id}`;

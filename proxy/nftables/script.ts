@@ -50,7 +50,9 @@ export function cutChanges(
   for (const entry of entries) {
     const [id, { after }] = entry;
     const at = after === undefined ? 8 - rank(mapOf(id)) : rank(mapOf(id));
-    (groups[at] ??= []).push(entry);
+    const group = groups[at] ?? [];
+    groups[at] = group;
+    group.push(entry);
   }
   const parts: (readonly [ElementId, ElementChange])[][] = [];
   for (const group of groups)

@@ -2,7 +2,16 @@
 import { affinityRules, chainRules, parseChainName, printed, type RuleEnv } from './chains.ts';
 import type { Programmed } from './elements.ts';
 import type { Listing } from './listing.ts';
-import { affinityId, affinityMap, protocolName, recordChain, stickyChain, tableFamily, tableName } from './names.ts';
+import {
+  affinityId,
+  affinityMap,
+  affinityPortMap,
+  protocolName,
+  recordChain,
+  stickyChain,
+  tableFamily,
+  tableName,
+} from './names.ts';
 import { baseChains, declarations, fixedChains } from './skeleton.ts';
 
 /** What of our chains and maps is in the kernel: rules as nft lists them, one string a chain. */
@@ -118,9 +127,10 @@ export function ensureAffinity(plan: StructurePlan, structure: Structure, env: R
   const { key, protocol, affinitySeconds } = programmed.state.port;
   if (affinitySeconds === 0) return;
   const rules = affinityRules(affinityId(key), protocolName(protocol), affinitySeconds, env.family);
-  if (!structure.maps.has(rules.map)) {
-    plan.lines.push(mapLine('map', tableOf(env), rules.map, rules.lines));
-    plan.maps.set(rules.map, true);
+  for (const [name, lines] of rules.maps) {
+    if (structure.maps.has(name)) continue;
+    plan.lines.push(mapLine('map', tableOf(env), name, lines));
+    plan.maps.set(name, true);
   }
   for (const [name, text] of rules.chains) ensureChain(plan, structure, env, name, text);
 }
@@ -133,10 +143,11 @@ export function dropAffinity(plan: StructurePlan, structure: Structure, env: Rul
     plan.lines.push(`flush chain ${table} ${name}`, `delete chain ${table} ${name}`);
     plan.chains.set(name, undefined);
   }
-  const map = affinityMap(id);
-  if (!structure.maps.has(map)) return;
-  plan.lines.push(`delete map ${table} ${map}`);
-  plan.maps.set(map, false);
+  for (const map of [affinityMap(id), affinityPortMap(id)]) {
+    if (!structure.maps.has(map)) continue;
+    plan.lines.push(`delete map ${table} ${map}`);
+    plan.maps.set(map, false);
+  }
 }
 
 /** Chains and affinity that nothing leads to any more. */
@@ -155,7 +166,7 @@ export function dropSurplus(
     }
   const ids = new Set(
     [...structure.chains.keys(), ...structure.maps].flatMap(
-      (name) => /^(?:sticky|record|aff)-([0-9a-f]{16})$/.exec(name)?.[1] ?? [],
+      (name) => /^(?:sticky|record|aff|afp)-([0-9a-f]{16})$/.exec(name)?.[1] ?? [],
     ),
   );
   for (const id of ids) if (!affinity.has(id)) dropAffinity(plan, structure, env, id);

@@ -24,7 +24,9 @@ function classify(what: string, error: unknown): NetfilterError {
   // The kernel is not as it was believed to be: nobody's input is at fault, it must be read again.
   if (/No such file or directory|File exists|Device or resource busy|Resource temporarily/i.test(error.stderr))
     return new NetfilterError('failed', message, error);
-  if (error.code === 'failed' && error.exitCode === 1) return new NetfilterError('rejected', message, error);
+  // nft gives up on some input by an assertion.
+  if (error.code === 'failed' && (error.exitCode === 1 || /SIGABRT|Assertion/.test(error.message)))
+    return new NetfilterError('rejected', message, error);
   return new NetfilterError('failed', message, error);
 }
 
