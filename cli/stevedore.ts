@@ -1,22 +1,5 @@
 #!/usr/bin/env node
 // The `stevedore` command. Each subcommand has a file of its own.
-import { Command } from 'commander';
-import { registerCheck } from './check.ts';
-import { registerDev } from './dev.ts';
-import { registerJoin } from './join.ts';
-import { registerLeave } from './leave.ts';
-import { registerRun } from './run.ts';
-import { registerStatus } from './status.ts';
-import { version } from './version.ts';
+import { createProgram } from './program.ts';
 
-const program = new Command('stevedore')
-  .description('the node half of Kubernetes: kubelet and kube-proxy as one daemon')
-  .version(version);
-registerRun(program);
-registerStatus(program);
-registerDev(program);
-registerJoin(program);
-registerCheck(program);
-registerLeave(program);
-
-await program.parseAsync();
+await createProgram().parseAsync();
