@@ -3,6 +3,7 @@
 import type { SandboxStatus } from '../../cri/types.ts';
 import type { Container } from '../../kube/types/pod.ts';
 import { isSidecar, judgeSandbox, mayRun, newestOf, type ObservedContainer } from './observed.ts';
+import { keyOfOperation, type Operation } from './operations.ts';
 import { type Draft, graceOf, type PlanInput, wakeAt, want } from './plan.ts';
 import { planPreStop, planStop } from './plan-kill.ts';
 import { formatBackoff, nextBackoff, restartsAfterKill, shouldRestart } from './restart.ts';
@@ -17,7 +18,10 @@ export function planRun(draft: Draft, input: PlanInput): boolean {
   const verdict = judgeSandbox(pod, withoutStopped(input));
   if (verdict.kind === 'needed' && finishedWithoutSandbox(input, verdict.attempt)) return true;
   if (!memory.volumesUp) planVolumes(draft, input);
-  if (verdict.kind === 'usable') return planContainers(draft, input, verdict.sandbox);
+  if (verdict.kind === 'usable') {
+    planTidying(draft, input, verdict.sandbox);
+    return planContainers(draft, input, verdict.sandbox);
+  }
 
   const alive = observed.containers.filter(mayRun);
   for (const container of alive)
@@ -30,7 +34,8 @@ export function planRun(draft: Draft, input: PlanInput): boolean {
     });
   if (alive.length > 0) return false;
   for (const stale of verdict.stale) want(draft, input, { kind: 'stop-sandbox', id: stale.id });
-  if (verdict.stale.length > 0) {
+  const stopping = [...memory.running.values()].some(({ operation }) => operation.kind === 'stop-sandbox');
+  if (verdict.stale.length > 0 || stopping) {
     draft.waitingFor.push('the old sandbox to stop');
     return false;
   }
@@ -44,6 +49,29 @@ export function planRun(draft: Draft, input: PlanInput): boolean {
   // Images are fetched while the sandbox comes up.
   for (const container of firstContainers(input)) planPull(draft, input, container);
   return false;
+}
+
+/** Of each container the newest ended one is kept, for its log and its last state; of sandboxes those that still have containers. */
+function planTidying(draft: Draft, { observed, memory, facts }: PlanInput, current: SandboxStatus): void {
+  const tidy = (operation: Operation): void => {
+    const key = keyOfOperation(operation);
+    // Nothing waits for it: a failure is tried again with the next look, once its time has come.
+    const retry = memory.retries.get(key);
+    if (!memory.running.has(key) && (retry?.retryAtMs ?? 0) <= facts.nowMs) draft.start.push(operation);
+  };
+  const kept = new Set<string>();
+  for (const { id, state, metadata } of observed.containers) {
+    if (state !== 'exited') continue;
+    if (kept.has(metadata.name)) tidy({ kind: 'remove-container', id });
+    kept.add(metadata.name);
+  }
+  for (const sandbox of observed.sandboxes)
+    if (
+      sandbox.id !== current.id &&
+      sandbox.state === 'notready' &&
+      !observed.containers.some((container) => container.sandboxId === sandbox.id)
+    )
+      tidy({ kind: 'remove-sandbox', id: sandbox.id });
 }
 
 /** The runtime may show a sandbox ready for a moment after we stopped it. */

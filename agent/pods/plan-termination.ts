@@ -26,11 +26,13 @@ export function planTermination(draft: Draft, input: PlanInput, termination: Ter
     (sandbox) => sandbox.state === 'ready' && !memory.stoppedSandboxes.has(sandbox.id),
   );
   for (const sandbox of standing) want(draft, input, { kind: 'stop-sandbox', id: sandbox.id });
+  // The runtime shows a sandbox as not ready in the middle of its stop: removing it then meets a network that is half gone.
+  const stopping = [...memory.running.values()].some(({ operation }) => operation.kind === 'stop-sandbox');
   const settingUp = memory.running.has('set-up-volumes');
   if (!memory.released && !settingUp) want(draft, input, { kind: 'release-volumes' });
-  if (standing.length > 0) draft.waitingFor.push('the sandbox to stop');
+  if (standing.length > 0 || stopping) draft.waitingFor.push('the sandbox to stop');
   if (!memory.released) draft.waitingFor.push('volumes to be released');
-  if (standing.length > 0 || !memory.released) return;
+  if (standing.length > 0 || stopping || !memory.released) return;
 
   if (!memory.cgroupRemoved) want(draft, input, { kind: 'remove-cgroup' });
   planFarewell(draft, input);

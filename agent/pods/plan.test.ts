@@ -322,6 +322,17 @@ describe('bringing down', () => {
     expect(kinds(plan(input(pod, stopped, memory)).start)).toEqual(['remove-container']);
   });
 
+  it('lets the stop of a sandbox end before anything is removed, though the runtime shows it stopped', () => {
+    const pod = podOf([{ name: 'a' }], {}, deletion);
+    const memory = ready();
+    memory.released = true;
+    memory.terminalStatusWritten = true;
+    const operation: Operation = { kind: 'stop-sandbox', id: 's0' };
+    memory.running.set('stop-sandbox:s0', { operation, startedAtMs: t0, abort: new AbortController() });
+    const stopped: ObservedPod = { sandboxes: [{ ...sandbox, state: 'notready' }], containers: [exited('a', 0)] };
+    expect(plan(input(pod, stopped, memory)).start).toEqual([]);
+  });
+
   it('cuts pulls short and lets a start run to its end', () => {
     const pod = podOf([{ name: 'a' }, { name: 'b' }], {}, deletion);
     const memory = ready();
