@@ -2,21 +2,24 @@
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
-import { type AgentOptions, createAgent } from '../agent/agent.ts';
+import { type Agent, type AgentOptions, createAgent } from '../agent/agent.ts';
 import { kubeletVersion } from '../agent/node/version.ts';
 import { createCriRuntime } from '../cri/containerd/cri-runtime.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { createKubeClient } from '../kube/http-client.ts';
+import { createNoClient } from '../kube/no-client.ts';
 import type { Taint } from '../kube/types/core.ts';
 import { systemClock } from '../lib/clock.ts';
+import type { Claim } from '../lib/claim.ts';
 import { createLog, type Log } from '../lib/log.ts';
 import { createRegistry, type MetricsRegistry } from '../lib/metrics.ts';
 import { supervise } from '../lib/supervise.ts';
 import { type Configuration, type FlagSetting, loadConfiguration } from './config/load.ts';
 import { type Identity, openIdentity } from './identity.ts';
 import { type NodeSocket, serveNodeSocket } from './node-socket.ts';
+import { claimRuntime } from './claim-runtime.ts';
 import { openProxy, type ProxyHalf } from './run-proxy.ts';
-import { notifySystemd } from './systemd-notify.ts';
+import { keepWatchdog, notifySystemd, watchdogMs } from './systemd-notify.ts';
 import { version } from './version.ts';
 
 interface RunFlags {
@@ -172,18 +175,28 @@ async function runDaemon(configuration: Configuration, halves: Halves, dryRun: b
     stopping.abort(new Error(why));
   };
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stop(signal, 0));
-  let identity: Identity;
+  // Without an API server a node still runs the pods of its own manifests.
+  const alone =
+    halves.agent &&
+    stevedore.kubeconfig === '' &&
+    stevedore.bootstrapKubeconfig === '' &&
+    (kubelet.staticPodPath !== '' || kubelet.staticPodURL !== '');
+  if (alone)
+    log.warn('no kubeconfig is named: the node runs alone, with the pods of its manifests and without Services', {
+      staticPodPath: kubelet.staticPodPath,
+      staticPodURL: kubelet.staticPodURL,
+    });
+  let identity: Identity | undefined;
   try {
-    identity = await openNodeIdentity(configuration, nodeName, log, stopping.signal);
+    if (!alone) identity = await openNodeIdentity(configuration, nodeName, log, stopping.signal);
   } catch (error) {
     // Told to end while it waited for its certificate.
     if (stopping.signal.aborted) return exitCode;
     throw error;
   }
-  const client = createKubeClient(
-    { log, clock: systemClock },
-    { ...identity.config, userAgent: `stevedore/${version}` },
-  );
+  const client = identity
+    ? createKubeClient({ log, clock: systemClock }, { ...identity.config, userAgent: `stevedore/${version}` })
+    : createNoClient();
 
   const tasks = supervise({
     log,
@@ -192,26 +205,51 @@ async function runDaemon(configuration: Configuration, halves: Halves, dryRun: b
       stop(`${name} failed`, 1);
     },
   });
-  const proxy = halves.proxy ? await openProxy({ configuration, client, registry, log, nodeName, dryRun }) : undefined;
+  const proxy =
+    halves.proxy && !alone ? await openProxy({ configuration, client, registry, log, nodeName, dryRun }) : undefined;
   if (dryRun) {
-    process.stdout.write((await proxy?.dryRun(stopping.signal)) ?? '');
-    await client.close();
+    if (proxy) tasks.start('proxy', proxy.run);
+    try {
+      process.stdout.write((await proxy?.dryRun(stopping.signal)) ?? '');
+    } catch (error) {
+      if (!stopping.signal.aborted) throw error;
+    } finally {
+      await tasks.stop();
+      await client.close();
+    }
     return exitCode;
   }
-  const { rotate } = identity;
-  if (rotate) tasks.start('client certificate', (signal) => rotate(client, signal));
-  if (proxy) tasks.start('proxy', proxy.run);
+  const rotate = identity?.rotate;
   let socket: NodeSocket | undefined;
+  let agent: Agent | undefined;
+  let runtimeClaim: Claim | undefined;
   try {
+    // First of all: where another daemon answers, nothing is touched.
+    const shown = {
+      log,
+      get agent() {
+        return agent;
+      },
+      proxy,
+      nodeName,
+      version,
+    };
+    socket = await serveNodeSocket(shown, stevedore.socketPath);
+    if (rotate) tasks.start('client certificate', (signal) => rotate(client, signal));
+    if (proxy) tasks.start('proxy', proxy.run);
     if (halves.agent) {
-      const agent = await startAgent(
+      agent = await startAgent(
         {
           configuration,
-          client,
+          client: alone ? undefined : client,
           registry,
           log,
           nodeName,
           proxy,
+          async claimRuntime() {
+            const holder = `stevedore, process ${process.pid}, node ${nodeName}, root directory ${stevedore.rootDir}`;
+            runtimeClaim = await claimRuntime(kubelet.containerRuntimeEndpoint, holder, log);
+          },
           onFault: (task, error) => {
             log.error(`${task} has ended though it must not; stevedore ends, and is started again by its unit`, {
               error,
@@ -222,14 +260,16 @@ async function runDaemon(configuration: Configuration, halves: Halves, dryRun: b
         stopping.signal,
       );
       tasks.start('agent', agent.run);
-      socket = await serveNodeSocket({ log, agent, proxy, nodeName, version }, stevedore.socketPath);
-    } else socket = await serveNodeSocket({ log, agent: undefined, proxy, nodeName, version }, stevedore.socketPath);
+    }
     await notifySystemd('READY=1', log);
+    tasks.start('watchdog', (signal) =>
+      keepWatchdog({ clock: systemClock, log }, watchdogMs(process.env, process.pid), signal),
+    );
     log.info('stevedore runs', {
       version,
       node: nodeName,
       agent: halves.agent,
-      proxy: halves.proxy,
+      proxy: proxy !== undefined,
       rootDir: stevedore.rootDir,
       runtime: kubelet.containerRuntimeEndpoint,
     });
@@ -248,6 +288,7 @@ async function runDaemon(configuration: Configuration, halves: Halves, dryRun: b
   const ended = (async () => {
     await socket?.close();
     await tasks.stop();
+    await runtimeClaim?.release();
     await client.close();
   })();
   const late = new AbortController();
@@ -287,11 +328,12 @@ const certDirOf = ({ certDir, rootDir }: Configuration['stevedore']): string => 
 
 interface AgentStart {
   readonly configuration: Configuration;
-  readonly client: KubeClient;
+  readonly client: KubeClient | undefined;
   readonly registry: MetricsRegistry;
   readonly log: Log;
   readonly nodeName: string;
   readonly proxy: ProxyHalf | undefined;
+  claimRuntime(): Promise<void>;
   onFault(task: string, error: unknown): void;
 }
 
@@ -326,7 +368,7 @@ async function startAgent(start: AgentStart, signal: AbortSignal) {
     },
   };
   const agent = await createAgent(
-    { client, runtime, clock: systemClock, log, registry, onFault: start.onFault },
+    { client, runtime, clock: systemClock, log, registry, onFault: start.onFault, claimRuntime: start.claimRuntime },
     options,
     signal,
   );
