@@ -24,6 +24,7 @@ import { healthHandler, metricsHandler, serveOn } from './health.ts';
 import { createKubeProxyDetector, type DetectKubeProxy } from './kube-proxy-detector.ts';
 import { createProxyMetrics } from './metrics.ts';
 import { missingAccess } from './missing-access.ts';
+import { whyNotNftables } from './nftables/supported.ts';
 import { createProxyHealth } from './proxy-health.ts';
 import { proxiedLabelSelector } from './services.ts';
 import { createProxyState } from './state.ts';
@@ -212,7 +213,7 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
   };
 
   const openFamilies = async (): Promise<void> => {
-    mode ??= await chooseKind(config.mode, () => Promise.resolve(false));
+    mode ??= await chooseKind(config.mode, async () => (await whyNotNftables(context.exec)) === undefined);
     const minSyncPeriodMs = (mode === 'iptables' ? config.iptables : config.nftables).minSyncPeriod;
     for (const family of ipFamilies) {
       if (families.some((one) => one.family === family)) continue;
