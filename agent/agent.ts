@@ -1,5 +1,6 @@
 // The kubelet half, put together: node, pods, volumes, images, probes, server. Nothing is decided here; docs/architecture.md draws it.
 import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import type { Runtime } from '../cri/runtime.ts';
 import type { RuntimeStatus } from '../cri/types.ts';
 import type { KubeClient } from '../kube/client.ts';
@@ -10,7 +11,7 @@ import { createReflector } from '../kube/reflector.ts';
 import { milliOf, unitsOf } from '../kube/quantity.ts';
 import { type Resource, resources } from '../kube/resources.ts';
 import type { Node, Service, ServiceAccount, Taint, TokenRequest } from '../kube/types/core.ts';
-import type { Pod } from '../kube/types/pod.ts';
+import type { Pod, PodStatus } from '../kube/types/pod.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { createRegistry, type MetricsRegistry } from '../lib/metrics.ts';
@@ -31,11 +32,13 @@ import { readInstanceMetadata } from './node/instance-metadata.ts';
 import { createNodeAgent, type NodeAgent } from './node/node-agent.ts';
 import { createObserver } from './observe/observer.ts';
 import { createApiSource } from './pods/api-source.ts';
+import { createContainerLinks } from './pods/container-links.ts';
 import { combineSources, type DesiredPods, isMirrorPod } from './pods/desired.ts';
 import { createDirectory, type Directory } from './pods/directory.ts';
 import { createExecutor } from './pods/execute.ts';
 import { orphanPod } from './pods/orphan.ts';
-import { createPodParts } from './pods/parts.ts';
+import { createPodParts, removePodDirectory } from './pods/parts.ts';
+import { createHousekeeping, podLogFolders } from './pods/housekeeping.ts';
 import { createManifestSources } from './pods/manifest-source.ts';
 import { createMirrorPods, mirrors } from './pods/mirror-pods.ts';
 import { createPodResize } from './pods/pod-resize.ts';
@@ -270,6 +273,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
     cgroups.facts,
   );
 
+  const links = createContainerLinks({ podLogsDir: config.podLogsDir });
   const userNamespaces = createUserNamespaces(
     { handlers: async () => (await runtime.status()).runtimeHandlers, log },
     {
@@ -326,6 +330,8 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
           );
       },
       created: resize.created,
+      links,
+      log,
       resize: resize.actuate,
       resizing: (uid) => resize.conditions(uid).some(({ type }) => type === 'PodResizeInProgress'),
       userns: (pod, handler) => userNamespaces.of(pod, handler),
@@ -407,6 +413,10 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
       hashOf: containerHash,
       resize,
       states,
+      onStatus: (_pod, status, before) => {
+        const ended = (each: PodStatus | undefined): boolean => each?.phase === 'Succeeded' || each?.phase === 'Failed';
+        if (!before || ended(status) !== ended(before)) housekeeping.podsChanged();
+      },
       statusFacts: (pod: Pod) => ({
         hostIps: hostIps(),
         qosClass: qosOf(pod),
@@ -429,6 +439,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
         );
         seenAt.delete(uid);
         resize.forget(uid);
+        housekeeping.podsChanged();
         userNamespaces
           .release(uid)
           .catch((error: unknown) => log.warn('a user namespace is not given back', { uid, error }));
@@ -442,6 +453,36 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
     const allocatedStatus = allocatedResourcesStatus(devices, pod.metadata.uid ?? '', container);
     return allocatedStatus ? { allocatedResourcesStatus: allocatedStatus } : {};
   };
+
+  const housekeeping = createHousekeeping({
+    clock,
+    log,
+    synced: () => pods.synced,
+    alive: (uid) =>
+      workers.get(uid) !== undefined || pods.get(uid) !== undefined || observer.last(uid).sandboxes.length > 0,
+    kept: [
+      {
+        what: 'folders and volumes',
+        uids: () => volumes.known(),
+        async remove(uid, inner) {
+          await volumes.tearDown(uid, inner);
+          await removePodDirectory(join(rootDir, 'pods', uid));
+        },
+      },
+      {
+        what: 'cgroups',
+        uids: () => cgroups.pods.list(),
+        remove: async (uid) => void (await cgroups.pods.remove(uid)),
+      },
+      podLogFolders(config.podLogsDir, clock),
+      { what: 'user namespace', uids: () => userNamespaces.uids(), remove: (uid) => userNamespaces.release(uid) },
+      { what: 'state', uids: () => states.uids(), remove: (uid) => states.remove(uid) },
+    ],
+    links,
+    cgroups: cgroups.pods,
+    activePods: () =>
+      workers.list().filter(({ status }) => status?.phase !== 'Succeeded' && status?.phase !== 'Failed'),
+  });
 
   const directory = createDirectory({ workers, observer, byName: (namespace, name) => api.byName(namespace, name) });
   const unsubscribe = objects.subscribe((holder) => workers.nudge(holder));
@@ -483,8 +524,19 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
       );
       // Admission, addresses and the limits of all pods need the node's facts.
       while (!node.node()) await clock.sleep(10, runSignal);
-      const { problem } = await cgroups.pods.prepare(nodeLimits(node.node()!, config));
-      if (problem) events.record(node.eventTarget, 'Warning', 'FailedNodeAllocatableEnforcement', problem);
+      const limits = async (): Promise<boolean> => {
+        const { problem } = await cgroups.pods.prepare(nodeLimits(node.node()!, config));
+        if (problem) events.record(node.eventTarget, 'Warning', 'FailedNodeAllocatableEnforcement', problem);
+        return problem === undefined;
+      };
+      if (!(await limits()))
+        tasks.start('limits of all pods', async (inner) => {
+          for (let done = false; !inner.aborted; ) {
+            await clock.sleep(60_000, inner);
+            if (!done) done = await limits().catch(() => false);
+          }
+        });
+      tasks.start('housekeeping', (inner) => housekeeping.run(inner));
       for (const source of manifests) tasks.start(`pods by ${source.name}`, (inner) => source.run(inner));
       if (!standalone) tasks.start('pods', (inner) => api.run(inner));
       await new Promise<void>((resolve) => {
@@ -493,6 +545,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
       });
       await tasks.stop();
       await workers.stop();
+      await mirrorPods?.stop();
       await states.flush();
       await statusWriter.stop();
       await podResources.close();

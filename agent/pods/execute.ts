@@ -12,7 +12,7 @@ import { createBackoff } from '../../lib/backoff.ts';
 import type { Clock } from '../../lib/clock.ts';
 import { describeError, type Log } from '../../lib/log.ts';
 import { type ContainerMemory, memoryOf, type PodMemory, type ReadyImage, type Trouble } from './memory.ts';
-import type { ObservedPod } from './observed.ts';
+import { containerById, type ObservedContainer, type ObservedPod } from './observed.ts';
 import type { Operation } from './operations.ts';
 
 /** A failure with a reason that belongs in the container's status. */
@@ -59,6 +59,10 @@ export interface PodParts {
   ): Promise<void>;
   /** A container was made with what is allocated to it. */
   created(pod: Pod, container: Container, id: ContainerId): void;
+  /** It runs; its log is at this path. Never waits, never throws. */
+  started(pod: Pod, container: Container, id: ContainerId, logPath: string): void;
+  /** It is gone from the runtime; so goes its log. */
+  removed(pod: Pod, container: ObservedContainer): Promise<void>;
   /** Brings cgroups and running containers to what is allocated to the pod. Rejects where it could not; to be called again. */
   resize(pod: Pod, observed: ObservedPod): Promise<void>;
 }
@@ -187,6 +191,7 @@ export function createExecutor(deps: ExecuteDeps): Executor {
       failStart(context, known, name, 'RunContainerError', wordsOf(error));
       return;
     }
+    parts.started(pod, container, id, `${made.sandboxConfig.logDirectory}/${made.config.logPath}`);
     tell(pod, name, 'Normal', 'Started', 'Container started');
     known.trouble = undefined;
     known.failures = 0;
@@ -311,8 +316,11 @@ export function createExecutor(deps: ExecuteDeps): Executor {
       await runtime.stopContainer(id, graceSeconds, { timeoutMs: graceSeconds * 1000 + 120_000 });
     },
 
-    'remove-container': async (_context, { id }) => {
+    'remove-container': async ({ pod, observed }, { id }) => {
       await runtime.removeContainer(id);
+      const container = containerById(observed, id);
+      // What never ran has no log, and the next try may write one by the same name.
+      if (container?.state === 'exited') await parts.removed(pod, container);
     },
 
     'stop-sandbox': async ({ memory }, { id }) => {

@@ -106,9 +106,10 @@ function createManifestSource(deps: ManifestSourceDeps, reading: Reading): Manif
           await clock.sleep(20, signal);
           nap.wake();
         }
-      } catch {
-        // The folder is not there: the next look in a while says so, and then it is watched again.
-        await clock.sleep(reading.everyMs, signal).catch(() => undefined);
+      } catch (error) {
+        // The folder is not there, or the host has no watches left: until it can be watched it is looked at every so often.
+        if (!signal.aborted) log.debug('manifests are not watched; tried again in 1 s', { error });
+        await clock.sleep(1_000, signal).catch(() => undefined);
       } finally {
         folder?.close();
       }

@@ -10,6 +10,7 @@ import type { RuntimeClass, Service } from '../../kube/types/core.ts';
 import type { ResourceList } from '../../kube/types/meta.ts';
 import type { Container, Pod } from '../../kube/types/pod.ts';
 import type { Clock } from '../../lib/clock.ts';
+import type { Log } from '../../lib/log.ts';
 import { type ContainerFacts, containerConfig } from '../containers/container-config.ts';
 import { ConfigError } from '../containers/config-error.ts';
 import { podDns } from '../containers/dns.ts';
@@ -24,6 +25,7 @@ import { type SandboxFacts, sandboxConfig } from '../containers/sandbox-config.t
 import { createTerminationLog } from '../containers/termination-message.ts';
 import { isStaticPod } from '../resources/critical.ts';
 import type { PodVolumes } from '../volumes/pod-volumes.ts';
+import type { ContainerLinks } from './container-links.ts';
 import type { PodParts } from './execute.ts';
 import type { ReadyImage } from './memory.ts';
 import { isHostNetwork, newestOf, type ObservedPod } from './observed.ts';
@@ -52,6 +54,8 @@ export interface PodPartsDeps {
   allocatable(): Readonly<ResourceList>;
   hook: PodParts['hook'];
   created: PodParts['created'];
+  readonly links: ContainerLinks;
+  readonly log: Log;
   resize: PodParts['resize'];
   /** A resize is under way: the pod's cgroup may not have room yet for a container made now. */
   resizing(uid: string): boolean;
@@ -235,6 +239,12 @@ export function createPodParts(deps: PodPartsDeps, options: PodPartsOptions): Po
 
     hook: deps.hook,
     created: deps.created,
+    started(pod, container, id, logPath) {
+      deps.links
+        .add(pod, container.name, id, logPath)
+        .catch((error: unknown) => deps.log.warn('a log has no link in the older place', { logPath, error }));
+    },
+    removed: (pod, { metadata, id, logPath }) => deps.links.remove(pod, metadata.name, id, logPath),
     resize: deps.resize,
   };
 }
@@ -248,7 +258,7 @@ function targetId(observed: Parameters<typeof newestOf>[0], name: string): Conta
  * Removes a pod's folder, what we made in it and nothing else: volumes were taken down before, and a folder that still has something in
  * it, a mount say, is left and said.
  */
-async function removePodDirectory(directory: string): Promise<void> {
+export async function removePodDirectory(directory: string): Promise<void> {
   await rm(join(directory, 'etc-hosts'), { force: true });
   await rm(join(directory, 'containers'), { recursive: true, force: true });
   for (const name of ['volumes', 'volume-subpaths', 'volumeDevices', 'plugins', '']) {

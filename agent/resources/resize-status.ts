@@ -42,6 +42,32 @@ export function resizeConditions({ pending, inProgress }: ResizeProgress): Condi
   ];
 }
 
+/** Where a resize stood before the agent was restarted, by the conditions it wrote. */
+export function progressShown(conditions: readonly Condition[] = []): ResizeProgress {
+  const shown = (type: string): Condition | undefined =>
+    conditions.find((each) => each.type === type && each.status === 'True');
+  const [pending, inProgress] = [shown('PodResizePending'), shown('PodResizeInProgress')];
+  return {
+    ...(pending?.reason === 'Deferred' || pending?.reason === 'Infeasible'
+      ? {
+          pending: {
+            reason: pending.reason,
+            message: pending.message ?? '',
+            generation: pending.observedGeneration ?? 0,
+          },
+        }
+      : {}),
+    ...(inProgress
+      ? {
+          inProgress: {
+            generation: inProgress.observedGeneration ?? 0,
+            ...(inProgress.reason === 'Error' ? { error: inProgress.message } : {}),
+          },
+        }
+      : {}),
+  };
+}
+
 export type ResizeEvent = 'ResizeStarted' | 'ResizeCompleted' | 'ResizeDeferred' | 'ResizeInfeasible' | 'ResizeError';
 
 const prefixes: Readonly<Record<ResizeEvent, string>> = {

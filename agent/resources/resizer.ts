@@ -24,6 +24,7 @@ import {
 import {
   type ResizeEvent,
   type ResizeProgress,
+  progressShown,
   resizeConditions,
   resizeMessage,
   statusResources,
@@ -97,7 +98,11 @@ export function createResizer(deps: ResizerDeps, facts: ResourceFacts & PodCgrou
   const memoryOf = (pod: Pod): Memory => {
     const known = pods.get(uidOf(pod));
     if (known) return known;
-    const fresh: Memory = { allocation: deps.remembered?.(uidOf(pod)) ?? allocationFromStatus(pod), progress: {}, actual: new Map() };
+    const fresh: Memory = {
+      allocation: deps.remembered?.(uidOf(pod)) ?? allocationFromStatus(pod),
+      progress: progressShown(pod.status?.conditions),
+      actual: new Map(),
+    };
     pods.set(uidOf(pod), fresh);
     return fresh;
   };
