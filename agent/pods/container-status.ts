@@ -6,6 +6,7 @@ import type {
   ContainerStatus,
   Pod,
 } from '../../kube/types/pod.ts';
+import { messageBytesPerContainer } from '../containers/termination-message.ts';
 import type { PodMemory } from './memory.ts';
 import type { ObservedContainer, ObservedPod } from './observed.ts';
 import { isSidecar, newestOf } from './observed.ts';
@@ -34,8 +35,21 @@ const time = (ms: number): string => `${new Date(Math.floor(ms / 1000) * 1000).t
 
 const locate = 'The container could not be located when the pod was terminated';
 
-function terminatedState(container: ObservedContainer, containerID: string): ContainerStateTerminated {
-  const message = container.terminationMessage ?? container.message;
+/** At most so many bytes; a character cut in two goes. */
+function cut(text: string, bytes: number): string {
+  const whole = Buffer.from(text);
+  return whole.length <= bytes
+    ? text
+    : whole
+        .subarray(0, bytes)
+        .toString('utf8')
+        .replace(/\ufffd+$/u, '');
+}
+
+function terminatedState(container: ObservedContainer, containerID: string, pod: Pod): ContainerStateTerminated {
+  const { containers, initContainers = [], ephemeralContainers = [] } = pod.spec;
+  const limit = messageBytesPerContainer(containers.length + initContainers.length + ephemeralContainers.length);
+  const message = cut(container.terminationMessage ?? container.message, limit);
   return {
     exitCode: container.exitCode,
     reason: container.reason || (container.exitCode === 0 ? 'Completed' : 'Error'),
@@ -46,12 +60,12 @@ function terminatedState(container: ObservedContainer, containerID: string): Con
   };
 }
 
-function stateOf(container: ObservedContainer, containerID: string): ContainerState {
+function stateOf(container: ObservedContainer, containerID: string, pod: Pod): ContainerState {
   switch (container.state) {
     case 'running':
       return { running: { startedAt: time(container.startedAtMs) } };
     case 'exited':
-      return { terminated: terminatedState(container, containerID) };
+      return { terminated: terminatedState(container, containerID, pod) };
     case 'created':
     case 'unknown':
       return { waiting: { reason: 'ContainerCreating' } };
@@ -122,13 +136,13 @@ export function containerStatus(
     const containerID = `${input.runtimeName}://${newest.id}`;
     const lastTerminated =
       previous?.state === 'exited'
-        ? terminatedState(previous, `${input.runtimeName}://${previous.id}`)
+        ? terminatedState(previous, `${input.runtimeName}://${previous.id}`, pod)
         : shown?.containerID !== containerID && shown?.state?.terminated
           ? shown.state.terminated
           : shown?.lastState?.terminated;
     status = {
       name,
-      state: stateOf(newest, containerID),
+      state: stateOf(newest, containerID, pod),
       lastState: lastTerminated ? { terminated: lastTerminated } : {},
       ready: false,
       restartCount: Math.max(newest.metadata.attempt, shown?.restartCount ?? 0),
