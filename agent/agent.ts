@@ -227,7 +227,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
         ? { instanceMetadata: (inner: AbortSignal) => readInstanceMetadata({ clock, log }, inner) }
         : {}),
     },
-    { ...options },
+    { ...options, declaredFeatures: ['RestartAllContainersOnContainerExits'] },
   );
   const hostIps = (): string[] =>
     (node.node()?.status?.addresses ?? []).filter(({ type }) => type === 'InternalIP').map(({ address }) => address);

@@ -46,6 +46,8 @@ function cut(text: string, bytes: number): string {
         .replace(/\ufffd+$/u, '');
 }
 
+const restartingAll = 'RestartingAllContainers';
+
 function terminatedState(container: ObservedContainer, containerID: string, pod: Pod): ContainerStateTerminated {
   const { containers, initContainers = [], ephemeralContainers = [] } = pod.spec;
   const limit = messageBytesPerContainer(containers.length + initContainers.length + ephemeralContainers.length);
@@ -94,6 +96,14 @@ function absent(
     imageID: '',
     started: false,
   };
+  if (memory.restartAll && before?.state && !before.state.waiting) {
+    const removed = {
+      reason: restartingAll,
+      message: 'The container is removed because RestartAllContainers in place',
+    };
+    const terminated = before.state.terminated ?? { ...removed, exitCode: 137, startedAt: null, finishedAt: null };
+    return { ...base, state: { waiting: removed }, lastState: { terminated } };
+  }
   if (before?.state?.terminated) {
     const trouble = memory.containers.get(container.name)?.trouble;
     return trouble ? base : { ...before, ready: kind === 'init' && before.state.terminated.exitCode === 0 };

@@ -316,11 +316,11 @@ export function createExecutor(deps: ExecuteDeps): Executor {
       await runtime.stopContainer(id, graceSeconds, { timeoutMs: graceSeconds * 1000 + 120_000 });
     },
 
-    'remove-container': async ({ pod, observed }, { id }) => {
+    'remove-container': async ({ pod, observed }, { id, keepLog }) => {
       await runtime.removeContainer(id);
       const container = containerById(observed, id);
       // What never ran has no log, and the next try may write one by the same name.
-      if (container?.state === 'exited') await parts.removed(pod, container);
+      if (container?.state === 'exited' && !keepLog) await parts.removed(pod, container);
     },
 
     'stop-sandbox': async ({ memory }, { id }) => {

@@ -93,12 +93,13 @@ export function createHousekeeping(deps: HousekeepingDeps, options: Housekeeping
       let cleanedMs = Number.NEGATIVE_INFINITY;
       while (!signal.aborted) {
         if (changed) await balance();
-        if (clock.monotonicMs() - cleanedMs >= everyMs) {
+        if (clock.monotonicMs() - cleanedMs >= everyMs && deps.synced()) {
           await clean(signal);
           cleanedMs = clock.monotonicMs();
         }
         await clock.sleep(100, signal).catch(() => undefined);
-        if (!changed) await nap.take(Math.max(0, cleanedMs + everyMs - clock.monotonicMs()), signal);
+        const restMs = deps.synced() ? cleanedMs + everyMs - clock.monotonicMs() : 1_000;
+        if (!changed) await nap.take(Math.max(0, restMs), signal);
       }
     },
   };

@@ -82,6 +82,8 @@ export interface PodMemory {
     | { readonly admitted: true }
     | { readonly admitted: false; readonly reason: string; readonly message: string }
     | undefined;
+  /** A container ended by a rule that restarts all of the pod: they are removed, and then it begins anew in its sandbox. */
+  restartAll: boolean;
   volumesUp: boolean;
   volumeTrouble: Trouble | undefined;
   sandboxTrouble: Trouble | undefined;
@@ -116,6 +118,7 @@ export function createMemory(): PodMemory {
     containers: new Map(),
     startTimeMs: undefined,
     admission: undefined,
+    restartAll: false,
     volumesUp: false,
     volumeTrouble: undefined,
     sandboxTrouble: undefined,

@@ -29,7 +29,7 @@ export type Operation =
       /** The whole grace of this kill: a shortened one is another call beside the one under way. */
       readonly ofSeconds: number;
     }
-  | { readonly kind: 'remove-container'; readonly id: ContainerId }
+  | { readonly kind: 'remove-container'; readonly id: ContainerId; readonly keepLog?: boolean }
   | { readonly kind: 'stop-sandbox'; readonly id: SandboxId }
   | { readonly kind: 'remove-sandbox'; readonly id: SandboxId }
   /** Volumes: what a pod whose containers have ended no longer needs. */

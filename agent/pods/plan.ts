@@ -62,6 +62,8 @@ export interface Plan {
   /** Look again at this time even if nothing happens; milliseconds since the epoch. */
   readonly wakeAtMs: number | undefined;
   readonly waitingFor: readonly string[];
+  /** All containers are being removed to begin anew. */
+  readonly restartAll: boolean;
   /** All containers have ended and none will start again. */
   readonly terminal: boolean;
   /** Nothing of the pod is left: the worker can forget it. */
@@ -78,6 +80,7 @@ export interface Draft {
   crashLoops: Map<string, number>;
   wakeAtMs: number | undefined;
   waitingFor: string[];
+  restartAll: boolean;
   terminal: boolean;
   done: boolean;
 }
@@ -91,6 +94,7 @@ export const newDraft = (): Draft => ({
   crashLoops: new Map(),
   wakeAtMs: undefined,
   waitingFor: [],
+  restartAll: false,
   terminal: false,
   done: false,
 });

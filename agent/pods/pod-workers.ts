@@ -197,6 +197,7 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
     if (made.termination && !memory.termination)
       memory.timeline.push({ what: `ending: ${made.termination.cause}`, atMs: clock.now() });
     memory.termination = made.termination;
+    memory.restartAll = made.restartAll;
     for (const [name, backoff] of made.backoffs) memoryOf(memory, name).backoff = backoff;
     for (const [name, delayMs] of made.crashLoops) {
       if (worker.plan?.crashLoops.has(name)) continue;

@@ -26,6 +26,10 @@ export function matchingRule(container: Container, exitCode: number): ContainerR
   });
 }
 
+/** Whether its end restarts all containers of its pod. */
+export const restartsAll = (container: Container, exitCode: number): boolean =>
+  matchingRule(container, exitCode)?.action === 'RestartAllContainers';
+
 /** Whether a container that ended with this exit code is to run again. Same rules as the API documents for restartPolicyRules. */
 export function shouldRestart(pod: Pod, container: Container, exitCode: number): boolean {
   if (container.restartPolicy !== undefined && matchingRule(container, exitCode)) return true;

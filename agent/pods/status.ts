@@ -53,6 +53,9 @@ export function computeStatus(input: StatusInput): PodStatus {
     complete('Ready', ready(pod, statuses, phase, others), shownBefore, pod, now),
     complete('ContainersReady', containersReady(pod, statuses, phase), shownBefore, pod, now),
     complete('PodScheduled', { status: 'True' }, shownBefore, pod, now),
+    ...(mayRestartAll(pod)
+      ? [complete('AllContainersRestarting', restartingAll(memory, phase), shownBefore, pod, now)]
+      : []),
   ];
   const disruption = memory.termination?.disruption
     ? [complete('DisruptionTarget', { status: 'True', ...memory.termination.disruption }, shownBefore, pod, now)]
@@ -86,6 +89,22 @@ function timed(condition: Condition, before: readonly Condition[], now: string):
   return { ...condition, lastProbeTime: null, lastTransitionTime: last?.lastTransitionTime ?? now };
 }
 
+const mayRestartAll = ({ spec }: Pod): boolean =>
+  [...spec.containers, ...(spec.initContainers ?? [])].some((container) =>
+    container.restartPolicyRules?.some(({ action }) => action === 'RestartAllContainers'),
+  );
+
+function restartingAll(memory: StatusInput['memory'], phase: PodPhase) {
+  if (phase === 'Succeeded') return { status: 'False', reason: 'PodCompleted' } as const;
+  if (phase === 'Failed') return { status: 'False', reason: 'PodFailed' } as const;
+  if (!memory.restartAll) return { status: 'False' } as const;
+  return {
+    status: 'True',
+    reason: 'RestartAllContainersStarted',
+    message: 'container exited with restart policy rule',
+  } as const;
+}
+
 function phaseOf(
   input: StatusInput,
   statuses: ReadonlyMap<string, ContainerStatus>,
@@ -100,7 +119,9 @@ function phaseOf(
   const override = memory.termination?.status;
   // The reason goes with the phase, which is terminal only once nothing runs any more.
   if (override && (terminal || memory.termination?.cause === 'rejected')) return { phase: 'Failed', ...override };
-  const phase = computePhaseOf(pod, statuses, terminal, begun);
+  // What is killed to begin anew is no end.
+  const phase =
+    memory.restartAll && before.phase && !terminal ? before.phase : computePhaseOf(pod, statuses, terminal, begun);
   const kept = phase === before.phase ? { reason: before.reason, message: before.message } : {};
   return { phase, ...kept };
 }
