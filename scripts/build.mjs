@@ -45,8 +45,8 @@ node=$here/node
 if [ ! -x "$node" ]; then
   node=$(command -v node) || { echo "stevedore: no Node: neither $here/node nor one on PATH" >&2; exit 1; }
 fi
-# A small young generation: the daemon allocates little at a time, and a large one only grows the resident memory.
-exec "$node" --max-semi-space-size=1 "$here/stevedore.mjs" "$@"
+# A small young generation and a heap that grows slowly: the daemon keeps little, and V8's defaults keep what it once used (docs/adr/0003).
+exec "$node" --max-semi-space-size=1 --heap-growing-percent=30 "$here/stevedore.mjs" "$@"
 `;
 await writeFile(`${dist}/stevedore`, wrapper);
 await chmod(`${dist}/stevedore`, 0o755);

@@ -163,6 +163,7 @@ async function assemble(options: LabNodeOptions, undo: (() => Promise<unknown>)[
         pinnedNode,
         [
           '--max-semi-space-size=1',
+          '--heap-growing-percent=30',
           program,
           'run',
           '--config',
