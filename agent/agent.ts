@@ -257,6 +257,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
       node: () => node.node(),
       volumesInUseChanged: () => node.refresh(),
       wake: (uid) => workers.nudge(uid),
+      ending: (uid) => pods.get(uid)?.pod.metadata.deletionTimestamp !== undefined,
       ensureImage: images.ensureVolumeImage,
     },
     { rootDir, nodeName },

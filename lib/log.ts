@@ -29,12 +29,13 @@ function flatten(fields: LogFields | undefined): Record<string, unknown> {
   return flat;
 }
 
-/** An error's message followed by those of its causes, each once. */
+/** An error's message followed by those of its causes, each once; a cause that only sets a prefix before what was said says nothing more. */
 export function describeError(error: unknown): string {
   const parts: string[] = [];
   for (let next: unknown = error; next !== undefined && next !== null && parts.length < 8; ) {
     const text = next instanceof Error ? messageOf(next) : String(next);
-    if (!parts.some((part) => part.includes(text))) parts.push(text);
+    const told = text.slice(text.indexOf(': ') < 0 ? 0 : text.indexOf(': ') + 2);
+    if (!parts.some((part) => part.includes(told))) parts.push(text);
     next = next instanceof Error ? next.cause : undefined;
   }
   return parts.join(': ');

@@ -62,7 +62,11 @@ function terminatedState(container: ObservedContainer, containerID: string, pod:
   };
 }
 
-function stateOf(container: ObservedContainer, containerID: string, pod: Pod): ContainerState {
+/** Why a container that was never started waits, as long as nothing is wrong. */
+const waitingReason = (pod: Pod, kind: ContainerKind): string =>
+  kind !== 'ephemeral' && (pod.spec.initContainers?.length ?? 0) > 0 ? 'PodInitializing' : 'ContainerCreating';
+
+function stateOf(container: ObservedContainer, containerID: string, pod: Pod, kind: ContainerKind): ContainerState {
   switch (container.state) {
     case 'running':
       return { running: { startedAt: time(container.startedAtMs) } };
@@ -70,7 +74,7 @@ function stateOf(container: ObservedContainer, containerID: string, pod: Pod): C
       return { terminated: terminatedState(container, containerID, pod) };
     case 'created':
     case 'unknown':
-      return { waiting: { reason: 'ContainerCreating' } };
+      return { waiting: { reason: waitingReason(pod, kind) } };
     default:
       return { waiting: {} };
   }
@@ -84,11 +88,9 @@ function absent(
   before: ContainerStatus | undefined,
 ): ContainerStatus {
   const { pod, memory } = input;
-  const reason =
-    kind !== 'ephemeral' && (pod.spec.initContainers?.length ?? 0) > 0 ? 'PodInitializing' : 'ContainerCreating';
   const base: ContainerStatus = {
     name: container.name,
-    state: { waiting: { reason } },
+    state: { waiting: { reason: waitingReason(pod, kind) } },
     lastState: before?.lastState ?? {},
     ready: false,
     restartCount: before?.restartCount ?? 0,
@@ -152,7 +154,7 @@ export function containerStatus(
           : shown?.lastState?.terminated;
     status = {
       name,
-      state: stateOf(newest, containerID, pod),
+      state: stateOf(newest, containerID, pod, kind),
       lastState: lastTerminated ? { terminated: lastTerminated } : {},
       ready: false,
       restartCount: Math.max(newest.metadata.attempt, shown?.restartCount ?? 0),

@@ -170,12 +170,13 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
       .catch((error: unknown) => {
         if (signal.aborted) return;
         const failure = failureOf(state, volume, error);
-        log.warn('a volume could not be refreshed; its files stay as they are', {
+        const ending = deps.ending?.(state.uid) ?? false;
+        log[ending ? 'debug' : 'warn']('a volume could not be refreshed; its files stay as they are', {
           pod: `${state.pod.metadata.namespace}/${state.pod.metadata.name}`,
           volume: volume.name,
           error,
         });
-        deps.events?.record(podTarget(state.pod), 'Warning', failure.reason, failure.message);
+        if (!ending) deps.events?.record(podTarget(state.pod), 'Warning', failure.reason, failure.message);
         schedule(state, volume, clock.now() + refreshRetryMs);
       })
       .finally(() => state.refreshing.delete(volume.name));

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { ApiError } from '../../kube/errors.ts';
 import { createFakeClient } from '../../kube/fake-client.ts';
 import { createFakeClock } from '../../lib/fake-clock.ts';
 import { silentLog } from '../../lib/log.ts';
@@ -77,6 +78,27 @@ describe('service account tokens', () => {
     await expect(tokens.get(wish, signal)).rejects.toThrow('token expired and refresh failed');
     fail(false);
     expect((await tokens.get(wish, signal)).token).toBe('t2');
+  });
+
+  it('are asked for again for a while where the API server does not know yet whose pod it is', async () => {
+    const clock = createFakeClock();
+    const client = createFakeClient({ clock });
+    let refusals = 0;
+    client.answer(
+      (call) => call.subresource === 'token',
+      (call) => {
+        if (clock.monotonicMs() < 2_000) {
+          refusals++;
+          throw new ApiError('forbidden', 'no relationship found', { status: 403 });
+        }
+        return { ...(call.body as object), status: { token: 't', expirationTimestamp: '2100-01-01T00:00:00Z' } };
+      },
+    );
+    const tokens = createServiceAccountTokens({ client, clock, log: silentLog }, () => 0);
+    const early = tokens.get(wish, signal);
+    await clock.advance(3_000);
+    expect((await early).token).toBe('t');
+    expect(refusals).toBeGreaterThan(2);
   });
 
   it('are forgotten with their pod', async () => {

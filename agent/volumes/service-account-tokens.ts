@@ -31,6 +31,8 @@ export interface ServiceAccountTokens {
 
 const maxAgeMs = 24 * 3_600_000;
 const maxJitterMs = 10_000;
+// The node authorizer learns of a pod's binding a moment after the node does.
+const forbiddenForMs = 3_000;
 
 export function createServiceAccountTokens(
   deps: { readonly client: KubeClient; readonly clock: Clock; readonly log: Log },
@@ -68,10 +70,22 @@ export function createServiceAccountTokens(
     return { token: answer.status.token, expiresAtMs, refreshAtMs };
   };
 
+  const requestFirst = async (wish: TokenWish, signal: AbortSignal): Promise<Token> => {
+    const until = clock.monotonicMs() + forbiddenForMs;
+    for (let delayMs = 50; ; delayMs = Math.min(delayMs * 2, 800)) {
+      try {
+        return await request(wish, signal);
+      } catch (error) {
+        if (!isForbidden(error) || clock.monotonicMs() + delayMs > until) throw error;
+        await clock.sleep(delayMs, signal);
+      }
+    }
+  };
+
   const renew = async (wish: TokenWish, key: string, signal: AbortSignal): Promise<Token> => {
     const known = cache.get(wish.pod.uid)?.get(key);
     try {
-      const token = await request(wish, signal);
+      const token = await (known ? request : requestFirst)(wish, signal);
       const ofPod = cache.get(wish.pod.uid) ?? new Map<string, Token>();
       ofPod.set(key, token);
       cache.set(wish.pod.uid, ofPod);

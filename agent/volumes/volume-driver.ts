@@ -38,6 +38,8 @@ export interface VolumeDeps {
   volumesInUseChanged?(): void;
   /** Other plugin types whose sockets register in `plugins_registry`, for example `DevicePlugin`. */
   readonly pluginHandlers?: Readonly<Record<string, PluginHandler>>;
+  /** The pod is being ended: that what it names goes too is no news. Default: no pod is. */
+  ending?(uid: string): boolean;
   /** For what happens when no call of setUp is there to reject. */
   readonly events?: EventRecorder;
   /** Default: mount(8). */
