@@ -3,6 +3,7 @@ import { hostname } from 'node:os';
 import type { Command } from 'commander';
 import { defaultEndpoint, endpointOf } from './join.ts';
 import { createHostReader } from './join/host-reader.ts';
+import { inventoryText, readInventory } from './join/inventory.ts';
 import { blocking, findingsText, runPreflight } from './join/preflight.ts';
 
 interface CheckFlags {
@@ -31,10 +32,15 @@ export function registerCheck(program: Command): void {
         cniConfDir: '/etc/cni/net.d',
         kubeconfig: '',
       });
+      const inventory = await readInventory();
       const wrong = blocking(findings, []);
       const verdict =
         wrong.length === 0 ? 'this host can be a node\n' : `${wrong.length} things are to be put right first\n`;
-      process.stdout.write(flags.json ? `${JSON.stringify(findings, null, 2)}\n` : findingsText(findings) + verdict);
+      process.stdout.write(
+        flags.json
+          ? `${JSON.stringify({ host: inventory, findings }, null, 2)}\n`
+          : inventoryText(inventory) + findingsText(findings) + verdict,
+      );
       process.exitCode = wrong.length === 0 ? 0 : 1;
     });
 }
