@@ -1,0 +1,153 @@
+// The second part of the story: pods under systemd's slices, limits, AppArmor, a Service, kubectl's streams.
+import { armored, bestEffort, greedy, guaranteed, web } from './manifests.ts';
+import { expect, type Report } from './report.ts';
+import type { World } from './world.ts';
+
+const minutes = 60_000;
+
+async function start({ apply, until, kubectl }: World): Promise<string> {
+  for (const object of [web, guaranteed, bestEffort]) await apply(object);
+  await until(
+    'four pods run and are ready',
+    10 * minutes,
+    () =>
+      kubectl(
+        'get',
+        'pods',
+        '-o',
+        'jsonpath={range .items[*]}{.metadata.name}={.status.containerStatuses[0].ready} {end}',
+      ),
+    (answer) => (answer.match(/=true/g) ?? []).length === 4,
+  );
+  return 'Deployment of 2, a Guaranteed and a BestEffort pod are ready';
+}
+
+/** The slice of a pod, as systemd names it. */
+const sliceOf = (uid: string, level: string): string => {
+  const pod = `pod${uid.replaceAll('-', '_')}`;
+  return level === '' ? `kubepods-${pod}.slice` : `kubepods-${level}-${pod}.slice`;
+};
+
+const folderOf = (uid: string, level: string): string =>
+  `/sys/fs/cgroup/kubepods.slice/${level === '' ? '' : `kubepods-${level}.slice/`}${sliceOf(uid, level)}`;
+
+async function slices({ machine, kubectl }: World): Promise<string> {
+  const uidOf = async (...which: string[]): Promise<string> =>
+    (await kubectl('get', 'pod', ...which, '-o', 'jsonpath={.items[0].metadata.uid}{.metadata.uid}')).trim();
+  const [whole, part, best] = [await uidOf('guaranteed'), await uidOf('-l', 'app=web'), await uidOf('best-effort')];
+  const cat = (folder: string) =>
+    `cd ${folder}; echo "$(cat cpu.max) $(cat cpu.weight) $(cat memory.max) $(ls -d cri-containerd-*.scope | wc -l)"`;
+  const text = await machine.run(
+    [
+      cat(folderOf(whole, '')),
+      cat(folderOf(part, 'burstable')),
+      cat(folderOf(best, 'besteffort')),
+      `systemctl show -p MemoryMax --value ${sliceOf(whole, '')}`,
+      `cat ${folderOf(whole, '')}/cri-containerd-*.scope/memory.max | sort | head -1`,
+      'cat /proc/$(systemctl show -p MainPID --value stevedore)/oom_score_adj',
+    ].join('\n'),
+  );
+  const lines = text.trim().split('\n');
+  const wanted = [
+    // quota and period, weight, bytes, scopes of sandbox and container
+    '25000 100000 10 50331648 2',
+    '50000 100000 2 67108864 2',
+    'max 100000 1 max 2',
+    '50331648',
+    '50331648',
+    '-999',
+  ];
+  expect(
+    JSON.stringify(lines) === JSON.stringify(wanted),
+    `found ${JSON.stringify(lines)}, wanted ${JSON.stringify(wanted)}`,
+  );
+  // systemd writes a slice's files again at a reload: what it does not know is lost then.
+  await machine.run('systemctl daemon-reload', { timeoutMs: 3 * minutes });
+  const after = await machine.run([cat(folderOf(whole, '')), cat(folderOf(part, 'burstable'))].join('\n'));
+  expect(after.trim() === wanted.slice(0, 2).join('\n'), `after systemctl daemon-reload: ${after.trim()}`);
+  return `cpu.max, cpu.weight and memory.max of three classes, in slices and scopes, also after daemon-reload: ${lines.slice(0, 3).join('; ')}`;
+}
+
+async function outOfMemory({ apply, until, kubectl }: World): Promise<string> {
+  await apply(greedy);
+  await until(
+    'the container that takes too much memory is OOMKilled',
+    5 * minutes,
+    () =>
+      kubectl(
+        'get',
+        'pod',
+        'greedy',
+        '-o',
+        'jsonpath={.status.containerStatuses[0].state.terminated.reason} {.status.phase}',
+      ),
+    (answer) => answer.startsWith('OOMKilled') && answer.includes('Failed'),
+  );
+  await kubectl('delete', 'pod', 'greedy', '--wait=true', '--timeout=120s');
+  return 'OOMKilled, phase Failed';
+}
+
+async function appArmor({ apply, until, kubectl }: World): Promise<string> {
+  const cases: readonly [name: string, profile: object, label: RegExp, result: string][] = [
+    ['armored-default', { type: 'RuntimeDefault' }, /^cri-containerd\.apparmor\.d \(enforce\)/, 'written'],
+    [
+      'armored-local',
+      { type: 'Localhost', localhostProfile: 'stevedore-vm-deny-write' },
+      /^stevedore-vm-deny-write \(enforce\)/,
+      'denied',
+    ],
+    ['armored-not', { type: 'Unconfined' }, /^unconfined/, 'written'],
+  ];
+  for (const [name, profile] of cases) await apply(armored(name, profile));
+  await apply(armored('armored-absent', { type: 'Localhost', localhostProfile: 'no-such-profile' }));
+  for (const [name, , label, result] of cases) {
+    await until(
+      `${name} has ended`,
+      5 * minutes,
+      () => kubectl('get', 'pod', name, '-o', 'jsonpath={.status.phase}'),
+      (answer) => answer === 'Succeeded',
+    );
+    const text = await kubectl('logs', name);
+    expect(label.test(text) && text.includes(result), `${name} said: ${text}`);
+  }
+  const why = await until(
+    'a pod with a profile that is not there is not run',
+    3 * minutes,
+    () =>
+      kubectl(
+        ...['get', 'pod', 'armored-absent', '-o'],
+        'jsonpath={.status.phase} {.status.message}{.status.containerStatuses[0].state.waiting.reason} {.status.containerStatuses[0].state.waiting.message}',
+      ),
+    (answer) => answer.includes('no-such-profile'),
+  );
+  await kubectl('delete', 'pod', ...cases.map(([name]) => name), 'armored-absent', '--wait=true', '--timeout=240s');
+  return `RuntimeDefault, Localhost and Unconfined as asked; an absent one is refused: ${why.slice(0, 120)}`;
+}
+
+async function service({ callService, machine }: World): Promise<string> {
+  const answers = new Set((await callService(12)).map((text) => text.trim()));
+  expect(
+    answers.size === 2 && [...answers].every((name) => name.startsWith('web-')),
+    `two pods were to answer: ${[...answers].join(', ')}`,
+  );
+  const port = await machine.run('curl -sS -m 20 http://10.77.0.2:30080/');
+  expect(port.startsWith('web-'), `the node port answered: ${port}`);
+  return `ClusterIP and node port answer from ${[...answers].join(' and ')}`;
+}
+
+async function streams({ kubectl }: World): Promise<string> {
+  const log = await kubectl('logs', 'deployment/web');
+  expect(log.includes('listens on port'), `logs: ${log}`);
+  const said = await kubectl('exec', 'guaranteed', '--', 'sh', '-c', 'echo hello; cat /proc/self/cgroup');
+  expect(said.includes('hello'), `exec: ${said}`);
+  return `kubectl logs and exec through the API server; exec runs in ${said.trim().split('\n').at(-1) ?? ''}`;
+}
+
+export async function runPods(world: World, report: Report): Promise<void> {
+  await report.step('pods of three classes run', () => start(world), { vital: true });
+  await report.step("limits under cgroup v2, in systemd's slices", () => slices(world));
+  await report.step('a container over its memory limit is OOMKilled', () => outOfMemory(world));
+  await report.step('AppArmor profiles are enforced', () => appArmor(world));
+  await report.step('the Service answers', () => service(world));
+  await report.step('kubectl logs and exec', () => streams(world));
+}
