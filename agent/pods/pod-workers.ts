@@ -297,8 +297,9 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
   });
 
   const reconcile = async (uid: string): Promise<void> => {
-    const desired = deps.pods.get(uid);
     const observed = await observer.observe(uid);
+    // Asked after the wait: a source that has told of its pods meanwhile knows this one.
+    const desired = deps.pods.get(uid);
     const worker = workerFor(uid, desired, observed);
     if (!worker) return;
     if (desired) {
@@ -309,6 +310,14 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
     }
     await admit(worker, observed);
     const resize = reviewResize(worker, observed);
+    // Containers that ran before this agent did keep what was shown of them, from the first status on.
+    if (!worker.plan)
+      deps.probes.sync(
+        worker.pod,
+        observed,
+        worker.pod.metadata.deletionTimestamp ? 'terminating' : 'running',
+        worker.pod.status ?? {},
+      );
     const made = plan({ desired, pod: worker.pod, observed, memory: worker.memory, facts: facts(), resize });
     if (made.terminal && !worker.plan?.terminal) roomMayHaveCome();
     remember(worker, made);

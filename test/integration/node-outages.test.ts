@@ -136,7 +136,7 @@ it('the daemon is killed and comes back: no container restarts, no pod turns unr
   expect(failures).toEqual([]);
 });
 
-it('while the daemon is away containers end and ConfigMaps change: it sees to them when it is back', async () => {
+it('a container that ended while the daemon was away is started again when it is back', async () => {
   const [victim] = await webPods();
   const name = victim?.metadata.name ?? '';
   const id = victim?.status?.containerStatuses?.[0]?.containerID?.replace('containerd://', '') ?? '';
