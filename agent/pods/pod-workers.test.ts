@@ -1,0 +1,158 @@
+import { describe, expect, it } from 'vitest';
+import { createPodLab } from './pod-lab.fixture.ts';
+
+const one = (name = 'c') => [{ name, image: 'i' }];
+
+describe('a pod from its binding to its end', () => {
+  it('runs, is shown, ends and goes', async () => {
+    const lab = createPodLab();
+    lab.bind('a', { containers: one() });
+    await lab.clock.advance(2_000);
+    expect(lab.pod('a')?.status).toMatchObject({
+      phase: 'Running',
+      containerStatuses: [{ ready: true, restartCount: 0 }],
+    });
+    await lab.delete('a', 5);
+    await lab.clock.advance(10_000);
+    expect(lab.pod('a')).toBeUndefined();
+    expect(lab.runtime.sandboxes()).toEqual([]);
+    await lab.stop();
+  });
+
+  it('keeps CrashLoopBackOff, its count and its container over a restart of the agent', async () => {
+    const lab = createPodLab();
+    lab.runtime.behave('i', { exitAfterMs: 100, exitCode: 1 });
+    lab.bind('a', { containers: one() });
+    await lab.clock.advance(15_000);
+    const before = lab.pod('a')?.status?.containerStatuses?.[0];
+    expect(before).toMatchObject({ restartCount: 2, state: { waiting: { reason: 'CrashLoopBackOff' } } });
+    lab.restart();
+    await lab.clock.advance(1_000);
+    expect(lab.pod('a')?.status?.containerStatuses?.[0]).toEqual(before);
+    await lab.clock.advance(20_000);
+    expect(lab.pod('a')?.status?.containerStatuses?.[0]?.restartCount).toBe(3);
+    await lab.stop();
+  });
+
+  it('does not start a pod again that has ended, after a restart and with nothing left in the runtime', async () => {
+    const lab = createPodLab();
+    lab.runtime.behave('i', { exitAfterMs: 100, exitCode: 0 });
+    lab.bind('a', { containers: one(), restartPolicy: 'Never' });
+    await lab.clock.advance(2_000);
+    expect(lab.pod('a')?.status?.phase).toBe('Succeeded');
+    const shown = lab.pod('a')?.status;
+    for (const { id } of lab.runtime.containers()) await lab.runtime.removeContainer(id);
+    for (const { id } of lab.runtime.sandboxes()) await lab.runtime.removeSandbox(id);
+    lab.restart();
+    await lab.clock.advance(120_000);
+    expect(lab.runtime.containers()).toEqual([]);
+    expect(lab.pod('a')?.status?.containerStatuses).toEqual(shown?.containerStatuses);
+    await lab.stop();
+  });
+
+  it('evicted: keeps why over a restart, and is Failed only when nothing runs', async () => {
+    const lab = createPodLab();
+    lab.runtime.behave('i', { onStop: 'ignore' });
+    lab.bind('a', { containers: one() });
+    await lab.clock.advance(2_000);
+    lab.agent().workers.evict('uid-a', { reason: 'Evicted', message: 'no room', graceSeconds: 20 });
+    await lab.clock.advance(1_000);
+    expect(lab.pod('a')?.status?.phase).toBe('Running');
+    lab.restart();
+    await lab.clock.advance(5_000);
+    expect(lab.pod('a')?.status?.phase).toBe('Running');
+    await lab.clock.advance(30_000);
+    expect(lab.pod('a')?.status).toMatchObject({ phase: 'Failed', reason: 'Evicted', message: 'no room' });
+    await lab.stop();
+  });
+
+  it('keeps the newest dead container of each name and removes older ones', async () => {
+    const lab = createPodLab();
+    lab.runtime.behave('i', { exitAfterMs: 100, exitCode: 1 });
+    lab.bind('a', { containers: one() });
+    await lab.clock.advance(200_000);
+    expect(lab.pod('a')?.status?.containerStatuses?.[0]?.restartCount).toBeGreaterThan(3);
+    expect(lab.runtime.containers()).toHaveLength(1);
+    await lab.stop();
+  });
+
+  it('gets over a start that never answers', async () => {
+    const lab = createPodLab();
+    lab.runtime.faults.inject('startContainer', { mode: 'hang' });
+    lab.bind('a', { containers: one() });
+    lab.bind('b', { containers: one() });
+    await lab.clock.advance(5_000);
+    expect([...lab.running('a'), ...lab.running('b')]).toHaveLength(1);
+    await lab.clock.advance(180_000);
+    expect([lab.running('a'), lab.running('b')]).toEqual([['c'], ['c']]);
+    await lab.stop();
+  });
+
+  it.each([
+    'runSandbox',
+    'createContainer',
+    'startContainer',
+    'stopContainer',
+    'stopSandbox',
+    'removeContainer',
+  ] as const)('gets over %s that is carried out, but answers with a broken connection', async (call) => {
+    const lab = createPodLab();
+    lab.runtime.faults.inject(call, { mode: 'fail', applied: true });
+    lab.bind('a', { containers: one() });
+    await lab.clock.advance(60_000);
+    expect(lab.running('a')).toEqual(['c']);
+    await lab.delete('a', 2);
+    await lab.clock.advance(60_000);
+    expect(lab.pod('a')).toBeUndefined();
+    expect(lab.runtime.sandboxes()).toEqual([]);
+    expect(lab.runtime.violations).toEqual([]);
+    await lab.stop();
+  });
+});
+
+describe('a rule that restarts all containers', () => {
+  const rules = {
+    restartPolicy: 'Never' as const,
+    restartPolicyRules: [
+      { action: 'RestartAllContainers' as const, exitCodes: { operator: 'In' as const, values: [42] } },
+    ],
+  };
+
+  it('removes them all and begins anew with the init containers, in the same sandbox', async () => {
+    const lab = createPodLab();
+    lab.runtime.behave((config) => config.metadata.name === 'init', { exitAfterMs: 50, exitCode: 0 });
+    lab.bind('a', {
+      restartPolicy: 'Never',
+      initContainers: one('init'),
+      containers: [{ name: 'main', image: 'i', ...rules }, ...one('other')],
+    });
+    await lab.clock.advance(3_000);
+    expect(lab.running('a')).toEqual(['main', 'other']);
+    const before = lab.runtime.containers().map(({ id }) => id);
+    lab.runtime.kill(lab.runtime.containers().find((each) => each.config.metadata.name === 'main')!.id, 42);
+    await lab.clock.advance(5_000);
+    expect(lab.running('a')).toEqual(['main', 'other']);
+    expect(lab.runtime.containers().filter(({ id }) => before.includes(id))).toEqual([]);
+    expect(lab.runtime.sandboxes()).toHaveLength(1);
+    const { status } = lab.pod('a')!;
+    expect(status?.phase).toBe('Running');
+    expect(status?.containerStatuses?.map(({ restartCount }) => restartCount)).toEqual([1, 1]);
+    expect(status?.initContainerStatuses?.map(({ restartCount }) => restartCount)).toEqual([1]);
+    expect(status?.conditions?.find(({ type }) => type === 'AllContainersRestarting')?.status).toBe('False');
+    await lab.stop();
+  });
+
+  it('goes on after a restart of the agent in the middle of it', async () => {
+    const lab = createPodLab();
+    lab.bind('a', { restartPolicy: 'Never', containers: [{ name: 'main', image: 'i', ...rules }, ...one('other')] });
+    await lab.clock.advance(3_000);
+    lab.runtime.faults.inject('removeContainer', { mode: 'hang' });
+    lab.runtime.kill(lab.runtime.containers().find((each) => each.config.metadata.name === 'main')!.id, 42);
+    await lab.clock.advance(200);
+    lab.restart();
+    await lab.clock.advance(5_000);
+    expect(lab.running('a')).toEqual(['main', 'other']);
+    expect(lab.pod('a')?.status?.containerStatuses?.map(({ restartCount }) => restartCount)).toEqual([1, 1]);
+    await lab.stop();
+  });
+});
