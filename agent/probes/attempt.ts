@@ -2,13 +2,14 @@
 import { isDeadline, isNotFound } from '../../cri/errors.ts';
 import type { Runtime } from '../../cri/runtime.ts';
 import type { ContainerId } from '../../cri/types.ts';
-import { TimeoutError, withTimeout } from '../../lib/abort.ts';
+import { TimeoutError } from '../../lib/abort.ts';
 import type { Clock } from '../../lib/clock.ts';
 import type { Container, Probe } from '../../kube/types/pod.ts';
 import { expand } from '../containers/expansion.ts';
 import { hostPort } from './addresses.ts';
 import { checkHealth, codeName, serving, statusName, unimplemented } from './grpc-health.ts';
 import { HttpGetError, httpGet, httpTarget, urlOf } from './http-get.ts';
+import { withPatience } from './patience.ts';
 import { resolvePort } from './ports.ts';
 import { tryTcp } from './tcp.ts';
 
@@ -51,7 +52,7 @@ async function tryExec(deps: AttemptDeps, target: ProbeTarget, signal: AbortSign
   const timeoutMs = timeoutMsOf(probe);
   const late = `command timed out: "${command.join(' ')}" timed out after ${timeoutMs / 1000}s`;
   try {
-    const result = await withTimeout(deps.clock, 'exec probe', timeoutMs + 500, signal, (inner) =>
+    const result = await withPatience(deps.clock, 'exec probe', timeoutMs + 500, signal, (inner) =>
       deps.runtime.execSync(id, command, { timeoutMs, signal: inner }),
     );
     if (result.exitCode === 0) return success;
@@ -68,7 +69,7 @@ async function tryExec(deps: AttemptDeps, target: ProbeTarget, signal: AbortSign
 async function tryHttp(deps: AttemptDeps, target: ProbeTarget, signal: AbortSignal): Promise<ProbeOutcome> {
   const to = httpTarget(target.probe.httpGet!, target.container, target.podIp, 'probe');
   try {
-    const response = await withTimeout(deps.clock, 'http probe', timeoutMsOf(target.probe), signal, (inner) =>
+    const response = await withPatience(deps.clock, 'http probe', timeoutMsOf(target.probe), signal, (inner) =>
       httpGet(to, 'same-host', inner),
     );
     if (response.status >= 200 && response.status < 300) return success;
@@ -89,7 +90,7 @@ async function tryTcpSocket(deps: AttemptDeps, target: ProbeTarget, signal: Abor
   const host = action.host || target.podIp;
   const port = resolvePort(action.port, target.container);
   try {
-    const why = await withTimeout(deps.clock, 'tcp probe', timeoutMsOf(target.probe), signal, (inner) =>
+    const why = await withPatience(deps.clock, 'tcp probe', timeoutMsOf(target.probe), signal, (inner) =>
       tryTcp(host, port, inner),
     );
     return why === undefined ? success : failure(why);
@@ -104,7 +105,7 @@ async function tryGrpc(deps: AttemptDeps, target: ProbeTarget, signal: AbortSign
   const { port, service = '' } = target.probe.grpc!;
   const seconds = timeoutMsOf(target.probe) / 1000;
   try {
-    const answer = await withTimeout(deps.clock, 'grpc probe', seconds * 1000, signal, (inner) =>
+    const answer = await withPatience(deps.clock, 'grpc probe', seconds * 1000, signal, (inner) =>
       checkHealth(target.podIp, port, service, inner),
     );
     if (answer.kind === 'unreachable')

@@ -1,0 +1,48 @@
+import { describe, expect, it } from 'vitest';
+import { TimeoutError } from '../../lib/abort.ts';
+import type { Clock } from '../../lib/clock.ts';
+import { createFakeClock } from '../../lib/fake-clock.ts';
+import { withPatience } from './patience.ts';
+
+const { signal } = new AbortController();
+const never = (inner: AbortSignal): Promise<never> =>
+  new Promise((_, reject) => inner.addEventListener('abort', () => reject(inner.reason)));
+
+describe('the time limit of a probe', () => {
+  it('ends the work when it is over, and not before', async () => {
+    const clock = createFakeClock();
+    let ended: unknown;
+    const work = withPatience(clock, 'probe', 1_000, signal, never).catch((error: unknown) => {
+      ended = error;
+    });
+    await clock.advance(999);
+    expect(ended).toBeUndefined();
+    await clock.advance(1);
+    await work;
+    expect(ended).toBeInstanceOf(TimeoutError);
+  });
+
+  it('counts a timer that fires late as if it had been on time', async () => {
+    const timers: (() => void)[] = [];
+    const clock = {
+      setTimer: (_ms: number, fire: () => void) => {
+        timers.push(fire);
+        return { cancel: () => undefined };
+      },
+    } as unknown as Clock;
+    const answer = Promise.withResolvers<string>();
+    const work = withPatience(clock, 'probe', 1_000, signal, () => answer.promise);
+    // The process stood still for ages: the first timer fires when everything is overdue, and the answer is read just after it.
+    timers[0]!();
+    answer.resolve('fine');
+    expect(await work).toBe('fine');
+    expect(timers).toHaveLength(2);
+  });
+
+  it('ends with its parent', async () => {
+    const parent = new AbortController();
+    const work = withPatience(createFakeClock(), 'probe', 1_000, parent.signal, never);
+    parent.abort(new Error('stopping'));
+    await expect(work).rejects.toThrow('stopping');
+  });
+});
