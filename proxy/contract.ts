@@ -161,6 +161,12 @@ const clusterIp: readonly Draft[] = [
     flows: [flow('ep0', 'cluster-ip', lands(['ep0'], 'node'))],
   },
   {
+    name: 'an endpoint that reaches itself over UDP is masqueraded',
+    protocol: 'UDP',
+    endpoints: { ep0: 'ready' },
+    flows: [flow('ep0', 'cluster-ip', lands(['ep0'], 'node'))],
+  },
+  {
     name: 'UDP',
     protocol: 'UDP',
     endpoints: { ep0: 'ready', ep1: 'ready' },
@@ -168,7 +174,6 @@ const clusterIp: readonly Draft[] = [
     flows: [
       flow('pod', 'cluster-ip', lands(['ep0', 'ep1'], 'kept')),
       flow('node', 'cluster-ip', lands(['ep0', 'ep1'], 'node')),
-      flow('ep0', 'cluster-ip', lands(['ep0', 'ep1'], 'kept')),
       flow('client', 'node-port', lands(['ep0', 'ep1'], 'node')),
     ],
   },
