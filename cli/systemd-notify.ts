@@ -5,11 +5,14 @@ import { describeError, type Log } from '../lib/log.ts';
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
+// On a machine without a moment to spare the tool takes its time; a notice cut short would look like a daemon that hangs.
+const patienceMs = 30_000;
+
 /** Does nothing outside a systemd unit. A notice that cannot be given is logged, not thrown. */
 export async function notifySystemd(state: string, log: Log, run: typeof exec = exec): Promise<void> {
   if (!process.env.NOTIFY_SOCKET) return;
   try {
-    await run('systemd-notify', [state], { timeoutMs: 5_000 });
+    await run('systemd-notify', [state], { timeoutMs: patienceMs });
   } catch (error) {
     log.warn('systemd was not told', { state, error: describeError(error) });
   }
@@ -32,8 +35,8 @@ export interface WatchdogDeps {
 }
 
 /**
- * Tells systemd twice within each limit that the event loop turns; where it does not, this does not run either, and systemd ends and starts
- * the daemon again. Runs until the signal aborts, also where no watchdog is wanted.
+ * Tells systemd four times within each limit that the event loop turns, so that a machine under load may be late with some; where the loop does not
+ * turn, this does not run either, and systemd ends and starts the daemon again. Runs until the signal aborts, also where no watchdog is wanted.
  */
 export async function keepWatchdog(
   deps: WatchdogDeps,
@@ -49,7 +52,7 @@ export async function keepWatchdog(
     });
     return;
   }
-  const everyMs = limitMs / 2;
+  const everyMs = limitMs / 4;
   for (;;) {
     const askedMs = clock.monotonicMs();
     await clock.sleep(everyMs, signal);
