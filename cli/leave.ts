@@ -2,7 +2,6 @@
 import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import type { Command } from 'commander';
-import { createCriRuntime } from '../cri/containerd/cri-runtime.ts';
 import { createKubeClient } from '../kube/http-client.ts';
 import { systemClock as clock } from '../lib/clock.ts';
 import { exec } from '../lib/exec.ts';
@@ -10,9 +9,10 @@ import { createLog, describeError } from '../lib/log.ts';
 import { cleanupProxy } from '../proxy/cleanup.ts';
 import { parseDocuments } from './config/documents.ts';
 import { combineConfiguration } from './config/load.ts';
-import { configFile, endpointOf, kubernetesDir } from './join.ts';
 import { leaveNode } from './join/leave-node.ts';
 import { createService } from './join/service.ts';
+import { configFile, endpointOf, kubernetesDir } from './join.ts';
+import { openRuntime } from './open-runtime.ts';
 
 interface LeaveFlags {
   nodeName?: string;
@@ -44,7 +44,9 @@ async function leave(flags: LeaveFlags): Promise<number> {
   const endpoint = flags.criSocket
     ? endpointOf(flags.criSocket)
     : (known?.kubelet.containerRuntimeEndpoint ?? endpointOf(undefined));
-  const runtime = createCriRuntime({ clock, log }, { endpoint });
+  const rootDir = known?.stevedore.rootDir ?? '/var/lib/kubelet';
+  const cni = known?.stevedore.cni ?? { confDir: '/etc/cni/net.d', binDir: '/opt/cni/bin' };
+  const runtime = await openRuntime({ clock, log }, { endpoint, rootDir, cni });
   try {
     await leaveNode(
       {
@@ -59,7 +61,7 @@ async function leave(flags: LeaveFlags): Promise<number> {
         force: flags.force ?? false,
         kubernetesDir,
         configFile,
-        rootDir: known?.stevedore.rootDir ?? '/var/lib/kubelet',
+        rootDir,
       },
       stopping.signal,
     );

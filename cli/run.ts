@@ -4,20 +4,20 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import { type Agent, type AgentOptions, createAgent } from '../agent/agent.ts';
 import { kubeletVersion } from '../agent/node/version.ts';
-import { createCriRuntime } from '../cri/containerd/cri-runtime.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { createKubeClient } from '../kube/http-client.ts';
 import { createNoClient } from '../kube/no-client.ts';
 import type { Taint } from '../kube/types/core.ts';
-import { systemClock } from '../lib/clock.ts';
 import type { Claim } from '../lib/claim.ts';
+import { systemClock } from '../lib/clock.ts';
 import { createLog, type Log } from '../lib/log.ts';
 import { createRegistry, type MetricsRegistry } from '../lib/metrics.ts';
 import { supervise } from '../lib/supervise.ts';
+import { claimRuntime } from './claim-runtime.ts';
 import { type Configuration, type FlagSetting, loadConfiguration } from './config/load.ts';
 import { type Identity, openIdentity } from './identity.ts';
 import { type NodeSocket, serveNodeSocket } from './node-socket.ts';
-import { claimRuntime } from './claim-runtime.ts';
+import { openRuntime } from './open-runtime.ts';
 import { openProxy, type ProxyHalf } from './run-proxy.ts';
 import { keepWatchdog, notifySystemd, watchdogMs } from './systemd-notify.ts';
 import { version } from './version.ts';
@@ -340,9 +340,14 @@ interface AgentStart {
 async function startAgent(start: AgentStart, signal: AbortSignal) {
   const { configuration, client, registry, log, nodeName, proxy } = start;
   const { kubelet, stevedore } = configuration;
-  const runtime = createCriRuntime(
+  const runtime = await openRuntime(
     { log, clock: systemClock },
-    { endpoint: kubelet.containerRuntimeEndpoint, runtimeRequestTimeoutMs: kubelet.runtimeRequestTimeout },
+    {
+      endpoint: kubelet.containerRuntimeEndpoint,
+      runtimeRequestTimeoutMs: kubelet.runtimeRequestTimeout,
+      rootDir: stevedore.rootDir,
+      cni: stevedore.cni,
+    },
   );
   const options: AgentOptions = {
     nodeName,

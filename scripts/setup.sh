@@ -22,6 +22,9 @@ want modprobe kmod
 want openssl openssl
 [ -x /usr/lib/cni/bridge ] || [ -x /opt/cni/bin/bridge ] || need+=(containernetworking-plugins)
 
+# The Docker adapter's tests start an engine of their own; nothing else needs one, so only `--tests` installs it.
+if [ "${1:-}" = --tests ]; then want dockerd docker.io; fi
+
 # The demo's image is made of the host's busybox, so it must not need libraries.
 if [ ! -x /bin/busybox ] || ldd /bin/busybox >/dev/null 2>&1; then need+=(busybox-static); fi
 
@@ -36,6 +39,8 @@ if [ ${#need[@]} -gt 0 ]; then
   log=$(mktemp)
   # Without systemd as process 1 a package must not try to start its service.
   [ -d /run/systemd/system ] || export RUNLEVEL=1
+  # Its daemon would change the host's firewall: it is neither started now nor at the next boot.
+  case " ${need[*]} " in *" docker.io "*) [ ! -d /run/systemd/system ] || systemctl mask --now --quiet docker.service docker.socket ;; esac
   install() { apt-get install -y -q --no-install-recommends "${need[@]}" >"$log" 2>&1; }
   install || { apt-get update -q >>"$log" 2>&1 && install; } || { tail -20 "$log" >&2; die "apt could not install ${need[*]}; its words are above, all of them in $log"; }
   rm -f "$log"

@@ -2,9 +2,9 @@
 import { access, constants, readdir, readFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
-import { createCriRuntime } from '../../cri/containerd/cri-runtime.ts';
 import { systemClock } from '../../lib/clock.ts';
 import { silentLog } from '../../lib/log.ts';
+import { openRuntime } from '../open-runtime.ts';
 
 export interface HostReader {
   uid(): number;
@@ -49,7 +49,11 @@ export function createHostReader(): HostReader {
       return false;
     },
     async runtime(endpoint) {
-      const runtime = createCriRuntime({ log: silentLog, clock: systemClock }, { endpoint });
+      const cni = { confDir: '/etc/cni/net.d', binDir: '/opt/cni/bin' };
+      const runtime = await openRuntime(
+        { log: silentLog, clock: systemClock },
+        { endpoint, rootDir: '/var/lib/kubelet', cni },
+      );
       try {
         const { runtimeName, runtimeVersion } = await runtime.version({ timeoutMs: 5000 });
         return { name: runtimeName, version: runtimeVersion };

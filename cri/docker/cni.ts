@@ -5,7 +5,7 @@
 //                        └────────────detach───────────────▲
 import { mkdir, readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { exec, ExecError } from '../../lib/exec.ts';
+import { ExecError, exec } from '../../lib/exec.ts';
 import { writeFileAtomic } from '../../lib/files.ts';
 import { describeError, type Log } from '../../lib/log.ts';
 import { RuntimeError } from '../errors.ts';

@@ -9,8 +9,8 @@ import { abortable, type DockerConnection, statusOf } from './connection.ts';
 import type { Facts } from './facts.ts';
 import { imageOf, imagePath } from './images.ts';
 import {
-  containerRecord,
   type ContainerRecord,
+  containerRecord,
   kindLabel,
   podUidLabel,
   sandboxIdLabel,

@@ -81,9 +81,9 @@ export function createDockerRuntime(deps: DockerRuntimeDeps, options: DockerRunt
   const commands = createCommands({ connection, clock });
 
   const closing = new AbortController();
-  const adopted = adopt(closing.signal);
+  let adopted: Promise<void> | undefined;
 
-  /** Takes up what an earlier process left, as soon as the daemon answers. */
+  /** Takes up what an earlier process left, as soon as the daemon answers. Who listens to events is the node's agent; others only look. */
   async function adopt(signal: AbortSignal): Promise<void> {
     for (let delayMs = 100; !signal.aborted; delayMs = Math.min(2_000, delayMs * 2)) {
       try {
@@ -167,16 +167,11 @@ export function createDockerRuntime(deps: DockerRuntimeDeps, options: DockerRunt
       return { kind: 'duplex', open: forwards.opener(sandbox, pidOf) };
     },
 
-    events: (signal) =>
-      dockerEvents(
-        {
-          connection,
-          clock,
-          log,
-          settled: (id) => logs.drained(id, 2_000),
-        },
-        signal,
-      ),
+    events(signal) {
+      adopted ??= adopt(closing.signal);
+      const settled = (id: string): Promise<void> => logs.drained(id, 2_000);
+      return dockerEvents({ connection, clock, log, settled }, signal);
+    },
 
     async close() {
       closing.abort(new Error('closed'));

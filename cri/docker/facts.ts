@@ -1,7 +1,7 @@
 // What the daemon says of itself, asked once for each connection: another version may answer after it was away.
 import type Docker from 'dockerode';
-import type { CallOptions } from '../runtime.ts';
 import type { RuntimeError } from '../errors.ts';
+import type { CallOptions } from '../runtime.ts';
 import type { DockerConnection } from './connection.ts';
 import { readHostLimits } from './host-limits.ts';
 import type { HostLimits } from './resources.ts';

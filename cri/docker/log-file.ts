@@ -1,7 +1,8 @@
 // A container's log file in CRI's format, and the cursor beside it in the state folder. The cursor is saved now and then; what the file
 // holds beyond it is counted when the file is opened again, so that neither a crash nor a rotation loses or repeats an entry.
-import { mkdir, open, readdir, readFile, rm, stat, truncate } from 'node:fs/promises';
+
 import type { FileHandle } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, rm, stat, truncate } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { readFileIfThere, writeFileAtomic } from '../../lib/files.ts';
 import { criLines, type LogEntry } from './log-entries.ts';

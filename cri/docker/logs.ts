@@ -6,7 +6,7 @@ import { describeError, type Log } from '../../lib/log.ts';
 import { isNotFound, RuntimeError } from '../errors.ts';
 import type { DockerConnection } from './connection.ts';
 import { createEntryParser } from './log-entries.ts';
-import { forgetLog, logFinished, openLogFile, type LogFile } from './log-file.ts';
+import { forgetLog, type LogFile, logFinished, openLogFile } from './log-file.ts';
 import { sinceOf } from './log-position.ts';
 
 export interface LogsDeps {

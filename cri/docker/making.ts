@@ -1,7 +1,8 @@
 // Creates a container under a name that must be its own, whatever an earlier, half-done call left behind.
+
+import { randomBytes } from 'node:crypto';
 import type Docker from 'dockerode';
 import type { ContainerCreateOptions } from 'dockerode';
-import { randomBytes } from 'node:crypto';
 import { RuntimeError } from '../errors.ts';
 import { classifyError, type DockerConnection, statusOf, wordsOf } from './connection.ts';
 

@@ -11,7 +11,7 @@ import type * as t from '../types.ts';
 import type { Cni } from './cni.ts';
 import type { DockerConnection } from './connection.ts';
 import type { Facts } from './facts.ts';
-import { kindLabel, podUidLabel, sandboxIdLabel, sandboxRecord, type SandboxRecord } from './labels.ts';
+import { kindLabel, podUidLabel, type SandboxRecord, sandboxIdLabel, sandboxRecord } from './labels.ts';
 import { killForGood, type Making, removeForGood } from './making.ts';
 import { provideImage } from './pause-image.ts';
 import { writeResolvConf } from './resolv-conf.ts';

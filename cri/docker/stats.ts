@@ -31,8 +31,7 @@ export function statsOf(
   stats: ContainerStats,
   limitBytes: number,
 ): t.ContainerStats {
-  const readMs = Date.parse(stats.read);
-  const timestampMs = readMs > 0 ? readMs : 0;
+  const timestampMs = Math.max(0, Date.parse(stats.read) || 0);
   return {
     ...about,
     // A container that ended while it was asked about has only zeroes.
