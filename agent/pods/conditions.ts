@@ -15,6 +15,9 @@ const owned = new Set([
   'AllContainersRestarting',
 ]);
 
+/** Written also by others, such as the eviction API: what they say is never taken back. */
+export const isSharedCondition = (type: string): boolean => type === 'DisruptionTarget';
+
 export const isNodeCondition = (type: string): boolean => owned.has(type);
 
 type Bare = Pick<Condition, 'status'> & { reason?: string; message?: string };

@@ -22,6 +22,16 @@ const after: PodStatus = {
 };
 
 describe('the patch of a status', () => {
+  it('takes back what the node said, but not that somebody evicted the pod a moment ago', () => {
+    const disrupted = { type: 'DisruptionTarget', status: 'True' as const, reason: 'EvictionByEvictionAPI' };
+    const resizing = { type: 'PodResizePending', status: 'True' as const };
+    const shown: PodStatus = { conditions: [disrupted, resizing, { type: 'Ready', status: 'True' }] };
+    expect(statusPatch('u', shown, { conditions: [{ type: 'Ready', status: 'True' }] })).toEqual({
+      metadata: { uid: 'u' },
+      status: { conditions: [{ type: 'PodResizePending', $patch: 'delete' }] },
+    });
+  });
+
   it('leads from one to the other and leaves others’ conditions alone', () => {
     const patch = statusPatch('u', before, after);
     const result = applyStrategicMergePatch({ metadata: { uid: 'u' }, status: before }, patch, 'Pod') as {

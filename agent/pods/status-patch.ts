@@ -2,7 +2,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import type { Condition } from '../../kube/types/meta.ts';
 import type { PodStatus } from '../../kube/types/pod.ts';
-import { isNodeCondition } from './conditions.ts';
+import { isNodeCondition, isSharedCondition } from './conditions.ts';
 
 // Fields that the node writes; others in the status belong to somebody else.
 const fields = [
@@ -51,7 +51,7 @@ function conditionPatch(before: readonly Condition[], after: readonly Condition[
     .filter((condition) => isNodeCondition(condition.type) && !same(condition, shown(condition.type)))
     .map((condition) => takenBack(shown(condition.type), condition));
   const gone = before.filter(
-    (condition) => isNodeCondition(condition.type) && !after.some((each) => each.type === condition.type),
+    ({ type }) => isNodeCondition(type) && !isSharedCondition(type) && !after.some((each) => each.type === type),
   );
   return [...changed, ...gone.map(({ type }) => ({ type, $patch: 'delete' }))];
 }

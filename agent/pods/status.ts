@@ -1,7 +1,7 @@
 // The pod's status: what the API, `stevedore why` and everyone else is told. Pure; computed after each plan from the same facts.
 import type { Condition } from '../../kube/types/meta.ts';
 import type { Container, ContainerStatus, Pod, PodPhase, PodStatus } from '../../kube/types/pod.ts';
-import { complete, containersReady, initialized, isNodeCondition, ready } from './conditions.ts';
+import { complete, containersReady, initialized, isNodeCondition, isSharedCondition, ready } from './conditions.ts';
 import { containerStatus, type ContainerStatusInput } from './container-status.ts';
 import { isHostNetwork, judgeSandbox } from './observed.ts';
 import { computePhase } from './phase.ts';
@@ -59,7 +59,7 @@ export function computeStatus(input: StatusInput): PodStatus {
   ];
   const disruption = memory.termination?.disruption
     ? [complete('DisruptionTarget', { status: 'True', ...memory.termination.disruption }, shownBefore, pod, now)]
-    : shownBefore.filter((each) => each.type === 'DisruptionTarget');
+    : (pod.status?.conditions ?? []).filter(({ type }) => isSharedCondition(type));
   const addresses = addressesOf(input, before);
   return {
     ...(pod.metadata.generation === undefined ? {} : { observedGeneration: pod.metadata.generation }),
