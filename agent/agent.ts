@@ -494,65 +494,70 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
     directory,
     async run(runSignal) {
       const tasks = supervise({ log, onFault: deps.onFault });
-      await observer.relist();
-      tasks.start('node', (inner) => node.run(inner));
-      if (!standalone) tasks.start('services', (inner) => services.run(inner));
-      tasks.start('volumes', (inner) => volumes.run(inner));
-      for (const { name, run } of upkeep.tasks) tasks.start(name, run);
-      tasks.start('device plugins', (inner) => devices.run(inner));
-      const { cniConfDir, writeBridge } = options;
-      if (writeBridge)
-        tasks.start('bridge network', (inner) => keepBridgeNetwork({ log, node }, { confDir: cniConfDir }, inner));
-      tasks.start('runtime events', (inner) => observer.run(inner));
-      const servers = await startServers(
-        {
-          ...deps,
-          pods: directory,
-          node,
-          hostIps,
-          figures: { metrics: registry, probeMetrics: probeRegistry, stats },
-          counts: metrics,
-        },
-        options,
-      );
-      tasks.start('servers', servers.run);
-      const podResources = await servePodResources(
-        {
-          plugins: devices,
-          activePods: () => workers.list().filter(({ metadata }) => workers.holdsResources(metadata.uid ?? '')),
-        },
-        rootDir,
-      );
-      // Admission, addresses and the limits of all pods need the node's facts.
-      while (!node.node()) await clock.sleep(10, runSignal);
-      const limits = async (): Promise<boolean> => {
-        const { problem } = await cgroups.pods.prepare(nodeLimits(node.node()!, config));
-        if (problem) events.record(node.eventTarget, 'Warning', 'FailedNodeAllocatableEnforcement', problem);
-        return problem === undefined;
-      };
-      if (!(await limits()))
-        tasks.start('limits of all pods', async (inner) => {
-          for (let done = false; !inner.aborted; ) {
-            await clock.sleep(60_000, inner);
-            if (!done) done = await limits().catch(() => false);
-          }
+      let podResources: Awaited<ReturnType<typeof servePodResources>> | undefined;
+      // Also what could not start, for a port in use say, is put away: else it would keep the process alive.
+      try {
+        await observer.relist();
+        tasks.start('node', (inner) => node.run(inner));
+        if (!standalone) tasks.start('services', (inner) => services.run(inner));
+        tasks.start('volumes', (inner) => volumes.run(inner));
+        for (const { name, run } of upkeep.tasks) tasks.start(name, run);
+        tasks.start('device plugins', (inner) => devices.run(inner));
+        const { cniConfDir, writeBridge } = options;
+        if (writeBridge)
+          tasks.start('bridge network', (inner) => keepBridgeNetwork({ log, node }, { confDir: cniConfDir }, inner));
+        tasks.start('runtime events', (inner) => observer.run(inner));
+        const servers = await startServers(
+          {
+            ...deps,
+            pods: directory,
+            node,
+            hostIps,
+            figures: { metrics: registry, probeMetrics: probeRegistry, stats },
+            counts: metrics,
+          },
+          options,
+        );
+        tasks.start('servers', servers.run);
+        podResources = await servePodResources(
+          {
+            plugins: devices,
+            activePods: () => workers.list().filter(({ metadata }) => workers.holdsResources(metadata.uid ?? '')),
+          },
+          rootDir,
+        );
+        // Admission, addresses and the limits of all pods need the node's facts.
+        while (!node.node()) await clock.sleep(10, runSignal);
+        const limits = async (): Promise<boolean> => {
+          const { problem } = await cgroups.pods.prepare(nodeLimits(node.node()!, config));
+          if (problem) events.record(node.eventTarget, 'Warning', 'FailedNodeAllocatableEnforcement', problem);
+          return problem === undefined;
+        };
+        if (!(await limits()))
+          tasks.start('limits of all pods', async (inner) => {
+            for (let done = false; !inner.aborted; ) {
+              await clock.sleep(60_000, inner);
+              if (!done) done = await limits().catch(() => false);
+            }
+          });
+        tasks.start('housekeeping', (inner) => housekeeping.run(inner));
+        for (const source of manifests) tasks.start(`pods by ${source.name}`, (inner) => source.run(inner));
+        if (!standalone) tasks.start('pods', (inner) => api.run(inner));
+        await new Promise<void>((resolve) => {
+          if (runSignal.aborted) resolve();
+          else runSignal.addEventListener('abort', () => resolve(), { once: true });
         });
-      tasks.start('housekeeping', (inner) => housekeeping.run(inner));
-      for (const source of manifests) tasks.start(`pods by ${source.name}`, (inner) => source.run(inner));
-      if (!standalone) tasks.start('pods', (inner) => api.run(inner));
-      await new Promise<void>((resolve) => {
-        if (runSignal.aborted) resolve();
-        else runSignal.addEventListener('abort', () => resolve(), { once: true });
-      });
-      await tasks.stop();
-      await workers.stop();
-      await mirrorPods?.stop();
-      await states.flush();
-      await statusWriter.stop();
-      await podResources.close();
-      unsubscribe();
-      await objects.stop();
-      prober.close();
+      } finally {
+        await tasks.stop();
+        await workers.stop();
+        await mirrorPods?.stop();
+        await states.flush();
+        await statusWriter.stop();
+        await podResources?.close();
+        unsubscribe();
+        await objects.stop();
+        prober.close();
+      }
     },
   };
 }
