@@ -71,7 +71,7 @@ const containersOf = (pods: readonly Pod[]): Record<string, readonly (string | u
     pods.map((pod) => [pod.metadata.name, pod.status?.containerStatuses?.map(({ containerID }) => containerID) ?? []]),
   );
 
-async function until(what: string, holds: () => Promise<boolean>, ms = 30_000): Promise<void> {
+async function until(what: string, holds: () => Promise<boolean>, ms = 60_000): Promise<void> {
   for (const deadline = Date.now() + ms; !(await holds()); await sleep(50))
     if (Date.now() > deadline) throw new Error(`${what}: not within ${ms} ms`);
 }

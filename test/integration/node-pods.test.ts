@@ -34,7 +34,7 @@ function follow(...args: string[]): { child: ChildProcess; said(): string } {
   return { child, said: () => text };
 }
 
-async function until<T>(what: string, read: () => Promise<T> | T, holds: (value: T) => boolean, ms = 20_000) {
+async function until<T>(what: string, read: () => Promise<T> | T, holds: (value: T) => boolean, ms = 60_000) {
   let last: T | undefined;
   for (const deadline = Date.now() + ms; Date.now() < deadline; await sleep(20)) {
     last = await read();

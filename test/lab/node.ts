@@ -175,7 +175,7 @@ async function assemble(options: LabNodeOptions, undo: (() => Promise<unknown>)[
       await output.close();
     },
     end,
-    async waitForReady(timeoutMs = 30_000) {
+    async waitForReady(timeoutMs = 90_000) {
       const deadline = Date.now() + timeoutMs;
       for (;;) {
         const shown = await cluster.admin.get(resources.nodes, { name }).catch(() => undefined);
@@ -185,7 +185,7 @@ async function assemble(options: LabNodeOptions, undo: (() => Promise<unknown>)[
         await sleep(50);
       }
     },
-    async waitForPod(podName, holds, timeoutMs = 30_000) {
+    async waitForPod(podName, holds, timeoutMs = 60_000) {
       const deadline = Date.now() + timeoutMs;
       for (;;) {
         const pod = await cluster.admin
