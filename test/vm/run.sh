@@ -11,4 +11,5 @@ rm -rf "$packages"
 version=$("$node" -p 'require("./package.json").version')
 nice -n 10 "$node" scripts/package.ts --fast --no-tarball --out "$packages" --version "$version"
 nice -n 10 "$node" scripts/package.ts --fast --no-tarball --no-build --out "$packages" --version "$version+next"
+bash test/vm/package.sh "$packages"/stevedore_"$version"_*.deb "$packages"/stevedore_"$version"+next_*.deb
 exec unshare --net "$node" test/vm/story.ts --packages "$packages" "$@"
