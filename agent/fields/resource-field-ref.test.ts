@@ -41,6 +41,14 @@ describe('resourceFieldValue', () => {
       '250',
     ));
 
+  it('says the limit of the pod as a whole where the container has none', () => {
+    const limited: Pod = { ...pod, spec: { ...pod.spec, resources: { limits: { cpu: '700m', memory: '0' } } } };
+    const limit = (resource: string) => resourceFieldValue(limited, { containerName: 'i', resource }, allocatable);
+    expect(limit('limits.cpu')).toBe('1');
+    expect(limit('limits.memory')).toBe(String(3 * 2 ** 30));
+    expect(limit('limits.ephemeral-storage')).toBe(String(10 * 2 ** 30));
+  });
+
   it('refuses what cannot be asked for', () => {
     expect(() => resourceFieldValue(pod, { containerName: 'x', resource: 'limits.cpu' }, {})).toThrow(
       'container x not found',

@@ -17,7 +17,7 @@ export function containerNamed(pod: Pod, name: string): Container {
 
 /**
  * The value as text, in units of the divisor, rounded up. `container` is the one whose environment it is for, used where the selector
- * names none. Limits of cpu, memory and ephemeral storage that are not set (or zero) are the node's `allocatable`.
+ * names none. Limits of cpu, memory and ephemeral storage that are not set (or zero) are the pod's own, or else the node's `allocatable`.
  */
 export function resourceFieldValue(
   pod: Pod,
@@ -31,8 +31,12 @@ export function resourceFieldValue(
   if (kind === undefined || (!plain && !resource.startsWith('hugepages-')))
     throw new ResourceFieldError(`unsupported container resource : ${selector.resource}`);
   const set = kind === 'limits' ? owner.resources?.limits?.[resource] : owner.resources?.requests?.[resource];
-  const unset = set === undefined || quantityMilliValue(set) === 0n;
-  const quantity = kind === 'limits' && plain && unset ? (allocatable[resource] ?? '0') : (set ?? '0');
+  const isSet = (quantity: string | undefined): boolean =>
+    quantity !== undefined && quantityMilliValue(quantity) !== 0n;
+  // Of these resources only cpu and memory can be limited for a pod as a whole.
+  const ofPod = resource === 'ephemeral-storage' ? undefined : pod.spec.resources?.limits?.[resource];
+  const implied = (isSet(ofPod) ? ofPod : allocatable[resource]) ?? '0';
+  const quantity = kind === 'limits' && plain && !isSet(set) ? implied : (set ?? '0');
   const value = resource === 'cpu' ? quantityMilliValue : quantityValue;
   const asked = value(selector.divisor ?? '0');
   const divisor = asked === 0n ? value('1') : asked;

@@ -38,6 +38,10 @@ const versionOf = (pod: Pod | undefined): bigint => {
   return text && /^\d+$/.test(text) ? BigInt(text) : 0n;
 };
 
+// The uid in the patch is a precondition; which of the two codes says so depends on the server's version.
+const isAnotherPod = (error: unknown): boolean =>
+  (isConflict(error) || isInvalid(error)) && /metadata\.uid|\buid\b/i.test(error.message);
+
 export function createStatusWriter(deps: StatusWriterDeps): StatusWriter {
   const { client, clock, log } = deps;
   const entries = new Map<string, Entry>();
@@ -65,7 +69,7 @@ export function createStatusWriter(deps: StatusWriterDeps): StatusWriter {
         signal,
       });
     } catch (error) {
-      if (isNotFound(error) || (isConflict(error) && /uid/i.test((error as Error).message))) entry.gone = true;
+      if (isNotFound(error) || isAnotherPod(error)) entry.gone = true;
       else if (isInvalid(error)) {
         // Trying the same again would only fail again; the next change makes another patch.
         log.error('the API server refuses a pod status; it is written again when it changes', {
