@@ -198,7 +198,7 @@ spec: { selector: { app: unready }, ports: [{ port: 80, targetPort: http }] }
       (await node.host.exec('iptables-save', ['-t', 'nat'])).stdout.includes(destination);
     await until('the pod is in the rules', rules, (there) => there);
     await kubectl('exec', 'unready', '--', 'mv', '/www/healthz', '/www/away');
-    // Ready turns False with the failure that reaches the threshold; the daemon's own clock stamps both sides.
+    // From when this test sees Ready=False, which the failure that reaches the threshold brings; both sides are looked at every 20 ms or so.
     let failedAt = 0;
     const watching = node.waitForPod('unready', (each) => {
       if (!isReady(each)) failedAt ||= Date.now();
