@@ -115,7 +115,16 @@ export function createCni(deps: { readonly log: Log }, options: CniOptions): Cni
   }
 
   async function undo(of: Attachment, netns: string): Promise<void> {
-    for (let at = of.network.plugins.length - 1; at >= 0; at--) await run('DEL', of, at, netns, of.result);
+    try {
+      for (let at = of.network.plugins.length - 1; at >= 0; at--) await run('DEL', of, at, netns, of.result);
+    } catch (error) {
+      // A network that never stood must not hold its sandbox for ever: what could not be made may not be taken away either.
+      if (of.result !== undefined) throw error;
+      deps.log.warn('a pod network that could not be made could not be taken back whole either; it is let go', {
+        sandbox: of.sandbox,
+        error: describeError(error),
+      });
+    }
     await rm(fileOf(of.sandbox), { force: true });
     (await loaded()).delete(of.sandbox);
   }
@@ -148,12 +157,7 @@ export function createCni(deps: { readonly log: Log }, options: CniOptions): Cni
         await keep({ ...attachment, result });
         return ips;
       } catch (error) {
-        await undo(attachment, netns).catch((undoing: unknown) =>
-          deps.log.warn('a half-made pod network could not be taken back; it is tried again when the sandbox goes', {
-            sandbox,
-            error: describeError(undoing),
-          }),
-        );
+        await undo(attachment, netns);
         return fail(describeError(error), error);
       }
     },

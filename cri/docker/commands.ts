@@ -118,7 +118,7 @@ export function createCommands(deps: CommandsDeps): Commands {
           const stream = await startExec(call, exec, request);
           const resizing = resizes(channels.resize, signal, (size) => exec.resize(size));
           try {
-            const said = await carry(stream, channels, request.tty, signal);
+            const said = await carry(stream, channels, { tty: request.tty, ends: !request.tty }, signal);
             const { ExitCode, Pid } = await exitCode(call, exec, signal);
             refuseUnstarted(call, ExitCode, Pid, said);
             return ExitCode ?? 0;
@@ -132,7 +132,7 @@ export function createCommands(deps: CommandsDeps): Commands {
 
     async attach(request, options) {
       const call = 'Attach';
-      await running(connection, call, request.containerId, options);
+      const config = await running(connection, call, request.containerId, options);
       return {
         kind: 'duplex',
         open: async (channels, signal) => {
@@ -148,7 +148,12 @@ export function createCommands(deps: CommandsDeps): Commands {
           );
           const resizing = resizes(channels.resize, signal, (size) => container(request.containerId).resize(size));
           try {
-            await carry(stream as Duplex, channels, request.tty, signal);
+            await carry(
+              stream as Duplex,
+              channels,
+              { tty: request.tty, ends: config.StdinOnce && !config.Tty },
+              signal,
+            );
             return 0;
           } finally {
             (stream as Duplex).destroy();
@@ -164,11 +169,12 @@ const without = (options: CallOptions | undefined): CallOptions | undefined =>
   options?.signal ? { signal: options.signal } : undefined;
 
 async function running(connection: DockerConnection, call: string, id: string, options: CallOptions | undefined) {
-  const { State } = await connection.call(call, options, quickMs, (abortSignal) =>
+  const { State, Config } = await connection.call(call, options, quickMs, (abortSignal) =>
     connection.docker.getContainer(id).inspect({ abortSignal }),
   );
   if (!State.Running)
     throw new RuntimeError('invalid', call, `container is in ${State.Status} state: ${id} is not running`);
+  return Config;
 }
 
 /** A command that could not be started at all is Docker's exit 126 or 127, its words in the place of the command's. */
@@ -199,12 +205,26 @@ async function collect(stream: Duplex): Promise<{ stdout: Buffer; stderr: Buffer
   return { stdout: Buffer.concat([...kept.stdout, ...raw]), stderr: Buffer.concat(kept.stderr) };
 }
 
+interface Terms {
+  readonly tty: boolean;
+  /**
+   * Whether the end of the client's input is the end of the process's. Where it is not (terminals, and containers whose input stays open)
+   * Docker would take it as the end of the whole stream.
+   */
+  readonly ends: boolean;
+}
+
 /** Joins the connection and the client's channels to the end of the output. Resolves with its first bytes, for messages. */
-async function carry(stream: Duplex, channels: t.StreamChannels, tty: boolean, signal: AbortSignal): Promise<Buffer> {
+async function carry(
+  stream: Duplex,
+  channels: t.StreamChannels,
+  { tty, ends }: Terms,
+  signal: AbortSignal,
+): Promise<Buffer> {
   const onAbort = (): void => void stream.destroy();
   if (signal.aborted) throw signal.reason;
   signal.addEventListener('abort', onAbort, { once: true });
-  const input = pour(channels.stdin, stream);
+  const input = pour(channels.stdin, stream, ends);
   const out = channels.stdout?.getWriter();
   const err = channels.stderr?.getWriter();
   const parser = createFrameParser();
@@ -231,7 +251,7 @@ async function carry(stream: Duplex, channels: t.StreamChannels, tty: boolean, s
 }
 
 /** What the client types goes in, at the pace at which it is taken; its end closes the command's input. */
-function pour(stdin: ReadableStream<Uint8Array> | undefined, stream: Duplex): { stop(): void } {
+function pour(stdin: ReadableStream<Uint8Array> | undefined, stream: Duplex, ends: boolean): { stop(): void } {
   stream.on('error', () => undefined);
   if (!stdin) return { stop: () => undefined };
   const reader = stdin.getReader();
@@ -246,7 +266,7 @@ function pour(stdin: ReadableStream<Uint8Array> | undefined, stream: Duplex): { 
           stream.once('close', resolve);
         });
     }
-    stream.end();
+    if (ends) stream.end();
   };
   pump().catch(() => undefined);
   return { stop: () => void reader.cancel().catch(() => undefined) };

@@ -75,6 +75,7 @@ const words: readonly (readonly [RegExp, RuntimeErrorCode])[] = [
   [/is already in use by container|already exists/i, 'already-exists'],
   [/no such (container|image|exec)|manifest unknown|manifest for .* not found/i, 'not-found'],
   [/unauthorized|authentication required|access denied|no basic auth credentials|denied:/i, 'unauthorized'],
+  [/\bnot[ _]found\b|name unknown/i, 'not-found'],
   [/context deadline exceeded|i\/o timeout|Client\.Timeout/i, 'deadline'],
   [/no space left on device/i, 'resource-exhausted'],
 ];

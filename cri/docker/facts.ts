@@ -36,6 +36,10 @@ const atLeast = (version: string, major: number, minor: number): boolean => {
   return first > major || (first === major && second >= minor);
 };
 
+/** Docker before 23 refuses the newest capabilities by name. */
+const newest = ['PERFMON', 'BPF', 'CHECKPOINT_RESTORE'];
+const knows = (version: string, name: string): boolean => atLeast(version, 1, 42) || !newest.includes(name);
+
 export function createFacts(connection: DockerConnection): Facts {
   let known: Promise<DaemonFacts> | undefined;
   async function read(options: CallOptions | undefined): Promise<DaemonFacts> {
@@ -53,7 +57,7 @@ export function createFacts(connection: DockerConnection): Facts {
       runtimes: [first, ...Object.keys(info.Runtimes ?? {}).filter((name) => name !== first)],
       rootDir: info.DockerRootDir ?? '/var/lib/docker',
       memoryBytes: info.MemTotal ?? 0,
-      limits,
+      limits: { ...limits, capabilities: limits.capabilities?.filter((name) => knows(version.ApiVersion, name)) },
       tellsNonRecursive: atLeast(version.ApiVersion, 1, 44),
     };
   }

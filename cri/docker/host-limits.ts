@@ -1,5 +1,5 @@
 // What this host lets the daemon's containers have, read from /proc once.
-import { readdir, readFile } from 'node:fs/promises';
+import { access, readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { HostLimits } from './resources.ts';
 
@@ -34,7 +34,12 @@ export async function readHostLimits(proc = '/proc'): Promise<HostLimits> {
   const status = await readFile(join(proc, '1/status'), 'utf8').catch(() => '');
   const mask = /^CapBnd:\s*([0-9a-f]+)/m.exec(status)?.[1];
   const last = Number(await readFile(join(proc, 'sys/kernel/cap_last_cap'), 'utf8').catch(() => '40'));
+  const ipv6 = await access(join(proc, 'sys/net/ipv6')).then(
+    () => true,
+    () => false,
+  );
   const present = mask === undefined ? undefined : missingFrom(mask, Math.min(last, capabilities.length - 1));
-  if (present === undefined || present.includes('SYS_RESOURCE')) return { oomScoreFloor: -1000, capabilities: present };
-  return { oomScoreFloor: await daemonScore(proc), capabilities: present };
+  if (present === undefined || present.includes('SYS_RESOURCE'))
+    return { oomScoreFloor: -1000, capabilities: present, ipv6 };
+  return { oomScoreFloor: await daemonScore(proc), capabilities: present, ipv6 };
 }

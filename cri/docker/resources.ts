@@ -9,6 +9,7 @@ export interface HostLimits {
   readonly oomScoreFloor: number;
   /** Capabilities that the host's processes may have, where that is not all of them: privileged containers get these. */
   readonly capabilities: readonly string[] | undefined;
+  readonly ipv6: boolean;
 }
 
 type Limits = Pick<

@@ -76,7 +76,11 @@ export function sandboxSpec(
       ...(host ? { UTSMode: 'host' } : {}),
       IpcMode: security.namespaces.ipc === 'node' ? 'host' : 'shareable',
       PidMode: security.namespaces.pid === 'node' ? 'host' : '',
-      Sysctls: { ...config.sysctls },
+      // Docker switches IPv6 off where none of its own networks has it; what a pod has, CNI says.
+      Sysctls: {
+        ...(record.network === 'cni' && facts.limits.ipv6 ? { 'net.ipv6.conf.all.disable_ipv6': '0' } : {}),
+        ...config.sysctls,
+      },
       OomScoreAdj: oomScoreOf(undefined, -998, facts.limits),
       ReadonlyRootfs: security.readonlyRootfs,
       GroupAdd: security.supplementalGroups.map(String),
