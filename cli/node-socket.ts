@@ -76,7 +76,11 @@ async function handle(deps: NodeSocketDeps, incoming: IncomingMessage, response:
       return;
     }
     case 'rules':
-      answer(await deps.proxy?.describe(rest.join('/') || undefined));
+      if (deps.proxy) answer(await deps.proxy.describe(rest.join('/') || undefined));
+      else {
+        response.statusCode = 404;
+        response.end('this daemon runs without the proxy half (--only agent)');
+      }
       return;
     default:
       response.statusCode = 404;

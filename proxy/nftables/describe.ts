@@ -4,7 +4,7 @@ import type { IpFamily, ServicePortState } from '../model.ts';
 import type { RuleEnv } from './chains.ts';
 import { elementsOf, endpointText, frontsOf, type Programmed, sharedOf } from './elements.ts';
 import type { Listing } from './listing.ts';
-import { type ElementId, isEndpointMap, keyOf, mapOf } from './names.ts';
+import { type ElementId, elementId, filteredMap, isEndpointMap, keyOf, mapOf, protocolName } from './names.ts';
 
 export interface DescribeInput {
   readonly family: IpFamily;
@@ -12,6 +12,8 @@ export interface DescribeInput {
   readonly programmed: Programmed | undefined;
   readonly state: ServicePortState;
   readonly env: RuleEnv;
+  /** Elements that wait for their deletion. */
+  readonly late: ReadonlyMap<ElementId, string>;
 }
 
 const lineOf = (id: ElementId, value: string, counters?: Listing['counters']): RuleLine => {
@@ -24,10 +26,27 @@ const lineOf = (id: ElementId, value: string, counters?: Listing['counters']): R
   };
 };
 
-export async function describeServicePort(
-  input: DescribeInput,
-  read: () => Promise<Listing | undefined>,
-): Promise<RulesDescription> {
+/** A listing with its elements by what they are about, so that each service port finds its own. */
+export interface IndexedListing {
+  readonly listing: Listing;
+  /** Element ids by map and front (for endpoint maps without the index). */
+  readonly byFront: ReadonlyMap<string, readonly ElementId[]>;
+}
+
+export function indexListing(listing: Listing): IndexedListing {
+  const byFront = new Map<string, ElementId[]>();
+  for (const id of listing.elements.keys()) {
+    const key = isEndpointMap(mapOf(id)) ? id.slice(0, id.lastIndexOf(' . ')) : id;
+    const ids = byFront.get(key);
+    if (ids) ids.push(id);
+    else byFront.set(key, [id]);
+  }
+  return { listing, byFront };
+}
+
+const verdictMaps = ['svc', 'clu', 'sticky', 'record', 'guard'];
+
+export function describeServicePort(input: DescribeInput, kernel: IndexedListing | undefined): RulesDescription {
   const { state, env, family } = input;
   const fronts = frontsOf(state.port);
   const programmed: Programmed = input.programmed ?? {
@@ -38,22 +57,26 @@ export async function describeServicePort(
   };
   const wanted = elementsOf(programmed, env);
   for (const id of sharedOf(programmed)) wanted.set(id, '');
-  const kernel = await read();
-  const own = new Set(fronts.flatMap(({ key, endpointKey }) => [key, endpointKey]));
-  // An element of one of its fronts, whoever put it there.
-  const isOurs = (id: ElementId): boolean => {
-    const key = keyOf(id);
-    if (isEndpointMap(mapOf(id))) return own.has(key.slice(0, key.lastIndexOf(' . ')));
-    return own.has(key);
-  };
+  const proto = protocolName(state.port.protocol);
   const there = new Map<ElementId, string>();
-  for (const [id, value] of kernel?.elements ?? []) if (wanted.has(id) || isOurs(id)) there.set(id, value);
-  const desired = [...wanted].map(([id, value]) => lineOf(id, value));
+  const look = (key: string): void => {
+    for (const id of kernel?.byFront.get(key) ?? []) there.set(id, kernel!.listing.elements.get(id)!);
+  };
+  for (const id of wanted.keys()) look(id);
+  // Of its addresses, whoever put it there.
+  for (const { suffix, key, endpointKey } of programmed.fronts) {
+    for (const map of verdictMaps) look(elementId(`${map}${suffix}`, key));
+    if (suffix === '') look(elementId(filteredMap, key));
+    for (const map of ['eps', 'loc']) look(elementId(`${map}${suffix}-${proto}`, endpointKey));
+  }
+  // Endpoints that are no longer drawn stay for a moment.
+  for (const id of input.late.keys()) if (!wanted.has(id)) there.delete(id);
+  const counters = kernel?.listing.counters;
   return {
     family,
     key: state.port.key,
-    desired,
-    kernel: [...there].map(([id, value]) => lineOf(id, value, kernel?.counters)),
+    desired: [...wanted].map(([id, value]) => lineOf(id, value)),
+    kernel: [...there].map(([id, value]) => lineOf(id, value, counters)),
     missing: [...wanted].filter(([id, value]) => there.get(id) !== value).map(([id, value]) => lineOf(id, value)),
     surplus: [...there].filter(([id, value]) => wanted.get(id) !== value).map(([id, value]) => lineOf(id, value)),
   };

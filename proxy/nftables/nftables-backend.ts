@@ -18,7 +18,7 @@ import type { IpFamily, ServicePortState } from '../model.ts';
 import type { DesiredState } from '../state.ts';
 import { createAffinityPurger } from './affinity.ts';
 import type { RuleEnv } from './chains.ts';
-import { describeServicePort } from './describe.ts';
+import { describeServicePort, type IndexedListing, indexListing } from './describe.ts';
 import { elementsOf } from './elements.ts';
 import { type Listing, emptyListing, parseListing } from './listing.ts';
 import { affinityId, type ElementId, tableFamily, tableName } from './names.ts';
@@ -51,6 +51,8 @@ export interface NftablesBackendDeps {
 
 /** Endpoints that are no longer drawn stay this long, for packets that drew them just before. */
 const lateMs = 1_000;
+/** A listing answers descriptions for so long; it is dropped by the next write. */
+const describedForMs = 1_000;
 /** Elements written in one go at most. */
 const partSize = 20_000;
 
@@ -97,6 +99,24 @@ export function createNftablesBackend(deps: NftablesBackendDeps): RulesBackend {
     structure = structureOf(found);
   };
 
+  // Listing costs what the table holds: descriptions asked for one after another share it.
+  let described: { readonly atMs: number; readonly listing: Promise<IndexedListing | undefined> } | undefined;
+  const readForDescription = (signal: AbortSignal): Promise<IndexedListing | undefined> => {
+    const now = clock.monotonicMs();
+    if (!described || now - described.atMs > describedForMs)
+      described = {
+        atMs: now,
+        listing: read(signal, true).then(
+          (listing) => listing && indexListing(listing),
+          (error: unknown) => {
+            described = undefined;
+            throw error;
+          },
+        ),
+      };
+    return described.listing;
+  };
+
   const purger = createAffinityPurger({ tool, clock, family });
 
   const scheduleLate = (signal: AbortSignal): void => {
@@ -129,6 +149,7 @@ export function createNftablesBackend(deps: NftablesBackendDeps): RulesBackend {
   const resultOf = (written: number): ApplyResult => ({ written, total: book.count, byTable: {} });
 
   const afterWrite = (plan: Plan, signal: AbortSignal): void => {
+    described = undefined;
     scheduleLate(signal);
     const purges = [...plan.purge].flatMap((key) => book.programmed.get(key) ?? []);
     if (purges.length > 0) purger.purge(purges, signal);
@@ -273,10 +294,16 @@ export function createNftablesBackend(deps: NftablesBackendDeps): RulesBackend {
       lateTimer?.cancel();
       lateTimer = undefined;
     },
-    describe: (state, signal) =>
-      describeServicePort({ family, programmed: book.programmed.get(state.port.key), state, env: envNow() }, () =>
-        read(signal, true),
-      ),
+    async describe(state, signal) {
+      const input = {
+        family,
+        programmed: book.programmed.get(state.port.key),
+        state,
+        env: envNow(),
+        late: book.late,
+      };
+      return describeServicePort(input, await readForDescription(signal));
+    },
     async render(desired: DesiredState) {
       const env = envNow();
       const states = [...desired.keys()].flatMap((key) => desired.get(key) ?? []);

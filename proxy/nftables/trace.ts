@@ -63,12 +63,12 @@ export function tracePacket(ruleset: Ruleset, given: TracedPacket): Trace {
   const walk: Walk = { marked: false, endpoints: undefined, fate: undefined, decidedBy: undefined, steps: [] };
   const decided = (): boolean => walk.endpoints !== undefined || walk.fate !== undefined;
 
-  const valueOf = (name: string): string => {
+  const fieldValue = (name: string): string => {
     if (name.endsWith('saddr')) return packet.source;
     if (name.endsWith('daddr')) return packet.destination;
     return name === 'meta l4proto' ? packet.protocol : String(packet.port);
   };
-  const keyFor = (names: string): string => names.split(' . ').map(valueOf).join(' . ');
+  const keyFor = (names: string): string => names.split(' . ').map(fieldValue).join(' . ');
 
   const holds = (set: string, names: string): boolean => {
     const key = keyFor(names);
