@@ -30,6 +30,7 @@ import { createDevicePlugins } from './node/devices/device-plugins.ts';
 import { servePodResources } from './node/devices/pod-resources-server.ts';
 import { readInstanceMetadata } from './node/instance-metadata.ts';
 import { createNodeAgent, type NodeAgent } from './node/node-agent.ts';
+import { createMeasuredRuntime } from './observe/measured-runtime.ts';
 import { createObserver } from './observe/observer.ts';
 import { createApiSource } from './pods/api-source.ts';
 import { createContainerLinks } from './pods/container-links.ts';
@@ -37,6 +38,7 @@ import { combineSources, type DesiredPods, isMirrorPod } from './pods/desired.ts
 import { createDirectory, type Directory } from './pods/directory.ts';
 import { createExecutor } from './pods/execute.ts';
 import { orphanPod } from './pods/orphan.ts';
+import { createPodMetrics } from './pods/pod-metrics.ts';
 import { createPodParts, removePodDirectory } from './pods/parts.ts';
 import { createHousekeeping, podLogFolders } from './pods/housekeeping.ts';
 import { createManifestSources } from './pods/manifest-source.ts';
@@ -131,10 +133,12 @@ function createLoggedEvents(log: Log): OwnedEventRecorder {
 }
 
 export async function createAgent(given: AgentDeps, options: AgentOptions, signal: AbortSignal): Promise<Agent> {
-  const { runtime, clock, log, registry } = given;
+  const { clock, log, registry } = given;
+  const metrics = createKubeletMetrics(registry);
+  const runtime = createMeasuredRuntime(given.runtime, { clock, metrics });
   const standalone = given.client === undefined;
   const client = given.client ?? createNoClient();
-  const deps = { ...given, client };
+  const deps = { ...given, client, runtime };
   const { config, nodeName, rootDir } = options;
   await mkdir(rootDir, { recursive: true, mode: 0o750 });
   const runtimeStatus = await reachRuntime(deps, signal);
@@ -233,7 +237,6 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
     (node.node()?.status?.addresses ?? []).filter(({ type }) => type === 'InternalIP').map(({ address }) => address);
   const allocatable = () => node.node()?.status?.allocatable ?? {};
 
-  const metrics = createKubeletMetrics(registry);
   metrics.nodeName.set({ node: nodeName }, 1);
   const probeRegistry = createRegistry();
   const images = await createPodImages(
@@ -299,6 +302,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
     clock,
     log,
     terminationMessage: (container) => terminationMessage(container),
+    onRelist: (error, tookMs) => podMetrics.relisted(error, tookMs),
     onChange: (uid) => {
       workers.wake(uid);
       directory.changed(uid);
@@ -333,6 +337,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
       created: resize.created,
       links,
       log,
+      countStart: (pod, container) => podMetrics.started(pod, container),
       resize: resize.actuate,
       resizing: (uid) => resize.conditions(uid).some(({ type }) => type === 'PodResizeInProgress'),
       userns: (pod, handler) => userNamespaces.of(pod, handler),
@@ -359,6 +364,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
       return mirrors(mirror, pod) ? mirror : undefined;
     },
     onWritten: (uid) => workers.wake(uid),
+    patched: (tookMs) => metrics.podStatusSync.observe(tookMs / 1000),
   });
 
   const stats = createNodeStats(
@@ -405,16 +411,19 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
       probes: createProbeLink(prober, { hostIps }),
       admit: async (pod, others) => {
         const refusal = upkeep.refuse(pod);
-        if (refusal) return { admitted: false, ...refusal };
-        const verdict = await admission.admit(pod, others);
+        const verdict = refusal ? { admitted: false as const, ...refusal } : await admission.admit(pod, others);
         const noDevice = verdict.admitted ? await devices.admit(pod) : undefined;
-        return noDevice ? { admitted: false, ...noDevice } : verdict;
+        const decided = noDevice ? { admitted: false as const, ...noDevice } : verdict;
+        if (!decided.admitted) metrics.admissionRejections.inc({ reason: decided.reason });
+        return decided;
       },
       orphan: orphanPod,
       hashOf: containerHash,
       resize,
       states,
-      onStatus: (_pod, status, before) => {
+      reconciled: (operation, tookMs) => metrics.podWorker.observe({ operation_type: operation }, tookMs / 1000),
+      onStatus: (pod, status, before) => {
+        podMetrics.status(pod, status, before);
         const ended = (each: PodStatus | undefined): boolean => each?.phase === 'Succeeded' || each?.phase === 'Failed';
         if (!before || ended(status) !== ended(before)) housekeeping.podsChanged();
       },
@@ -441,6 +450,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
         seenAt.delete(uid);
         resize.forget(uid);
         housekeeping.podsChanged();
+        podMetrics.changed();
         userNamespaces
           .release(uid)
           .catch((error: unknown) => log.warn('a user namespace is not given back', { uid, error }));
@@ -455,6 +465,21 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
     return allocatedStatus ? { allocatedResourcesStatus: allocatedStatus } : {};
   };
 
+  const podMetrics = createPodMetrics({
+    clock,
+    metrics,
+    observer,
+    desired: () => [...manifests, api].flatMap((source) => [...source.list()]),
+    pods: () => workers.list(),
+    seenAtMs: (uid) => seenAt.get(uid),
+    pulledForMs: (uid) =>
+      Math.max(
+        0,
+        ...(workers.account(uid)?.timeline ?? [])
+          .filter(({ what }) => what.startsWith('pull-image'))
+          .map(({ tookMs = 0 }) => tookMs),
+      ),
+  });
   const housekeeping = createHousekeeping({
     clock,
     log,

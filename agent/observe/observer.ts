@@ -123,7 +123,10 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
         sandboxes: sandboxStatuses
           .filter((each) => each !== undefined)
           .sort((a, b) => b.metadata.attempt - a.metadata.attempt || b.createdAtMs - a.createdAtMs),
-        containers: inspections.filter((each) => each !== undefined).sort((a, b) => b.createdAtMs - a.createdAtMs),
+        // By attempt first: it tells the newest of a name whatever the clock has done.
+        containers: inspections
+          .filter((each) => each !== undefined)
+          .sort((a, b) => b.metadata.attempt - a.metadata.attempt || b.createdAtMs - a.createdAtMs),
       };
       for (const each of [...observed.sandboxes, ...observed.containers]) owners.set(each.id, uid);
       entry.observed = observed;

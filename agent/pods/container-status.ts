@@ -110,7 +110,7 @@ function absent(
     const trouble = memory.containers.get(container.name)?.trouble;
     return trouble ? base : { ...before, ready: kind === 'init' && before.state.terminated.exitCode === 0 };
   }
-  if (before?.state?.running && memory.running.size === 0) {
+  if (before?.state?.running && !memory.running.has(`start-container:${container.name}`)) {
     // It ran, and now it is nowhere: it ended, and nobody saw how.
     const lost = {
       exitCode: 137,

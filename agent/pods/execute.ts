@@ -107,6 +107,11 @@ const fieldPathOf = (pod: Pod, name: string): string => {
   return `spec.containers{${name}}`;
 };
 
+/** So often a taken name is tried again before the next one is. */
+const takenTries = 3;
+
+const nameTaken = (error: unknown): boolean => error instanceof RuntimeError && error.code === 'already-exists';
+
 /** The runtime's own words where there are any: they belong in a pod's status without our prefix. */
 const wordsOf = (error: unknown): string => (error instanceof RuntimeError ? error.detail : describeError(error));
 
@@ -180,6 +185,8 @@ export function createExecutor(deps: ExecuteDeps): Executor {
     } catch (error) {
       // The image may have gone between the look and the use.
       known.image = undefined;
+      // A name that stays taken though the runtime shows nobody by it belongs to a call that hangs: the next attempt has another.
+      if (nameTaken(error) && known.failures >= takenTries - 1) known.leastAttempt = attempt + 1;
       failStart(context, known, name, 'CreateContainerError', wordsOf(error));
       return;
     }
@@ -231,8 +238,14 @@ export function createExecutor(deps: ExecuteDeps): Executor {
         const { config, runtimeHandler } = await parts.sandbox(pod, attempt);
         await runtime.runSandbox(config, runtimeHandler);
         memory.sandboxTrouble = undefined;
+        memory.sandboxNames = { ...memory.sandboxNames, taken: 0 };
         startErrors.reset(keyFor(context, ' sandbox'));
       } catch (error) {
+        const taken = nameTaken(error) ? memory.sandboxNames.taken + 1 : 0;
+        memory.sandboxNames = {
+          least: taken >= takenTries ? attempt + 1 : memory.sandboxNames.least,
+          taken: taken >= takenTries ? 0 : taken,
+        };
         const message = `Failed to create pod sandbox: ${error instanceof RuntimeError ? `rpc error: ${error.detail}` : describeError(error)}`;
         memory.sandboxTrouble = troubleAfter(
           keyFor(context, ' sandbox'),

@@ -42,6 +42,8 @@ export interface ContainerMemory {
   kill: Kill | undefined;
   /** Tries in a row that did not bring up a container, for the back-off of start errors. */
   failures: number;
+  /** Attempts below this one have names that the runtime keeps for a call that never ended. */
+  leastAttempt: number;
 }
 
 export interface Kill {
@@ -87,6 +89,8 @@ export interface PodMemory {
   volumesUp: boolean;
   volumeTrouble: Trouble | undefined;
   sandboxTrouble: Trouble | undefined;
+  /** As leastAttempt of containers, and how often in a row a name was found taken. */
+  sandboxNames: { least: number; taken: number };
   termination: Termination | undefined;
   /** Volumes are released. */
   released: boolean;
@@ -122,6 +126,7 @@ export function createMemory(): PodMemory {
     volumesUp: false,
     volumeTrouble: undefined,
     sandboxTrouble: undefined,
+    sandboxNames: { least: 0, taken: 0 },
     termination: undefined,
     released: false,
     cgroupRemoved: false,
@@ -148,6 +153,7 @@ export function memoryOf(memory: PodMemory, container: string): ContainerMemory 
     preStopDone: undefined,
     kill: undefined,
     failures: 0,
+    leastAttempt: 0,
   };
   memory.containers.set(container, fresh);
   return fresh;

@@ -55,6 +55,8 @@ export interface PodPartsDeps {
   hook: PodParts['hook'];
   created: PodParts['created'];
   readonly links: ContainerLinks;
+  /** For a metric. */
+  countStart?(pod: Pod, container: string): void;
   readonly log: Log;
   resize: PodParts['resize'];
   /** A resize is under way: the pod's cgroup may not have room yet for a container made now. */
@@ -240,6 +242,7 @@ export function createPodParts(deps: PodPartsDeps, options: PodPartsOptions): Po
     hook: deps.hook,
     created: deps.created,
     started(pod, container, id, logPath) {
+      deps.countStart?.(pod, container.name);
       deps.links
         .add(pod, container.name, id, logPath)
         .catch((error: unknown) => deps.log.warn('a log has no link in the older place', { logPath, error }));

@@ -1,7 +1,7 @@
 // What a pod that is to run needs next: volumes and a sandbox side by side, then its containers in the order Kubernetes promises.
 // Behaviour follows the kubelet's computePodActions; pulls of later containers' images go ahead of their turn.
 import type { SandboxStatus } from '../../cri/types.ts';
-import type { Container } from '../../kube/types/pod.ts';
+import type { Container, ContainerStatus } from '../../kube/types/pod.ts';
 import { isSidecar, judgeSandbox, mayRun, newestOf, type ObservedContainer } from './observed.ts';
 import { keyOfOperation, type Operation } from './operations.ts';
 import { type Draft, graceOf, type PlanInput, wakeAt, want } from './plan.ts';
@@ -45,7 +45,7 @@ export function planRun(draft: Draft, input: PlanInput): boolean {
     draft.waitingFor.push(memory.sandboxTrouble.message);
   } else {
     draft.waitingFor.push('the pod sandbox (network and namespaces)');
-    want(draft, input, { kind: 'run-sandbox', attempt: verdict.attempt });
+    want(draft, input, { kind: 'run-sandbox', attempt: Math.max(verdict.attempt, memory.sandboxNames.least) });
   }
   // Images are fetched while the sandbox comes up.
   for (const container of firstContainers(input)) planPull(draft, input, container);
@@ -233,14 +233,20 @@ function planStart(
   return 'in-progress';
 }
 
+/** What was shown of a container last, by us or by the agent before us. */
+function shownOf({ memory, pod }: PlanInput, name: string): ContainerStatus | undefined {
+  const status = memory.status ?? pod.status;
+  return [
+    ...(status?.containerStatuses ?? []),
+    ...(status?.initContainerStatuses ?? []),
+    ...(status?.ephemeralContainerStatuses ?? []),
+  ].find((each) => each.name === name);
+}
+
 /** The restart count of the next start: it never falls, whatever the runtime has forgotten. */
 function nextAttempt(input: PlanInput, container: Container, before: ObservedContainer | undefined): number {
   const { memory } = input;
-  const shown = [
-    ...(memory.status?.containerStatuses ?? []),
-    ...(memory.status?.initContainerStatuses ?? []),
-    ...(memory.status?.ephemeralContainerStatuses ?? []),
-  ].find((status) => status.name === container.name);
+  const shown = shownOf(input, container.name);
   const ranBefore = shown && (shown.state?.terminated || shown.state?.running || shown.lastState?.terminated);
   const fromStatus = shown
     ? before
@@ -249,7 +255,8 @@ function nextAttempt(input: PlanInput, container: Container, before: ObservedCon
         ? shown.restartCount + 1
         : shown.restartCount
     : 0;
-  return Math.max(before ? before.metadata.attempt + 1 : 0, fromStatus);
+  const least = memory.containers.get(container.name)?.leastAttempt ?? 0;
+  return Math.max(before ? before.metadata.attempt + 1 : 0, fromStatus, least);
 }
 
 /** Looks after a container that runs: hooks and probes. Returns how far it has come. */
@@ -317,6 +324,9 @@ function planContainers(draft: Draft, input: PlanInput, sandbox: SandboxStatus):
   const { pod, observed } = input;
   for (const container of pod.spec.ephemeralContainers ?? []) {
     const newest = newestOf(observed, container.name);
+    // One that ran before runs once: it is not started again when the runtime has forgotten it.
+    const state = newest ? undefined : shownOf(input, container.name)?.state;
+    if (state?.running || state?.terminated) continue;
     if (!newest || newest.state === 'created') planStart(draft, input, container, sandbox, newest, false);
   }
   const init = planInit(draft, input, sandbox);
@@ -339,6 +349,12 @@ function planContainers(draft: Draft, input: PlanInput, sandbox: SandboxStatus):
 }
 
 function wantsStart(input: PlanInput, container: Container, newest: ObservedContainer | undefined): boolean {
+  if (!newest) {
+    // It ran, and the runtime has forgotten it: whether it runs again is as if it had ended as was shown, or was killed.
+    const state = shownOf(input, container.name)?.state;
+    if (state?.running || state?.terminated)
+      return shouldRestart(input.pod, container, state.terminated?.exitCode ?? 137);
+  }
   if (newest?.state !== 'exited') return true;
   const kill = input.memory.containers.get(container.name)?.kill;
   if (kill?.id === newest.id && kill.restartAnyway) return true;

@@ -148,7 +148,10 @@ export function decideTermination(input: PlanInput): Termination | undefined {
           ? 'deleted'
           : before.cause;
     const elapsed = Math.ceil((facts.nowMs - before.sinceMs) / 1000);
-    const shortest = gone || deleted ? Math.min(before.graceSeconds, elapsed + graceOf(pod)) : before.graceSeconds;
+    // Gone before we confirmed it: somebody forced the deletion, and nobody waits for the pod any more.
+    const forced = gone && before.cause === 'deleted' && !memory.deletionConfirmed;
+    const left = forced ? minimumGraceSeconds : graceOf(pod);
+    const shortest = gone || deleted ? Math.min(before.graceSeconds, elapsed + left) : before.graceSeconds;
     return cause === before.cause && shortest === before.graceSeconds
       ? before
       : { ...before, cause, graceSeconds: shortest };

@@ -110,6 +110,144 @@ describe('a pod from its binding to its end', () => {
   });
 });
 
+describe('names that a hung call of the runtime keeps', () => {
+  it.each(['runSandbox', 'createContainer'] as const)('%s goes on with the next attempt', async (call) => {
+    const lab = createPodLab();
+    lab.runtime.faults.inject(call, { mode: 'fail', code: 'already-exists', times: 3 });
+    lab.bind('a', { containers: one() });
+    await lab.clock.advance(30_000);
+    expect(lab.running('a')).toEqual(['c']);
+    const attempts = [
+      lab.runtime.sandboxes()[0]?.config.metadata.attempt,
+      lab.runtime.containers()[0]?.config.metadata.attempt,
+    ];
+    expect(attempts).toEqual(call === 'runSandbox' ? [1, 0] : [0, 1]);
+    await lab.stop();
+  });
+});
+
+describe('what a maintainer would warn of', () => {
+  it('a container that ran and is nowhere now ended with 137, and does not run again under Never', async () => {
+    const lab = createPodLab();
+    lab.bind('a', { containers: one(), restartPolicy: 'Never' });
+    await lab.clock.advance(2_000);
+    lab.runtime.mapEvents(() => []);
+    lab.agent().workers.account('uid-a');
+    for (const { id } of lab.runtime.containers()) await lab.runtime.removeContainer(id);
+    lab.restart();
+    await lab.clock.advance(120_000);
+    expect(lab.runtime.containers()).toEqual([]);
+    expect(lab.pod('a')?.status).toMatchObject({
+      phase: 'Failed',
+      containerStatuses: [{ state: { terminated: { exitCode: 137, reason: 'ContainerStatusUnknown' } } }],
+    });
+    await lab.stop();
+  });
+
+  it('a pod deleted and made again by the same name, seen as one change, is two pods', async () => {
+    const lab = createPodLab();
+    lab.bind('a', { containers: one() });
+    await lab.clock.advance(2_000);
+    const release = lab.client.holdNext(({ verb }) => verb === 'list');
+    lab.client.expireHistory();
+    lab.client.endWatches();
+    const { remove } = lab.client;
+    const { resources } = await import('../../kube/resources.ts');
+    remove.call(lab.client, resources.pods, { namespace: 'n', name: 'a' });
+    lab.bind('a', { containers: one('other') }, { uid: 'uid-second' });
+    release();
+    await lab.clock.advance(30_000);
+    expect(lab.running('a')).toEqual(['other']);
+    expect(lab.runtime.sandboxes().map(({ config }) => config.metadata.uid)).toEqual(['uid-second']);
+    await lab.stop();
+  });
+
+  it('a forced deletion in the middle of a stop shortens the grace by a second call, and the pod ends all the same', async () => {
+    const lab = createPodLab();
+    lab.runtime.behave('i', { onStop: 'ignore' });
+    lab.bind('a', { containers: one(), terminationGracePeriodSeconds: 600 });
+    await lab.clock.advance(2_000);
+    await lab.delete('a', 600);
+    await lab.clock.advance(5_000);
+    expect(lab.running('a')).toEqual(['c']);
+    await lab.delete('a', 0);
+    await lab.clock.advance(10_000);
+    expect(lab.runtime.faults.calls.filter(({ call }) => call === 'stopContainer')).toHaveLength(2);
+    expect(lab.runtime.sandboxes()).toEqual([]);
+    await lab.stop();
+  });
+
+  it('nothing unknown is killed before the API server has told of its pods', async () => {
+    const lab = createPodLab();
+    lab.bind('a', { containers: one() });
+    await lab.clock.advance(2_000);
+    const release = lab.client.holdNext(({ verb }) => verb === 'list' || verb === 'watch');
+    lab.restart();
+    await lab.clock.advance(25_000);
+    expect(lab.running('a')).toEqual(['c']);
+    release();
+    await lab.clock.advance(60_000);
+    expect(lab.running('a')).toEqual(['c']);
+    expect(lab.runtime.faults.calls.filter(({ call }) => call === 'stopContainer')).toEqual([]);
+    await lab.stop();
+  });
+
+  it('a pod that is gone from the API while the agent is away ends in order', async () => {
+    const lab = createPodLab();
+    lab.bind('a', { containers: one() });
+    await lab.clock.advance(2_000);
+    const { resources } = await import('../../kube/resources.ts');
+    lab.agent().kill();
+    lab.client.remove(resources.pods, { namespace: 'n', name: 'a' });
+    lab.restart();
+    await lab.clock.advance(60_000);
+    expect(lab.runtime.sandboxes()).toEqual([]);
+    await lab.stop();
+  });
+
+  it('the final deletion carries the uid, and comes only when the API shows the end', async () => {
+    const lab = createPodLab();
+    lab.bind('a', { containers: one() });
+    await lab.clock.advance(2_000);
+    await lab.delete('a', 5);
+    const shown: (string | undefined)[] = [];
+    const took = lab.client.answer(
+      ({ verb, resource }) => verb === 'delete' && resource?.plural === 'pods',
+      ({ options }) => {
+        shown.push(lab.pod('a')?.status?.phase, JSON.stringify(options));
+        return {};
+      },
+    );
+    await lab.clock.advance(10_000);
+    took();
+    expect(shown[0]).toMatch(/Succeeded|Failed/);
+    expect(shown[1]).toContain('"preconditions":{"uid":"uid-a"}');
+    await lab.stop();
+  });
+
+  it('one patch of a status at a time, each with the uid', async () => {
+    const lab = createPodLab();
+    let under = 0;
+    let most = 0;
+    const bodies: unknown[] = [];
+    lab.client.answer(
+      ({ verb }) => verb === 'patch',
+      async ({ body }) => {
+        most = Math.max(most, ++under);
+        bodies.push(body);
+        await lab.clock.sleep(300);
+        under--;
+        return lab.pod('a');
+      },
+    );
+    lab.bind('a', { containers: one() });
+    await lab.clock.advance(3_000);
+    expect(most).toBe(1);
+    expect(bodies.every((body) => (body as { metadata: { uid: string } }).metadata.uid === 'uid-a')).toBe(true);
+    await lab.stop();
+  });
+});
+
 describe('a rule that restarts all containers', () => {
   const rules = {
     restartPolicy: 'Never' as const,

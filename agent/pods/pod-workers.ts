@@ -59,6 +59,8 @@ export interface PodWorkersDeps {
     Pick<Partial<StatusInput>, 'conditions' | 'podExtras'>;
   /** Drops what is held for the pod: watches, caches. */
   release(uid: string): void;
+  /** Each look at a pod and how long it took, in milliseconds; for a metric. */
+  reconciled?(operation: 'create' | 'sync' | 'kill', tookMs: number): void;
   /** Each status as it is computed, for metrics and the node's server. */
   onStatus?(pod: Pod, status: PodStatus, before: PodStatus | undefined): void;
 }
@@ -297,6 +299,8 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
   });
 
   const reconcile = async (uid: string): Promise<void> => {
+    const begunMs = clock.monotonicMs();
+    const first = !workers.has(uid);
     const observed = await observer.observe(uid);
     // Asked after the wait: a source that has told of its pods meanwhile knows this one.
     const desired = deps.pods.get(uid);
@@ -329,6 +333,7 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
     const phase = made.terminal ? 'ended' : made.termination ? 'terminating' : 'running';
     deps.probes.sync(worker.pod, observed, phase, worker.memory.status!);
     if (made.wakeAtMs !== undefined) queue.wakeAfter(uid, Math.max(0, made.wakeAtMs - clock.now()));
+    deps.reconciled?.(made.termination ? 'kill' : first ? 'create' : 'sync', clock.monotonicMs() - begunMs);
     if (made.done) forget(uid);
   };
 

@@ -15,6 +15,8 @@ export interface StatusWriterDeps {
   /** The pod as the watch shows it now; a mirror pod for a static one. Undefined where the API has none. */
   current(uid: string): Pod | undefined;
   onWritten(uid: string): void;
+  /** How long one patch took, in milliseconds; for a metric. */
+  patched?(tookMs: number): void;
 }
 
 export interface StatusWriter {
@@ -62,12 +64,14 @@ export function createStatusWriter(deps: StatusWriterDeps): StatusWriter {
       return;
     }
     const { name, namespace = 'default' } = base.metadata;
+    const begunMs = clock.monotonicMs();
     try {
       entry.base = await client.patch(resources.pods, { namespace, name }, patch, {
         type: 'strategic',
         subresource: 'status',
         signal,
       });
+      deps.patched?.(clock.monotonicMs() - begunMs);
     } catch (error) {
       if (isNotFound(error) || isAnotherPod(error)) entry.gone = true;
       else if (isInvalid(error)) {
