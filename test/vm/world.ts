@@ -34,12 +34,14 @@ export interface World {
 
 export const nodeName = 'vm1';
 
+// Emulated processors are slow, and one whose deadline cuts calls short never gets on: hence the time for the runtime's calls.
 const kubeletConfiguration = `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 clusterDNS: [10.96.0.10]
 clusterDomain: cluster.local
 cgroupDriver: systemd
 rotateCertificates: true
+runtimeRequestTimeout: 20m
 authentication: {x509: {clientCAFile: /etc/kubernetes/pki/ca.crt}}
 `;
 const proxyConfiguration = `apiVersion: kubeproxy.config.k8s.io/v1alpha1
