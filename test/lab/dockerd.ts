@@ -162,6 +162,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
       'ip-masq': false,
       'userland-proxy': false,
       'oom-score-adjust': 0,
+      'shutdown-timeout': 3,
       'live-restore': options.liveRestore ?? false,
       'exec-opts': ['native.cgroupdriver=cgroupfs'],
     }),

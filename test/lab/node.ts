@@ -1,4 +1,4 @@
-// A whole cluster of one node for tests: an API server in the caller's network, and in a network namespace of its own a containerd and
+// A whole cluster of one node for tests: an API server in the caller's network, and in a network namespace of its own a runtime and
 // `stevedore run` as a process. Nothing of it is left after `stop`.
 import type { ChildProcess } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
@@ -17,12 +17,15 @@ import { imageArchitecture, imageArchive } from '../../lib/oci-image.ts';
 import { removeCgroups } from './cgroups.ts';
 import { type Cluster, startCluster } from './cluster.ts';
 import { type Containerd, hasContainerd2, startContainerd } from './containerd.ts';
+import { type Dockerd, startDockerd } from './dockerd.ts';
 import { createLabHost, type LabHost } from './netns.ts';
 
 const repository = fileURLToPath(new URL('../..', import.meta.url));
 const pinnedNode = join(repository, 'node_modules/node/bin/node');
 
 export interface LabNodeOptions {
+  /** Default: STEVEDORE_TEST_RUNTIME, or containerd. */
+  readonly runtime?: 'containerd' | 'docker';
   readonly binary?: '1.6' | '2.x';
   /** More fields of KubeletConfiguration. */
   readonly kubelet?: Readonly<Record<string, unknown>>;
@@ -35,7 +38,10 @@ export interface LabNode {
   readonly address: string;
   readonly cluster: Cluster;
   readonly host: LabHost;
+  /** Throws where the node runs on Docker. */
   readonly containerd: Containerd;
+  /** Where the node runs on Docker. */
+  readonly dockerd: Dockerd | undefined;
   readonly rootDir: string;
   readonly socketPath: string;
   /** The daemon's process; undefined while it is down. */
@@ -89,11 +95,20 @@ async function assemble(options: LabNodeOptions, undo: (() => Promise<unknown>)[
   const podCidr = '10.244.0.0/24';
   const binary =
     options.binary ?? (process.env.STEVEDORE_TEST_CONTAINERD === '2.x' && hasContainerd2() ? '2.x' : '1.6');
-  const containerd = await startContainerd({ dir: join(dir, 'c'), binary, netns: host.name, podCidr });
-  undo.push(() => containerd.stop());
-  const archive = join(dir, 'demo.tar');
-  await writeFile(archive, imageArchive([demoImage(imageArchitecture(), await readBusybox())]));
-  await containerd.importImage(archive);
+  const archive = imageArchive([demoImage(imageArchitecture(), await readBusybox())]);
+  let containerd: Containerd | undefined;
+  let dockerd: Dockerd | undefined;
+  if ((options.runtime ?? process.env.STEVEDORE_TEST_RUNTIME) === 'docker') {
+    dockerd = await startDockerd({ dir: join(dir, 'c'), netns: host.name, podCidr });
+    undo.push(dockerd.stop);
+    await dockerd.loadImage(archive);
+  } else {
+    containerd = await startContainerd({ dir: join(dir, 'c'), binary, netns: host.name, podCidr });
+    undo.push(containerd.stop);
+    await writeFile(join(dir, 'demo.tar'), archive);
+    await containerd.importImage(join(dir, 'demo.tar'));
+  }
+  const engine = (containerd ?? dockerd)!;
 
   const name = `lab-${randomBytes(3).toString('hex')}`;
   const cgroupRoot = `/${name}`;
@@ -106,7 +121,7 @@ async function assemble(options: LabNodeOptions, undo: (() => Promise<unknown>)[
     {
       apiVersion: 'kubelet.config.k8s.io/v1beta1',
       kind: 'KubeletConfiguration',
-      containerRuntimeEndpoint: containerd.endpoint,
+      containerRuntimeEndpoint: engine.endpoint,
       authentication: { x509: { clientCAFile: caFile } },
       podLogsDir: join(dir, 'pods'),
       cgroupRoot,
@@ -127,7 +142,7 @@ async function assemble(options: LabNodeOptions, undo: (() => Promise<unknown>)[
       rootDir,
       socketPath,
       log: { level: 'info', format: 'text' },
-      cni: { confDir: join(dir, 'c', 'net.d') },
+      cni: { confDir: join(dir, 'c', 'net.d'), binDir: join(dir, 'c', 'cni-bin') },
     },
   ];
   const config = join(dir, 'config.yaml');
@@ -153,7 +168,11 @@ async function assemble(options: LabNodeOptions, undo: (() => Promise<unknown>)[
     address: inside,
     cluster,
     host,
-    containerd,
+    get containerd() {
+      if (!containerd) throw new Error('this node runs on Docker');
+      return containerd;
+    },
+    dockerd,
     rootDir,
     socketPath,
     pid: () => child?.pid,
@@ -203,11 +222,11 @@ async function assemble(options: LabNodeOptions, undo: (() => Promise<unknown>)[
     async report() {
       const said = await Promise.allSettled([
         node.log().then((text) => text.split('\n').slice(-60).join('\n')),
-        containerd.tailLog(),
-        containerd.ctr(['containers', 'ls']),
+        engine.tailLog(),
+        containerd?.ctr(['containers', 'ls']) ?? dockerd?.api('GET', '/containers/json?all=1').then(({ body }) => body),
         host.exec('iptables-save', ['-t', 'nat']).then(({ stdout }) => stdout.slice(-4_000)),
       ]);
-      const titles = ['stevedore', 'containerd', 'containers', 'rules'];
+      const titles = ['stevedore', 'runtime', 'containers', 'rules'];
       return said
         .map((each, at) => `--- ${titles[at]}\n${each.status === 'fulfilled' ? each.value : String(each.reason)}`)
         .join('\n');

@@ -41,7 +41,13 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Regi
     const repository = path.slice('/v2/'.length, path.lastIndexOf(`/${kind}/`));
     const body = kind === 'manifests' ? manifests.get(`${repository}:${reference}`) : blobs.get(reference);
     if (!body) {
-      response.writeHead(404, { 'content-type': 'application/json' }).end('{"errors":[{"code":"NOT_FOUND"}]}');
+      response
+        .writeHead(404, { 'content-type': 'application/json' })
+        .end(
+          JSON.stringify({
+            errors: [{ code: kind === 'manifests' ? 'MANIFEST_UNKNOWN' : 'BLOB_UNKNOWN', message: 'unknown' }],
+          }),
+        );
       return;
     }
     if (kind === 'manifests' && request.method === 'GET') requests++;
