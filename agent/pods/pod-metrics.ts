@@ -107,7 +107,8 @@ export function createPodMetrics(deps: PodMetricsDeps): PodMetrics {
   return {
     changed,
     status(pod, status, before) {
-      if (status.phase === 'Running' && before !== undefined && before.phase === 'Pending') ran(pod);
+      const fresh = containersOf(status).every(({ restartCount }) => restartCount === 0);
+      if (fresh && status.phase === 'Running' && before?.phase === 'Pending') ran(pod);
       const known = new Set(containersOf(before).flatMap(({ state }) => state?.terminated?.containerID ?? []));
       for (const { name, state } of before === undefined ? [] : containersOf(status)) {
         const { terminated } = state ?? {};

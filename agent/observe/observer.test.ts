@@ -1,0 +1,98 @@
+import { describe, expect, it } from 'vitest';
+import { RuntimeError } from '../../cri/errors.ts';
+import type { Runtime } from '../../cri/runtime.ts';
+import type { ContainerInspection, ContainerSummary, RuntimeEvent } from '../../cri/types.ts';
+import { createFakeClock } from '../../lib/fake-clock.ts';
+import { silentLog } from '../../lib/log.ts';
+import { createObserver } from './observer.ts';
+
+const container = (state: 'running' | 'exited', attempt = 0, createdAtMs = 0) =>
+  ({
+    id: `c${attempt}`,
+    sandboxId: 's',
+    metadata: { name: 'c', attempt },
+    image: '',
+    imageRef: '',
+    imageId: '',
+    state,
+    createdAtMs,
+    labels: { 'io.kubernetes.pod.uid': 'u' },
+    annotations: {},
+    startedAtMs: 0,
+    finishedAtMs: 0,
+    exitCode: 0,
+    reason: '',
+    message: '',
+    mounts: [],
+    logPath: '',
+  }) as unknown as ContainerSummary & ContainerInspection;
+
+function lab(containers: () => readonly (ContainerSummary & ContainerInspection)[]) {
+  const clock = createFakeClock();
+  const changes: string[] = [];
+  let send: (event: RuntimeEvent) => void = () => undefined;
+  let away = false;
+  const runtime = {
+    listSandboxes: async () => {
+      if (away) throw new RuntimeError('unavailable', 'ListPodSandbox', 'gone');
+      return [];
+    },
+    listContainers: async () => containers(),
+    inspectContainer: async (id: string) => containers().find((each) => each.id === id)!,
+    async *events(signal: AbortSignal) {
+      while (!signal.aborted) yield await new Promise<RuntimeEvent>((resolve) => (send = resolve));
+    },
+  } as unknown as Runtime;
+  const observer = createObserver({
+    runtime,
+    clock,
+    log: silentLog,
+    terminationMessage: async () => undefined,
+    onChange: (uid) => changes.push(uid),
+  });
+  return {
+    clock,
+    observer,
+    changes,
+    tell: (event: RuntimeEvent) => send(event),
+    setAway: (now: boolean): void => {
+      away = now;
+    },
+  };
+}
+
+describe('the observer', () => {
+  it('looks again where an event comes before the runtime’s own state', async () => {
+    let state: 'running' | 'exited' = 'running';
+    const { clock, observer, changes, tell } = lab(() => [container(state)]);
+    const abort = new AbortController();
+    void observer.run(abort.signal);
+    await observer.relist();
+    await observer.observe('u');
+    await clock.advance(0);
+    tell({ kind: 'stopped', containerId: 'c0', sandboxId: undefined, podUid: 'u' } as unknown as RuntimeEvent);
+    await clock.advance(0);
+    expect((await observer.observe('u')).containers[0]?.state).toBe('running');
+    state = 'exited';
+    changes.length = 0;
+    await clock.advance(400);
+    expect(changes).toContain('u');
+    expect((await observer.observe('u')).containers[0]?.state).toBe('exited');
+    abort.abort();
+  });
+
+  it('takes the highest attempt for the newest, whatever the clock has done', async () => {
+    const { observer } = lab(() => [container('exited', 1, 900), container('running', 2, 100)]);
+    await observer.relist();
+    expect((await observer.observe('u')).containers.map(({ metadata }) => metadata.attempt)).toEqual([2, 1]);
+  });
+
+  it('asks again for what it could not see', async () => {
+    const { observer, setAway } = lab(() => [container('running')]);
+    await observer.relist();
+    setAway(true);
+    await expect(observer.observe('u')).rejects.toThrow('gone');
+    setAway(false);
+    expect((await observer.observe('u')).containers).toHaveLength(1);
+  });
+});
