@@ -3,7 +3,7 @@
 // from there on were taken: asked again, Docker gives the same ones in the same order. Pure.
 
 export interface LogCursor {
-  /** Time of an entry; empty: the beginning. */
+  /** A time; empty: the beginning. */
   readonly anchor: string;
   /** Entries from the anchor on that were taken. */
   readonly count: number;
@@ -31,13 +31,14 @@ export function createLogPosition(from: LogCursor = beginning): LogPosition {
   // Times since the anchor, where all of them are known; the anchor moves up only among these.
   let recent: string[] = [];
   const known = newest;
+  let moveAt = mostKept;
 
   const moveAnchor = (): void => {
     if (recent.length === 0) return;
-    const oldest = new Date(Date.parse(newest) - slackMs).toISOString();
-    const late = recent.length > 2 * mostKept ? recent.at(-keptAfter)! : undefined;
-    const next = late ?? recent.find((time) => time >= oldest && time > known);
-    if (next === undefined || next <= anchor || next <= known) return;
+    const back = new Date(Date.parse(newest) - slackMs).toISOString().replace('Z', '000000Z');
+    // So much in so short a time is cut: what came out of order among the last of it is near the end.
+    const next = recent.length > 2 * mostKept ? recent.at(-keptAfter)! : back;
+    if (next <= anchor || next <= known) return;
     const kept = recent.filter((time) => time >= next);
     anchor = next;
     count = kept.length;
@@ -50,7 +51,9 @@ export function createLogPosition(from: LogCursor = beginning): LogPosition {
       count++;
       recent.push(time);
       if (time > newest) newest = time;
-      if (recent.length > mostKept) moveAnchor();
+      if (recent.length < moveAt) return;
+      moveAnchor();
+      moveAt = Math.max(mostKept, recent.length * 2);
     },
     cursor() {
       moveAnchor();
