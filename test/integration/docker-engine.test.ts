@@ -472,7 +472,11 @@ describe('Docker Engine', () => {
     function channels(stdin?: string) {
       const said = { out: '', err: '' };
       const into = (key: 'out' | 'err') =>
-        new WritableStream<Uint8Array>({ write: (chunk) => void (said[key] += Buffer.from(chunk).toString()) });
+        new WritableStream<Uint8Array>({
+          write(chunk) {
+            said[key] += Buffer.from(chunk).toString();
+          },
+        });
       const of: StreamChannels = {
         stdin: stdin === undefined ? undefined : new Blob([stdin]).stream(),
         stdout: into('out'),
@@ -556,7 +560,7 @@ describe('Docker Engine', () => {
         return new Response(readable).text();
       };
       expect(await Promise.all([get(8080), get(8081), get(8080)])).toEqual(
-        Array(3).fill(expect.stringMatching(/200 OK[^]*ok\n$/)),
+        Array(3).fill(expect.stringMatching(/200 OK[\s\S]*ok\n$/)),
       );
       await expect(endpoint.open(9, signal)).rejects.toMatchObject({ detail: expect.stringContaining('ECONNREFUSED') });
       await away();
