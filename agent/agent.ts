@@ -522,7 +522,16 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
       let podResources: Awaited<ReturnType<typeof servePodResources>> | undefined;
       // Also what could not start, for a port in use say, is put away: else it would keep the process alive.
       try {
-        await observer.relist();
+        // Nothing is decided about pods before it is known what runs.
+        for (;;) {
+          try {
+            await observer.relist();
+            break;
+          } catch (error) {
+            log.warn('the runtime’s sandboxes and containers cannot be listed; tried again in 1 s', { error });
+            await clock.sleep(1_000, runSignal);
+          }
+        }
         tasks.start('node', (inner) => node.run(inner));
         if (!standalone) tasks.start('services', (inner) => services.run(inner));
         tasks.start('volumes', (inner) => volumes.run(inner));

@@ -101,7 +101,9 @@ describe('a folder of manifests', () => {
       {
         clock: systemClock,
         log: silentLog,
-        onChange: () => waiting.splice(0).forEach((wake) => wake()),
+        onChange() {
+          for (const wake of waiting.splice(0)) wake();
+        },
         onSync: () => undefined,
       },
       { path: folder, nodeName: 'n', everyMs: 200 },
