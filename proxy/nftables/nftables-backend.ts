@@ -53,14 +53,19 @@ export interface NftablesBackendDeps {
 const lateMs = 1_000;
 /** A listing answers descriptions for so long; it is dropped by the next write. */
 const describedForMs = 1_000;
-/** Elements written in one go at most. */
-const partSize = 20_000;
+export interface NftablesBackendOptions {
+  /** Elements written in one go, about. */
+  readonly partSize?: number;
+}
 
 interface Written {
   readonly elements: number;
 }
 
-export function createNftablesBackend(deps: NftablesBackendDeps): RulesBackend {
+export function createNftablesBackend(
+  deps: NftablesBackendDeps,
+  { partSize = 20_000 }: NftablesBackendOptions = {},
+): RulesBackend {
   const { tool, family, clock } = deps;
   const table = `${tableFamily(family)} ${tableName}`;
   let facts: NodeFacts | undefined;
@@ -131,7 +136,8 @@ export function createNftablesBackend(deps: NftablesBackendDeps): RulesBackend {
 
   const deleteLate = async (signal: AbortSignal): Promise<void> => {
     if (!known || signal.aborted) return;
-    const dueMs = clock.monotonicMs() - lateMs;
+    // A timer may fire a moment early.
+    const dueMs = clock.monotonicMs() - lateMs * 0.9;
     const due = new Map<ElementId, ElementChange>();
     for (const [id, value] of book.late)
       if ((lateSince.get(id) ?? dueMs) <= dueMs) due.set(id, { before: value, after: undefined });

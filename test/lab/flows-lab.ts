@@ -23,6 +23,13 @@ export interface FlowsLab {
   world(family: IpFamily): World;
   /** One new connection: what the other side said (its name and whom it saw), `rejected` or `dropped`. */
   ask(from: Host, protocol: 'TCP' | 'UDP', address: string, port: number, timeoutMs?: number): Promise<string>;
+  /** A UDP socket that stays; `ask` sends one packet and gives the answer, `refused` or `timeout`. */
+  udpFlow(
+    from: Host,
+    address: string,
+    port: number,
+    sourcePort: number,
+  ): Promise<{ ask(): Promise<string>; stop(): void }>;
   /** All addresses of the node. */
   readonly nodeAddresses: ReadonlySet<string>;
   stop(): Promise<void>;
@@ -141,6 +148,19 @@ export async function createFlowsLab(): Promise<FlowsLab> {
       },
       ask: (from, protocol, to, port, timeoutMs = 500) =>
         probers.get(from)!.ask({ protocol, address: to, port, timeoutMs }),
+      async udpFlow(from, to, port, sourcePort) {
+        const child = hosts[from]!.node(file('udp-ask.ts'), [to, String(port), String(sourcePort)], {
+          stdio: ['pipe', 'pipe', 'inherit'],
+        });
+        const lines = await ready(child);
+        return {
+          async ask() {
+            child.stdin!.write('\n');
+            return String((await lines.next()).value);
+          },
+          stop: () => void child.stdin!.end(),
+        };
+      },
       stop,
     };
   } catch (error) {

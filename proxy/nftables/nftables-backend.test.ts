@@ -1,0 +1,295 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { createFakeClock, type FakeClock } from '../../lib/fake-clock.ts';
+import type { NodeFacts, RulesBackend } from '../backend.ts';
+import { computeState, type Endpoint, type ServicePort, type ServicePortState, servicePortKey } from '../model.ts';
+import type { DesiredState } from '../state.ts';
+import { elementsOf, frontsOf, type Programmed, sharedOf } from './elements.ts';
+import { createFakeNft, type FakeNft } from './fake-nft.ts';
+import { isEndpointMap, mapOf } from './names.ts';
+import { createNftablesBackend } from './nftables-backend.ts';
+
+const facts: NodeFacts = {
+  localDetector: { kind: 'cidr', cidr: '10.200.0.0/16' },
+  nodeIP: '172.30.0.1',
+  nodePortAddresses: 'all',
+  masqueradeAll: false,
+  masqueradeBit: 14,
+  localhostNodePorts: false,
+  conntrackBeLiberal: false,
+};
+const table = 'ip stevedore';
+const { signal } = new AbortController();
+/** Ends with the process: what a backend would do later, it does no more. */
+let life = new AbortController();
+
+const portOf = (number: number, fields: Partial<ServicePort> = {}): ServicePort => ({
+  key: servicePortKey('ns', `s${number}`, '', fields.protocol ?? 'TCP'),
+  family: 'IPv4',
+  namespace: 'ns',
+  name: `s${number}`,
+  portName: '',
+  protocol: 'TCP',
+  clusterIP: `10.96.0.${number}`,
+  port: 80,
+  nodePort: 0,
+  externalIPs: [],
+  loadBalancerVIPs: [],
+  sourceRanges: [],
+  affinitySeconds: 0,
+  internalPolicyLocal: false,
+  externalPolicyLocal: false,
+  healthCheckNodePort: 0,
+  ...fields,
+});
+const endpointOf = (number: number): Endpoint => ({
+  ip: `10.200.1.${number}`,
+  port: 8080,
+  isLocal: number % 2 === 0,
+  ready: true,
+  serving: true,
+  terminating: false,
+});
+const stateOf = (number: number, endpoints: readonly number[], fields: Partial<ServicePort> = {}): ServicePortState =>
+  computeState(portOf(number, fields), endpoints.map(endpointOf), { nodeName: 'n1', zone: undefined });
+
+const desiredOf = (states: Iterable<ServicePortState>): DesiredState => {
+  const byKey = new Map([...states].map((state) => [state.port.key, state]));
+  return {
+    get: (key) => byKey.get(key),
+    keys: () => byKey.keys(),
+    size: () => byKey.size,
+    endpointCount: () => 0,
+  };
+};
+
+function open(nft: FakeNft, clock: FakeClock, partSize = 20_000): RulesBackend {
+  const deps = { tool: nft, family: 'IPv4', clock, watchForeign: () => Promise.resolve() } as const;
+  const backend = createNftablesBackend(deps, { partSize });
+  backend.configure(facts);
+  return backend;
+}
+
+async function full(backend: RulesBackend, states: readonly ServicePortState[]): Promise<number> {
+  await backend.adopt(signal);
+  const changes = { upserts: states, removals: [] };
+  const result = await backend.apply(changes, desiredOf(states), { signal: life.signal, full: true });
+  return result.written;
+}
+
+const part = (backend: RulesBackend, upserts: readonly ServicePortState[], removals: readonly string[] = []) =>
+  backend.apply({ upserts, removals }, desiredOf(upserts), { signal: life.signal, full: false });
+
+/** Everything in the kernel, by map; rows of endpoints without their order. */
+function kernelOf(nft: FakeNft): Record<string, string[]> {
+  const all: Record<string, string[]> = {};
+  for (const [name, { elements }] of nft.tables.get(table)?.maps ?? []) {
+    if (elements.size === 0) continue;
+    all[name] = [...elements].map(([key, value]) => unordered(name, key, value)).sort();
+  }
+  return all;
+}
+
+// Which index an endpoint has is free; that the indexes are 0 … n-1 is not.
+const unordered = (map: string, key: string, value: string): string =>
+  isEndpointMap(map) ? `${key.slice(0, key.lastIndexOf(' . '))} : ${value}` : `${key} : ${value}`;
+
+function wantedOf(states: readonly ServicePortState[]): Record<string, string[]> {
+  const all: Record<string, Set<string>> = {};
+  const text = ({ ip, port }: Endpoint): string => `${ip} . ${port}`;
+  for (const state of states) {
+    const programmed: Programmed = {
+      state,
+      fronts: frontsOf(state.port),
+      cluster: state.choice.cluster.map(text),
+      local: state.choice.local.map(text),
+    };
+    const ids = [...elementsOf(programmed, facts), ...[...sharedOf(programmed)].map((id) => [id, ''] as const)];
+    for (const [id, value] of ids) {
+      const map = mapOf(id);
+      const items = all[map] ?? new Set();
+      all[map] = items.add(unordered(map, id.slice(map.length + 1), value));
+    }
+  }
+  return Object.fromEntries(Object.entries(all).map(([map, items]) => [map, [...items].sort()]));
+}
+
+function indexesAreWhole(nft: FakeNft): void {
+  for (const [name, { elements }] of nft.tables.get(table)?.maps ?? []) {
+    if (!isEndpointMap(name)) continue;
+    const rows = new Map<string, number[]>();
+    for (const key of elements.keys()) {
+      const at = key.lastIndexOf(' . ');
+      rows.set(key.slice(0, at), [...(rows.get(key.slice(0, at)) ?? []), Number(key.slice(at + 3))]);
+    }
+    for (const indexes of rows.values())
+      expect(indexes.sort((a, b) => a - b)).toEqual(indexes.map((_, index) => index));
+  }
+}
+
+describe('the nftables backend', () => {
+  it('writes one change with few elements: the last endpoint moves into the hole, its old index goes a second later', async () => {
+    const [nft, clock] = [createFakeNft(), createFakeClock()];
+    const backend = open(nft, clock);
+    await full(backend, [stateOf(1, [1, 2, 3, 4])]);
+    nft.scripts.length = 0;
+    await part(backend, [stateOf(1, [2, 3, 4])]);
+    expect(nft.scripts.join('')).toContain('delete element ip stevedore eps-tcp { 10.96.0.1 . 80 . 0 }');
+    expect(nft.scripts.join('')).toContain(
+      'add element ip stevedore eps-tcp { 10.96.0.1 . 80 . 0 : 10.200.1.4 . 8080 }',
+    );
+    expect(nft.scripts.join('')).not.toContain(' . 80 . 3 }');
+    expect(nft.elements(table, 'eps-tcp').size).toBe(4);
+    await clock.advance(1_100);
+    expect([...nft.elements(table, 'eps-tcp').keys()]).toEqual([
+      '10.96.0.1 . 80 . 1',
+      '10.96.0.1 . 80 . 2',
+      '10.96.0.1 . 80 . 0',
+    ]);
+  });
+
+  it('an index that is used again before its deletion stays', async () => {
+    const [nft, clock] = [createFakeNft(), createFakeClock()];
+    const backend = open(nft, clock);
+    await full(backend, [stateOf(1, [1, 2])]);
+    await part(backend, [stateOf(1, [1])]);
+    await clock.advance(500);
+    await part(backend, [stateOf(1, [1, 2])]);
+    await clock.advance(5_000);
+    expect(nft.elements(table, 'eps-tcp').size).toBe(2);
+    await part(backend, [stateOf(1, [1])]);
+    await clock.advance(500);
+    await part(backend, [stateOf(1, [1, 4])]);
+    await clock.advance(5_000);
+    expect(nft.elements(table, 'eps-tcp').get('10.96.0.1 . 80 . 1')).toBe('10.200.1.4 . 8080');
+  });
+
+  it('two service ports on one address: the first has it, the second when the first goes', async () => {
+    const [nft, clock] = [createFakeNft(), createFakeClock()];
+    const backend = open(nft, clock);
+    const shared = { externalIPs: ['192.0.2.9'] };
+    await full(backend, [stateOf(1, [1], shared), stateOf(2, [2], shared)]);
+    expect(nft.elements(table, 'eps-tcp').get('192.0.2.9 . 80 . 0')).toBe('10.200.1.1 . 8080');
+    await part(backend, [], ['ns/s1:/TCP']);
+    expect(nft.elements(table, 'eps-tcp').get('192.0.2.9 . 80 . 0')).toBe('10.200.1.2 . 8080');
+    expect(nft.elements(table, 'svc').get('192.0.2.9 . tcp . 80')).toBe('goto ext-tcp-1');
+  });
+
+  it('base chains are attached last, when big loads are cut in parts', async () => {
+    const nft = createFakeNft();
+    const states = Array.from({ length: 20 }, (_, at) => stateOf(at + 1, [1, 2, 3, 4, 5]));
+    await full(open(nft, createFakeClock(), 20), states);
+    expect(nft.scripts.length).toBeGreaterThan(3);
+    const hooked = nft.scripts.findIndex((script) => script.includes(' hook '));
+    expect(hooked).toBe(nft.scripts.length - 1);
+    expect(kernelOf(nft)).toEqual(wantedOf(states));
+  });
+
+  it('a table with other maps than ours is replaced in one transaction', async () => {
+    const nft = createFakeNft();
+    await nft.run('add table ip stevedore\nadd map ip stevedore svc { type ipv4_addr : verdict; }\n', signal);
+    nft.scripts.length = 0;
+    await full(open(nft, createFakeClock()), [stateOf(1, [1])]);
+    expect(nft.scripts).toHaveLength(1);
+    expect(kernelOf(nft)).toEqual(wantedOf([stateOf(1, [1])]));
+  });
+
+  it('what is refused leaves memory as it was', async () => {
+    const [nft, clock] = [createFakeNft(), createFakeClock()];
+    const backend = open(nft, clock);
+    await full(backend, [stateOf(1, [1, 2])]);
+    nft.refuse = /10\.200\.1\.3/;
+    await expect(part(backend, [stateOf(1, [2, 3]), stateOf(2, [4])])).rejects.toMatchObject({ code: 'rejected' });
+    await part(backend, [stateOf(2, [4])]);
+    nft.refuse = undefined;
+    await part(backend, [stateOf(1, [2])]);
+    await clock.advance(2_000);
+    expect(kernelOf(nft)).toEqual(wantedOf([stateOf(1, [2]), stateOf(2, [4])]));
+    indexesAreWhole(nft);
+  });
+
+  it('before a full apply parts are written onto what was read, and nothing is taken away', async () => {
+    const nft = createFakeNft();
+    await full(open(nft, createFakeClock()), [stateOf(1, [1])]);
+    const again = open(nft, createFakeClock());
+    await again.adopt(signal);
+    await part(again, [stateOf(2, [2])]);
+    expect(kernelOf(nft)).toEqual(wantedOf([stateOf(1, [1]), stateOf(2, [2])]));
+  });
+
+  it('whatever the changes, failures and restarts, the kernel becomes what is wanted', async () => {
+    const fields = fc.record(
+      {
+        nodePort: fc.constantFrom(0, 30_001, 30_002),
+        externalIPs: fc.constantFrom([], ['192.0.2.9'], ['192.0.2.9', '192.0.2.8']),
+        loadBalancerVIPs: fc.constantFrom([], ['192.0.2.10']),
+        sourceRanges: fc.constantFrom([], ['10.0.0.0/8', '10.1.0.0/16']),
+        affinitySeconds: fc.constantFrom(0, 60, 120),
+        internalPolicyLocal: fc.boolean(),
+        externalPolicyLocal: fc.boolean(),
+      },
+      { requiredKeys: [] },
+    );
+    const service = fc.record({
+      number: fc.integer({ min: 1, max: 4 }),
+      endpoints: fc.uniqueArray(fc.integer({ min: 1, max: 9 }), { maxLength: 6 }),
+      fields,
+      remove: fc.boolean(),
+    });
+    const step = fc.record({
+      changes: fc.uniqueArray(service, { maxLength: 3, selector: ({ number }) => number }),
+      waitMs: fc.constantFrom(0, 300, 1_500),
+      event: fc.constantFrom('none', 'none', 'none', 'restart', 'fail', 'check'),
+    });
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 12 }), async (steps) => {
+        const [nft, clock] = [createFakeNft(), createFakeClock()];
+        const wanted = new Map<string, ServicePortState>();
+        let backend = open(nft, clock);
+        await full(backend, []);
+        for (const { changes, waitMs, event } of steps) {
+          const upserts: ServicePortState[] = [];
+          const removals: string[] = [];
+          for (const { number, endpoints, fields: given, remove } of changes) {
+            // Addresses are each Service's own here: who has one that two want depends on who came first.
+            const own = {
+              ...given,
+              ...(given.externalIPs ? { externalIPs: given.externalIPs.map((ip) => `${ip}${number}`) } : {}),
+              ...(given.nodePort ? { nodePort: given.nodePort + number * 10 } : {}),
+              ...(given.loadBalancerVIPs?.length ? { loadBalancerVIPs: [`192.0.2.${100 + number}`] } : {}),
+            };
+            const state = stateOf(number, endpoints, own);
+            if (remove) {
+              if (wanted.delete(state.port.key)) removals.push(state.port.key);
+            } else {
+              wanted.set(state.port.key, state);
+              upserts.push(state);
+            }
+          }
+          if (event === 'restart') {
+            life.abort();
+            life = new AbortController();
+            backend = open(nft, clock);
+          }
+          if (event === 'fail') nft.failNext = 1;
+          try {
+            if (event === 'restart' || event === 'check') await full(backend, [...wanted.values()]);
+            else await part(backend, upserts, removals);
+          } catch {
+            await full(backend, [...wanted.values()]);
+          }
+          await clock.advance(waitMs);
+        }
+        nft.failNext = 0;
+        await clock.advance(3_000);
+        await clock.advance(3_000);
+        expect(kernelOf(nft)).toEqual(wantedOf([...wanted.values()]));
+        indexesAreWhole(nft);
+        // Reading it back finds nothing to do but chains nobody needs any more, and then nothing at all.
+        await full(backend, [...wanted.values()]);
+        expect(await full(backend, [...wanted.values()])).toBe(0);
+      }),
+      { numRuns: 40 },
+    );
+  });
+});
