@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type { RuntimeCall } from '../../cri/fake-faults.ts';
 import type { PodSpec } from '../../kube/types/pod.ts';
-import { createPodLab } from './pod-lab.fixture.ts';
+import { createPodLab } from '../../test/lab/pod-lab.ts';
 
 /** More of them, for a long search: PROPERTY_RUNS=500. */
 const runs = Number(process.env.PROPERTY_RUNS ?? 8);

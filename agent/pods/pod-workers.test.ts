@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { createPodLab } from './pod-lab.fixture.ts';
+import { createPodLab } from '../../test/lab/pod-lab.ts';
 
 const one = (name = 'c') => [{ name, image: 'i' }];
 

@@ -12,7 +12,7 @@ import { silentLog } from '../../lib/log.ts';
 import { combineSources, type PodSource } from './desired.ts';
 import { createFileSource } from './manifest-source.ts';
 import { createMirrorPods } from './mirror-pods.ts';
-import { createPodLab } from './pod-lab.fixture.ts';
+import { createPodLab } from '../../test/lab/pod-lab.ts';
 import { ManifestError, parseManifest, type StaticOrigin } from './static-pod.ts';
 
 const origin: StaticOrigin = { kind: 'file', from: '/m/web.yaml', nodeName: 'Node-1', seenAtMs: Date.UTC(2026, 0, 1) };

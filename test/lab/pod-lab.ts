@@ -8,18 +8,18 @@ import { createFakeRuntime } from '../../cri/fake-runtime.ts';
 import type { Runtime } from '../../cri/runtime.ts';
 import { createFakeClock } from '../../lib/fake-clock.ts';
 import { silentLog } from '../../lib/log.ts';
-import { containerConfig, type ContainerFacts } from '../containers/container-config.ts';
-import { containerHash } from '../containers/container-hash.ts';
-import { type SandboxFacts, sandboxConfig } from '../containers/sandbox-config.ts';
-import { createObserver } from '../observe/observer.ts';
-import { createApiSource } from './api-source.ts';
-import { combineSources, type PodSource } from './desired.ts';
-import { createExecutor, type PodParts } from './execute.ts';
-import { orphanPod } from './orphan.ts';
-import { createPodWorkers, type PodWorkersDeps } from './pod-workers.ts';
-import type { PodState } from './pod-state.ts';
-import { defaultRestartBackoff } from './restart.ts';
-import { createStatusWriter } from './status-writer.ts';
+import { containerConfig, type ContainerFacts } from '../../agent/containers/container-config.ts';
+import { containerHash } from '../../agent/containers/container-hash.ts';
+import { type SandboxFacts, sandboxConfig } from '../../agent/containers/sandbox-config.ts';
+import { createObserver } from '../../agent/observe/observer.ts';
+import { createApiSource } from '../../agent/pods/api-source.ts';
+import { combineSources, type PodSource } from '../../agent/pods/desired.ts';
+import { createExecutor, type PodParts } from '../../agent/pods/execute.ts';
+import { orphanPod } from '../../agent/pods/orphan.ts';
+import { createPodWorkers, type PodWorkersDeps } from '../../agent/pods/pod-workers.ts';
+import type { PodState } from '../../agent/pods/pod-state.ts';
+import { defaultRestartBackoff } from '../../agent/pods/restart.ts';
+import { createStatusWriter } from '../../agent/pods/status-writer.ts';
 
 const facts: ContainerFacts & SandboxFacts = {
   cgroupVersion: 1,
