@@ -59,7 +59,8 @@ command -v node >/dev/null || die "needs Node (any from 18 on, to run npm; the p
 command -v npm >/dev/null || die "needs npm: apt-get install npm"
 if [ ! -x node_modules/node/bin/node ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
   say "installing npm packages"
-  npm ci --no-audit --no-fund --loglevel=error
+  # A registry that lacks other platforms' packages makes `npm ci` refuse a lock that is right; `npm install` passes over them.
+  npm ci --no-audit --no-fund --loglevel=error || npm install --no-save --no-audit --no-fund --loglevel=error
   touch node_modules/.package-lock.json
 fi
 
