@@ -41,13 +41,11 @@ export async function startRegistry(options: RegistryOptions = {}): Promise<Regi
     const repository = path.slice('/v2/'.length, path.lastIndexOf(`/${kind}/`));
     const body = kind === 'manifests' ? manifests.get(`${repository}:${reference}`) : blobs.get(reference);
     if (!body) {
-      response
-        .writeHead(404, { 'content-type': 'application/json' })
-        .end(
-          JSON.stringify({
-            errors: [{ code: kind === 'manifests' ? 'MANIFEST_UNKNOWN' : 'BLOB_UNKNOWN', message: 'unknown' }],
-          }),
-        );
+      response.writeHead(404, { 'content-type': 'application/json' }).end(
+        JSON.stringify({
+          errors: [{ code: kind === 'manifests' ? 'MANIFEST_UNKNOWN' : 'BLOB_UNKNOWN', message: 'unknown' }],
+        }),
+      );
       return;
     }
     if (kind === 'manifests' && request.method === 'GET') requests++;
