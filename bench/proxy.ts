@@ -163,6 +163,22 @@ async function measurePoint(services: number): Promise<Record<string, unknown>> 
         if (options?.input !== undefined) inputs.push(String(options.input));
         return real.exec(command, args, options);
       },
+      converse(command, args, options) {
+        const conversation = real.converse!(command, args, options);
+        return {
+          pid: conversation.pid,
+          get ended() {
+            return conversation.ended;
+          },
+          ask(asked, mark, askOptions) {
+            // The first line is the transaction; what follows only marks the end of its answer.
+            const [line = ''] = asked.split('\n');
+            if (!line.startsWith('describe')) inputs.push(`${line}\n`);
+            return conversation.ask(asked, mark, askOptions);
+          },
+          end: () => conversation.end(),
+        };
+      },
     };
     running.push(context.monitor.run(monitorStop.signal));
     const open = async (): Promise<RulesBackend> => {

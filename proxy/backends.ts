@@ -1,5 +1,6 @@
 // Which backend a mode means, and how it is opened on this host. The one place that names concrete backends.
 import type { Clock } from '../lib/clock.ts';
+import { startConversation } from '../lib/converse.ts';
 import { exec as runExec } from '../lib/exec.ts';
 import { followLines } from '../lib/follow.ts';
 import type { Log } from '../lib/log.ts';
@@ -11,6 +12,7 @@ import { createIptablesBackend } from './iptables/iptables-backend.ts';
 import { type Exec, findIptables } from './iptables/tool.ts';
 import { openNftables } from './nftables/open.ts';
 import { checkNftables } from './nftables/supported.ts';
+import type { Converse } from './nftables/tool.ts';
 import { createNftMonitor, type NftMonitor } from './nft-monitor.ts';
 
 export type BackendKind = RulesBackend['kind'];
@@ -20,6 +22,8 @@ export interface BackendContext {
   readonly log: Log;
   readonly exec: Exec;
   readonly monitor: NftMonitor;
+  /** Starts a tool that stays and answers. */
+  readonly converse?: Converse;
 }
 
 export interface BackendContextOptions {
@@ -42,7 +46,26 @@ export function createBackendContext(clock: Clock, log: Log, options: BackendCon
       monitor.ownEnds();
     }
   };
-  return { clock, log, exec, monitor };
+  const converse: Converse = (name, given, converseOptions) => {
+    const conversation = startConversation(...entered(name, given), converseOptions);
+    return {
+      pid: conversation.pid,
+      get ended() {
+        return conversation.ended;
+      },
+      async ask(text, mark, askOptions) {
+        monitor.ownBegins();
+        if (conversation.pid !== undefined) monitor.noteOwn(conversation.pid);
+        try {
+          return await conversation.ask(text, mark, askOptions);
+        } finally {
+          monitor.ownEnds();
+        }
+      },
+      end: () => conversation.end(),
+    };
+  };
+  return { clock, log, exec, monitor, converse };
 }
 
 /** iptables unless another is asked for; `auto` takes nftables where kernel and tool can, and ipvs, which is not here, becomes nftables. */

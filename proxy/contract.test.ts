@@ -67,7 +67,7 @@ const never = (): Promise<never> => Promise.reject(new Error('the kernel is not 
 const open: Record<RulesBackend['kind'], (family: IpFamily) => RulesBackend> = {
   nftables: (family) =>
     createNftablesBackend({
-      tool: { run: never, list: never },
+      tool: { run: never, list: never, rest: () => undefined },
       family,
       clock: createFakeClock(),
       watchForeign: never,

@@ -140,6 +140,7 @@ export function createFakeNft(): FakeNft {
     scripts: [],
     refuse: undefined,
     failNext: 0,
+    rest: () => undefined,
     elements: (table, map) => tables.get(table)?.maps.get(map)?.elements ?? new Map(),
     async run(script) {
       fake.scripts.push(script);

@@ -64,7 +64,7 @@ const desiredOf = (states: Iterable<ServicePortState>): DesiredState => {
 };
 
 function open(nft: FakeNft, clock: FakeClock, partSize = 20_000): RulesBackend {
-  const deps = { tool: nft, family: 'IPv4', clock, watchForeign: () => Promise.resolve() } as const;
+  const deps = { tool: nft, family: 'IPv4', clock, watchForeign: () => new Promise<never>(() => undefined) } as const;
   const backend = createNftablesBackend(deps, { partSize });
   backend.configure(facts);
   return backend;
@@ -245,7 +245,16 @@ describe('the nftables backend', () => {
       fc.asyncProperty(fc.array(step, { maxLength: 12 }), async (steps) => {
         const [nft, clock] = [createFakeNft(), createFakeClock()];
         const wanted = new Map<string, ServicePortState>();
-        let backend = open(nft, clock);
+        // The sync loop reads and writes everything again when it is told so.
+        let suspected = false;
+        const start = (): RulesBackend => {
+          const opened = open(nft, clock);
+          void opened.watchForeign(() => {
+            suspected = true;
+          }, life.signal);
+          return opened;
+        };
+        let backend = start();
         await full(backend, []);
         for (const { changes, waitMs, event } of steps) {
           const upserts: ServicePortState[] = [];
@@ -269,7 +278,7 @@ describe('the nftables backend', () => {
           if (event === 'restart') {
             life.abort();
             life = new AbortController();
-            backend = open(nft, clock);
+            backend = start();
           }
           if (event === 'fail') nft.failNext = 1;
           try {
@@ -282,6 +291,7 @@ describe('the nftables backend', () => {
         }
         nft.failNext = 0;
         await clock.advance(3_000);
+        if (suspected) await full(backend, [...wanted.values()]);
         await clock.advance(3_000);
         expect(kernelOf(nft)).toEqual(wantedOf([...wanted.values()]));
         indexesAreWhole(nft);
@@ -289,7 +299,7 @@ describe('the nftables backend', () => {
         await full(backend, [...wanted.values()]);
         expect(await full(backend, [...wanted.values()])).toBe(0);
       }),
-      { numRuns: 40 },
+      { numRuns: 60 },
     );
   });
 });

@@ -299,6 +299,7 @@ export function createNftablesBackend(
       suspect = undefined;
       lateTimer?.cancel();
       lateTimer = undefined;
+      tool.rest();
     },
     async describe(state, signal) {
       const input = {
@@ -338,6 +339,7 @@ export function createNftablesBackend(
         kernel = undefined;
         book = emptyBook();
         structure = emptyStructure();
+        tool.rest();
       }),
   };
 }

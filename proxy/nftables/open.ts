@@ -5,16 +5,17 @@ import type { IpFamily } from '../model.ts';
 import type { NftMonitor } from '../nft-monitor.ts';
 import { createForeignWatch } from './foreign.ts';
 import { createNftablesBackend } from './nftables-backend.ts';
-import { createNftTool, type Exec } from './tool.ts';
+import { type Converse, createNftTool, type Exec } from './tool.ts';
 
 export interface OpenNftablesDeps {
   readonly exec: Exec;
+  readonly converse?: Converse | undefined;
   readonly clock: Clock;
   readonly monitor: NftMonitor;
 }
 
-export function openNftables(family: IpFamily, { exec, clock, monitor }: OpenNftablesDeps): RulesBackend {
-  const tool = createNftTool(exec);
+export function openNftables(family: IpFamily, { exec, converse, clock, monitor }: OpenNftablesDeps): RulesBackend {
+  const tool = createNftTool({ exec, converse });
   return createNftablesBackend({
     tool,
     family,

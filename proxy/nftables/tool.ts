@@ -1,17 +1,37 @@
-// The only file of this folder that calls nft. Classes what it answers.
+// The only file of this folder that calls nft. Small transactions go to an nft that stays: starting one takes ten times as long as
+// changing an element. Classes what it answers.
+import type { Conversation } from '../../lib/converse.ts';
 import { ExecError, type exec } from '../../lib/exec.ts';
 import { NetfilterError } from '../backend.ts';
 
 export type Exec = typeof exec;
+/** Starts a program that answers. */
+export type Converse = (
+  command: string,
+  args: readonly string[],
+  options: { readonly env: Readonly<Record<string, string>> },
+) => Conversation;
 
 export interface NftTool {
   /** Runs a script: one transaction, all of it or nothing. */
   run(script: string, signal: AbortSignal): Promise<void>;
   /** What nft prints for these arguments; undefined where there is no such thing. */
   list(args: readonly string[], signal: AbortSignal): Promise<string | undefined>;
+  /** Ends the nft that stays, if there is one; the next script starts another. */
+  rest(): void;
 }
 
 const scriptTimeoutMs = 5 * 60_000;
+/** Longer scripts go to an nft of their own; reading them takes it longer than starting. */
+const longestAsk = 32 * 1024;
+/** nft remembers every line it was given: a fresh one after so much text, in characters. */
+const mostPerSession = 4 * 1024 * 1024;
+// Says one line and does not ask the kernel.
+const markCommand = 'describe tcp dport';
+const mark = 'payload expression, datatype inet_service';
+
+/** The kernel is not as it was believed to be, or busy: nobody's input is at fault, it must be read again. */
+const notAsBelieved = /No such file or directory|File exists|Device or resource busy|Resource temporarily/i;
 
 function classify(what: string, error: unknown): NetfilterError {
   if (!(error instanceof ExecError)) return new NetfilterError('failed', `${what}: ${String(error)}`, error);
@@ -19,25 +39,82 @@ function classify(what: string, error: unknown): NetfilterError {
   if (error.code === 'not-found') return new NetfilterError('missing', message, error);
   if (error.code === 'timeout') return new NetfilterError('timeout', message, error);
   if (error.code === 'aborted') return new NetfilterError('aborted', message, error);
-  if (/Operation not permitted|you must be root/i.test(error.stderr))
-    return new NetfilterError('denied', message, error);
-  // The kernel is not as it was believed to be: nobody's input is at fault, it must be read again.
-  if (/No such file or directory|File exists|Device or resource busy|Resource temporarily/i.test(error.stderr))
-    return new NetfilterError('failed', message, error);
   // nft gives up on some input by an assertion.
-  if (error.code === 'failed' && (error.exitCode === 1 || /SIGABRT|Assertion/.test(error.message)))
-    return new NetfilterError('rejected', message, error);
+  const refused = error.exitCode === 1 || /SIGABRT|Assertion|exit 134/.test(error.message);
+  if (error.code === 'failed' && refused) return classifyText(message, error.stderr, error);
   return new NetfilterError('failed', message, error);
 }
 
-export function createNftTool(exec: Exec): NftTool {
+function classifyText(message: string, said: string, cause?: unknown): NetfilterError {
+  if (/Operation not permitted|you must be root/i.test(said)) return new NetfilterError('denied', message, cause);
+  return new NetfilterError(notAsBelieved.test(said) ? 'failed' : 'rejected', message, cause);
+}
+
+export interface NftToolDeps {
+  readonly exec: Exec;
+  /** Undefined: every script goes to an nft of its own. */
+  readonly converse?: Converse | undefined;
+}
+
+export function createNftTool({ exec, converse }: NftToolDeps): NftTool {
+  let session: Conversation | undefined;
+  let given = 0;
+  // An nft built without its interactive part cannot stay.
+  let works: boolean | undefined = converse ? undefined : false;
+
+  const rest = (): void => {
+    session?.end();
+    session = undefined;
+    given = 0;
+  };
+
+  /** Undefined where there is none to be had. */
+  const openSession = async (signal: AbortSignal): Promise<Conversation | undefined> => {
+    if (works === false || !converse) return undefined;
+    if (session && !session.ended && given < mostPerSession) return session;
+    rest();
+    // It would keep what it was given in the home folder.
+    session = converse('nft', ['-i'], { env: { HOME: '/nonexistent' } });
+    try {
+      await session.ask(`${markCommand}\n`, mark, { timeoutMs: 10_000, signal });
+      works = true;
+      return session;
+    } catch {
+      works ??= false;
+      rest();
+      return undefined;
+    }
+  };
+
+  const runAlone = async (script: string, signal: AbortSignal): Promise<void> => {
+    try {
+      await exec('nft', ['-f', '-'], { input: script, signal, timeoutMs: scriptTimeoutMs });
+    } catch (error) {
+      throw classify('write rules with nft', error);
+    }
+  };
+
+  const runInSession = async (open: Conversation, script: string, signal: AbortSignal): Promise<void> => {
+    const line = script.trim().split('\n').join('; ');
+    given += line.length;
+    let said: string;
+    try {
+      said = await open.ask(`${line}\n${markCommand}\n`, mark, { timeoutMs: scriptTimeoutMs, signal });
+    } catch (error) {
+      rest();
+      throw classify('write rules with nft', error);
+    }
+    const at = said.indexOf('Error: ');
+    if (at < 0) return;
+    const text = said.slice(at).trim().slice(0, 2000);
+    throw classifyText(`write rules with nft: ${text}`, text);
+  };
+
   return {
     async run(script, signal) {
-      try {
-        await exec('nft', ['-f', '-'], { input: script, signal, timeoutMs: scriptTimeoutMs });
-      } catch (error) {
-        throw classify('write rules with nft', error);
-      }
+      const open = script.length <= longestAsk ? await openSession(signal) : undefined;
+      if (open) await runInSession(open, script, signal);
+      else await runAlone(script, signal);
     },
     async list(args, signal) {
       try {
@@ -52,5 +129,6 @@ export function createNftTool(exec: Exec): NftTool {
         throw classify(`list ${args.join(' ')} with nft`, error);
       }
     },
+    rest,
   };
 }

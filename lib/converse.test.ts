@@ -1,0 +1,35 @@
+import { describe, expect, it } from 'vitest';
+import { startConversation } from './converse.ts';
+
+const talk = (script: string) => startConversation('/bin/sh', ['-c', script]);
+const soon = { timeoutMs: 5_000 };
+
+describe('a conversation', () => {
+  it('asks again and again, and reads both streams in order', async () => {
+    const shell = talk('while read -r line; do echo "bad $line" >&2; echo "good $line"; echo DONE; done');
+    expect(await shell.ask('one\n', 'DONE\n', soon)).toBe('bad one\ngood one\n');
+    expect(await shell.ask('two\n', 'DONE\n', soon)).toBe('bad two\ngood two\n');
+    shell.end();
+    expect(shell.ended).toBe(true);
+    await expect(shell.ask('three\n', 'DONE\n', soon)).rejects.toMatchObject({ code: 'failed' });
+  });
+
+  it('ends where the program ends, with what it said', async () => {
+    const shell = talk('read -r line; echo no such thing; exit 3');
+    await expect(shell.ask('x\n', 'DONE', soon)).rejects.toThrow('exit 3: no such thing');
+    expect(shell.ended).toBe(true);
+  });
+
+  it('ends where no answer comes in time, or the signal aborts', async () => {
+    await expect(talk('sleep 20').ask('x\n', 'DONE', { timeoutMs: 50 })).rejects.toMatchObject({ code: 'timeout' });
+    const stopping = new AbortController();
+    const asking = talk('sleep 20').ask('x\n', 'DONE', { ...soon, signal: stopping.signal });
+    stopping.abort();
+    await expect(asking).rejects.toMatchObject({ code: 'aborted' });
+  });
+
+  it('a program that is not there ends at once', async () => {
+    const none = startConversation('/no/such/program', []);
+    await expect(none.ask('x\n', 'DONE', soon)).rejects.toMatchObject({ code: 'failed' });
+  });
+});
