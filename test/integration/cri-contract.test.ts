@@ -1,5 +1,5 @@
 // The CRI adapter against real containerds: the port's contract, and what only a real one can show. Debian's 1.6 is required; 2.x runs
-// where STEVEDORE_CONTAINERD2 (or /opt/sid) names a folder that holds it.
+// where STEVEDORE_CONTAINERD2 names a folder that holds it.
 import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';

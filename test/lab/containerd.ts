@@ -18,8 +18,9 @@ import { removeHostPorts } from './host-ports.ts';
 import { listProcesses, signalProcess, waitForEnd, withDescendants } from './process-tree.ts';
 
 /** Where a containerd 2.x may be: a folder with containerd, its shim and ctr. */
-export const containerd2Folder = process.env.STEVEDORE_CONTAINERD2 ?? '/opt/sid/root/usr/bin';
-export const hasContainerd2 = (): boolean => existsSync(join(containerd2Folder, 'containerd'));
+export const containerd2Folder = process.env.STEVEDORE_CONTAINERD2 ?? '';
+export const hasContainerd2 = (): boolean =>
+  containerd2Folder !== '' && existsSync(join(containerd2Folder, 'containerd'));
 
 export interface ContainerdOptions {
   /** Its own; made where it is missing. Keep the path short: sockets below it may have 107 bytes. */

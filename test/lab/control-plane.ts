@@ -16,13 +16,12 @@ import { createKubeClient } from '../../kube/http-client.ts';
 import { parseKubeconfig } from '../../kube/kubeconfig.ts';
 
 // KUBEBUILDER_ASSETS is the field's convention for a folder that holds both.
-const folders = [process.env.KUBEBUILDER_ASSETS, '/opt/kube/bin', '/opt/sid/root/usr/bin'].filter(
-  (folder) => folder !== undefined,
-);
+const folders = [process.env.KUBEBUILDER_ASSETS].filter((folder) => folder !== undefined);
 
 export function findBinary(name: string): string {
   const found = folders.map((folder) => join(folder, name)).find((path) => existsSync(path));
-  if (found === undefined) throw new Error(`${name} is in none of ${folders.join(', ')}: set KUBEBUILDER_ASSETS`);
+  if (found === undefined)
+    throw new Error(`no ${name}: set KUBEBUILDER_ASSETS to a folder that holds etcd and kube-apiserver`);
   return found;
 }
 
