@@ -155,7 +155,11 @@ export function createFakeNft(): FakeNft {
       for (const [name, table] of next) tables.set(name, table);
       await Promise.resolve();
     },
-    list([, family, name, map]) {
+    list([what, family, name, map]) {
+      if (what === 'chains') {
+        const shown = [...tables].filter(([id]) => id.startsWith(`${family} `));
+        return Promise.resolve(shown.map(([id, { chains }]) => listTable(id, { maps: new Map(), chains })).join(''));
+      }
       const table = tables.get(`${family} ${name}`);
       if (!table || (map !== undefined && !table.maps.has(map))) return Promise.resolve(undefined);
       const shown = map === undefined ? table : { maps: new Map([[map, table.maps.get(map)!]]), chains: new Map() };
