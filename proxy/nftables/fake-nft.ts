@@ -155,11 +155,7 @@ export function createFakeNft(): FakeNft {
       for (const [name, table] of next) tables.set(name, table);
       await Promise.resolve();
     },
-    list([what, family, name, map]) {
-      if (what === 'chains') {
-        const shown = [...tables].filter(([id]) => id.startsWith(`${family} `));
-        return Promise.resolve(shown.map(([id, { chains }]) => listTable(id, { maps: new Map(), chains })).join(''));
-      }
+    list([, family, name, map]) {
       const table = tables.get(`${family} ${name}`);
       if (!table || (map !== undefined && !table.maps.has(map))) return Promise.resolve(undefined);
       const shown = map === undefined ? table : { maps: new Map([[map, table.maps.get(map)!]]), chains: new Map() };

@@ -21,8 +21,7 @@ import type { RuleEnv } from './chains.ts';
 import { describeServicePort, type IndexedListing, indexListing } from './describe.ts';
 import { elementsOf } from './elements.ts';
 import { type Listing, emptyListing, parseListing } from './listing.ts';
-import { type Memory, newEpoch, readMemory, writeMemory } from './memory.ts';
-import { affinityId, type ElementId, epochSet, tableFamily, tableName } from './names.ts';
+import { affinityId, type ElementId, tableFamily, tableName } from './names.ts';
 import { type Book, emptyBook, type Plan, planAll, planPart } from './plan.ts';
 import { cutChanges, type ElementChange, elementLines } from './script.ts';
 import {
@@ -46,15 +45,12 @@ export interface NftablesBackendDeps {
   readonly tool: NftTool;
   readonly family: IpFamily;
   readonly clock: Clock;
-  /** Where a backend that stops leaves what it knows for the next one; undefined: nowhere. */
-  readonly memoryFile?: string | undefined;
   /** Tells of foreign changes; see foreign.ts. */
   watchForeign(onChange: (change: ForeignChange) => void, signal: AbortSignal): Promise<void>;
 }
 
 /** Endpoints that are no longer drawn stay this long, for packets that drew them just before. */
 const lateMs = 1_000;
-const rememberMs = 5_000;
 /** A listing answers descriptions for so long; it is dropped by the next write. */
 const describedForMs = 1_000;
 export interface NftablesBackendOptions {
@@ -68,7 +64,7 @@ interface Written {
 
 export function createNftablesBackend(
   deps: NftablesBackendDeps,
-  { partSize = 8_000 }: NftablesBackendOptions = {},
+  { partSize = 20_000 }: NftablesBackendOptions = {},
 ): RulesBackend {
   const { tool, family, clock } = deps;
   const table = `${tableFamily(family)} ${tableName}`;
@@ -83,10 +79,6 @@ export function createNftablesBackend(
   let lateSince = new Map<ElementId, number>();
   let suspect: ((change: ForeignChange) => void) | undefined;
   let busy: Promise<unknown> = Promise.resolve();
-  let firstAdopt = true;
-  // The number the one before left is still in the kernel.
-  let epochStands = false;
-  const forgetEpoch = `flush set ${table} ${epochSet}`;
 
   // One at a time touches the table.
   const serial = <T>(work: () => Promise<T>): Promise<T> => {
@@ -107,49 +99,9 @@ export function createNftablesBackend(
 
   const adopt = async (signal: AbortSignal): Promise<void> => {
     known = false;
-    const remembered = firstAdopt ? await recall(signal).catch(() => undefined) : undefined;
-    firstAdopt = false;
-    if (remembered) {
-      kernel = { ...emptyListing(), elements: remembered.elements };
-      structure = { chains: remembered.chains, maps: remembered.maps, hasTable: true };
-      return;
-    }
     const found = await read(signal);
     kernel = found ?? 'absent';
     structure = structureOf(found);
-  };
-
-  /** What the one before left, where the kernel still has its number and its chains. */
-  const recall = async (signal: AbortSignal): Promise<Memory | undefined> => {
-    if (deps.memoryFile === undefined) return undefined;
-    const memory = await readMemory(deps.memoryFile, family, createSlices(clock));
-    if (!memory) return undefined;
-    const listed = await tool.list(['set', tableFamily(family), tableName, epochSet], signal);
-    if (!listed?.includes(`elements = { ${memory.epoch} }`)) return undefined;
-    const hooks = await tool.list(['chains', tableFamily(family)], signal);
-    const [, own = ''] = (hooks ?? '').split(`table ${table} {\n`);
-    const names = [...own.split('\n}')[0]!.matchAll(/^\tchain (\S+) \{/gm)].map(([, name]) => name!);
-    const same = names.length === memory.chains.size && names.every((name) => memory.chains.has(name));
-    epochStands = same;
-    return same ? memory : undefined;
-  };
-
-  /** Leaves what is known to the next one. */
-  const remember = async (): Promise<void> => {
-    if (deps.memoryFile === undefined || !known) return;
-    const signal = AbortSignal.timeout(rememberMs);
-    const epoch = newEpoch();
-    const elements = new Map<ElementId, string>(book.late);
-    const slices = createSlices(clock);
-    for (const programmed of book.programmed.values()) {
-      for (const [id, value] of elementsOf(programmed, envNow())) elements.set(id, value);
-      const pause = slices.giveWay();
-      if (pause) await pause;
-    }
-    for (const id of book.shared.keys()) elements.set(id, '');
-    const { chains, maps } = structure;
-    await writeMemory(deps.memoryFile, family, { epoch, elements, chains, maps }, slices);
-    await tool.run(`${forgetEpoch}\nadd element ${table} ${epochSet} { ${epoch} }\n`, signal);
   };
 
   // Listing costs what the table holds: descriptions asked for one after another share it.
@@ -190,8 +142,7 @@ export function createNftablesBackend(
     for (const [id, value] of book.late)
       if ((lateSince.get(id) ?? dueMs) <= dueMs) due.set(id, { before: value, after: undefined });
     try {
-      for (const part of await cutChanges(due, partSize, createSlices(clock)))
-        await tool.run(elementLines(table, part).join('\n'), signal);
+      for (const part of cutChanges(due, partSize)) await tool.run(elementLines(table, part).join('\n'), signal);
       for (const id of due.keys()) book.late.delete(id);
       book.count -= due.size;
     } catch (error) {
@@ -218,25 +169,17 @@ export function createNftablesBackend(
     signal: AbortSignal,
     whole = false,
   ): Promise<Written> => {
-    // From now on the file of the one before is not right any more.
-    const before = epochStands ? [forgetEpoch] : [];
-    epochStands = false;
-    const parts = whole ? [[...changes]] : await cutChanges(changes, partSize, createSlices(clock));
+    const parts = whole ? [[...changes]] : cutChanges(changes, partSize);
     if (parts.length <= 1) {
       const lines = [...head, ...elementLines(table, parts[0] ?? []), ...tail];
-      if (lines.length > 0) lines.unshift(...before);
       if (lines.length > 0) await tool.run(`${lines.join('\n')}\n`, signal);
     } else {
-      const first = [...before, ...head];
-      let under = first.length > 0 ? tool.run(`${first.join('\n')}\n`, signal) : Promise.resolve();
+      if (head.length > 0) await tool.run(`${head.join('\n')}\n`, signal);
       for (const part of parts) {
-        // While nft works on one part the next is made.
-        under.catch(() => undefined);
-        const script = elementLines(table, part).join('\n');
-        await under;
-        under = tool.run(script, signal);
+        await tool.run(elementLines(table, part).join('\n'), signal);
+        // Between the parts others get their turn.
+        await new Promise<void>((resolve) => setImmediate(resolve));
       }
-      await under;
       if (tail.length > 0) await tool.run(`${tail.join('\n')}\n`, signal);
     }
     return { elements: changes.size };
@@ -253,15 +196,20 @@ export function createNftablesBackend(
     const plan = await planAll(nextBook, env, upserts, found, clock);
     const head = noStructure();
     ensureFixed(head, structure, env);
+    const used = new Set<string>();
     const affinity = new Set<string>();
+    const slices = createSlices(clock);
     for (const programmed of nextBook.programmed.values()) {
+      for (const value of elementsOf(programmed, env).values()) used.add(value);
       ensureAffinity(head, structure, env, programmed);
       if (programmed.state.port.affinitySeconds > 0) affinity.add(affinityId(programmed.state.port.key));
+      const pause = slices.giveWay();
+      if (pause) await pause;
     }
-    ensureTargets(head, structure, env, plan.verdicts);
+    ensureTargets(head, structure, env, used);
     const tail = noStructure();
     ensureBase(tail, structure, env);
-    dropSurplus(tail, structure, env, new Set([...plan.verdicts].flatMap((value) => targetOf(value) ?? [])), affinity);
+    dropSurplus(tail, structure, env, new Set([...used].flatMap((value) => targetOf(value) ?? [])), affinity);
     kernel = undefined;
     const lines = foreign ? [`delete table ${table}`, ...head.lines] : head.lines;
     const { elements } = await write(lines, plan.changes, tail.lines, signal, foreign);
@@ -351,7 +299,6 @@ export function createNftablesBackend(
       suspect = undefined;
       lateTimer?.cancel();
       lateTimer = undefined;
-      await serial(remember).catch(() => undefined);
       tool.rest();
     },
     async describe(state, signal) {

@@ -3,7 +3,6 @@ import type { IpFamily } from '../model.ts';
 import { frontKey, localMatch, markOf, type RuleEnv, setMark } from './chains.ts';
 import {
   clusterIpsSet,
-  epochSet,
   filteredMap,
   type FrontSuffix,
   hairpinSet,
@@ -50,7 +49,6 @@ export function declarations(family: IpFamily): Map<string, Declaration> {
   });
   all.set(hairpinSet, { kind: 'set', lines: [`type ${address} . ${address}`] });
   all.set(clusterIpsSet, { kind: 'set', lines: [`type ${address}`] });
-  all.set(epochSet, { kind: 'set', lines: ['type mark'] });
   return all;
 }
 

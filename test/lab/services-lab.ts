@@ -22,8 +22,6 @@ export interface RunningProxy {
   readonly lines: readonly string[];
   /** Scripts given to iptables-restore or nft so far. */
   readonly inputs: string[];
-  /** Command lines run so far. */
-  readonly commands: string[];
   stop(): Promise<void>;
 }
 
@@ -184,9 +182,8 @@ export async function createServicesLab(): Promise<ServicesLab> {
         const config = completeKubeProxyConfiguration(fields);
         const lines: string[] = [];
         const inputs: string[] = [];
-        const commands: string[] = [];
         const log = createLog({ level: 'debug', format: 'text', write: (line) => lines.push(line) });
-        const real = createBackendContext(systemClock, log, { enter: node.enter, stateDir: given.stateDir });
+        const real = createBackendContext(systemClock, log, { enter: node.enter });
         const proxy = createProxy(
           {
             client: api,
@@ -200,10 +197,9 @@ export async function createServicesLab(): Promise<ServicesLab> {
             ...given,
             context: {
               ...real,
-              exec(command, args, execOptions) {
-                commands.push([command, ...args].join(' '));
-                if (execOptions?.input !== undefined) inputs.push(String(execOptions.input));
-                return real.exec(command, args, execOptions);
+              exec(command, args, options) {
+                if (options?.input !== undefined) inputs.push(String(options.input));
+                return real.exec(command, args, options);
               },
             },
           },
@@ -216,7 +212,6 @@ export async function createServicesLab(): Promise<ServicesLab> {
           proxy,
           lines,
           inputs,
-          commands,
           async stop() {
             stopping.abort();
             await done;
