@@ -207,7 +207,10 @@ describe('kubectl', () => {
   it('refuses what is wrong with the reason', async () => {
     await expect(
       cluster.apply(
-        '{apiVersion: v1, kind: Pod, metadata: {name: bad}, spec: {containers: [{name: a, image: x, volumeMounts: [{name: v, mountPath: /v}]}]}}',
+        `apiVersion: v1
+kind: Pod
+metadata: { name: bad }
+spec: { containers: [{ name: a, image: x, volumeMounts: [{ name: v, mountPath: /v }] }] }`,
       ),
     ).rejects.toThrow(/Pod "bad" is invalid: spec\.containers\[0\]\.volumeMounts\[0\]\.name: Not found: "v"/);
     await expect(kubectl('get', 'pod', 'none')).rejects.toThrow('pods "none" not found');
@@ -220,7 +223,9 @@ describe('kubectl', () => {
   });
 
   it('applies on the server, with owners of fields', async () => {
-    const map = (data: string): string => `{apiVersion: v1, kind: ConfigMap, metadata: {name: ssa}, data: {${data}}}`;
+    // In block style: kubectl before 1.36 takes a document that begins with a brace for JSON.
+    const map = (data: string): string =>
+      `apiVersion: v1\nkind: ConfigMap\nmetadata: { name: ssa }\ndata: { ${data} }\n`;
     const apply = (data: string, ...flags: string[]): Promise<string> =>
       new Promise((resolve, reject) => {
         const child = execFile(

@@ -56,7 +56,7 @@ const usesRealServer = (): boolean =>
 const has = (name: string): boolean => assets !== undefined && existsSync(join(assets, name));
 
 export function kubectlPath(): string {
-  const folders = [...(assets ? [assets] : []), '/opt/kube/bin', '/usr/local/bin', '/usr/bin'];
+  const folders = [...(assets ? [assets] : []), '/usr/local/bin', '/usr/bin'];
   const found = folders.map((folder) => join(folder, 'kubectl')).find((path) => existsSync(path));
   if (!found)
     throw new Error(`no kubectl in ${folders.join(', ')}: install the package kubernetes-client or put one there`);
