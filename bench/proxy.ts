@@ -1,6 +1,8 @@
 // How fast Services reach the kernel: cold load, one endpoint change, restart, each beside the raw tool doing the same rules in the same
 // run. Needs root. `node bench/proxy.ts [--mode iptables|nftables] [--services 1,100,1000] [--endpoints 10] [--changes 200]`
-import { writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
 import type { EndpointSlice, Service } from '../kube/types/core.ts';
@@ -147,6 +149,7 @@ function rawTool(host: LabHost): Raw {
 
 async function measurePoint(services: number): Promise<Record<string, unknown>> {
   const point: Record<string, unknown> = { mode, services, endpointsEach };
+  const stateDir = mkdtempSync(join(tmpdir(), 'bench-proxy-'));
   const [rawHost, host] = [await createLabHost('bench-raw'), await createLabHost('bench')];
   const wakers: (() => void)[] = [];
   const monitorStop = new AbortController();
@@ -159,6 +162,7 @@ async function measurePoint(services: number): Promise<Record<string, unknown>> 
     const inputs: string[] = [];
     const context: BackendContext = {
       ...real,
+      stateDir,
       exec(command, args, options) {
         if (options?.input !== undefined) inputs.push(String(options.input));
         return real.exec(command, args, options);
@@ -232,6 +236,15 @@ async function measurePoint(services: number): Promise<Record<string, unknown>> 
     point.restartOverRawList = ms((point.restartMs as number) / (point.rawListMs as number));
     point.restartLoopMaxMs = ms(delay.max / 1e6);
     await again.stop();
+
+    // A crash leaves nothing behind that spares the listing.
+    rmSync(stateDir, { recursive: true });
+    delay.reset();
+    const crashed = start(await open(), state, wakers);
+    point.crashRestartMs = ms((await timed(() => written(crashed))).took);
+    point.crashRestartOverRawList = ms((point.crashRestartMs as number) / (point.rawListMs as number));
+    point.crashRestartLoopMaxMs = ms(delay.max / 1e6);
+    await crashed.stop();
     point.rssMB = Math.round(process.memoryUsage.rss() / 2 ** 20);
     point.heapMB = Math.round(process.memoryUsage().heapUsed / 2 ** 20);
   } catch (error) {
@@ -240,6 +253,7 @@ async function measurePoint(services: number): Promise<Record<string, unknown>> 
     monitorStop.abort();
     await Promise.all(running);
     await Promise.all([rawHost.stop(), host.stop()]);
+    rmSync(stateDir, { recursive: true, force: true });
   }
   return point;
 }

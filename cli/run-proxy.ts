@@ -1,4 +1,5 @@
 // The proxy half of `stevedore run`: its identity, and what the node's status shows of it.
+import { dirname } from 'node:path';
 import type { NodeAgent } from '../agent/node/node-agent.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { createEventRecorder } from '../kube/event-recorder.ts';
@@ -44,7 +45,16 @@ export async function openProxy(start: ProxyStart): Promise<ProxyHalf> {
     : start.client;
   const events = createEventRecorder({ client, clock, log }, { component: 'kube-proxy', host: nodeName });
   const proxy = createProxy(
-    { client, clock, log, registry, events, nodeName, dryRun: start.dryRun },
+    {
+      client,
+      clock,
+      log,
+      registry,
+      events,
+      nodeName,
+      dryRun: start.dryRun,
+      stateDir: dirname(configuration.stevedore.socketPath),
+    },
     configuration.proxy,
   );
   const startedAtMs = clock.monotonicMs();

@@ -55,6 +55,8 @@ export interface ApplyResult {
 /** Something outside this process touched our rules, or may have. */
 export interface ForeignChange {
   readonly what: string;
+  /** Nothing points to such a touch: it is only time to look. */
+  readonly routine?: boolean;
 }
 
 /** One rule or element as the kernel has it. */

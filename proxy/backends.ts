@@ -24,11 +24,15 @@ export interface BackendContext {
   readonly monitor: NftMonitor;
   /** Starts a tool that stays and answers. */
   readonly converse?: Converse;
+  /** A folder for what a stopped backend leaves to the next one; emptied by a reboot, as the rules are. */
+  readonly stateDir?: string | undefined;
 }
 
 export interface BackendContextOptions {
   /** A command line put before every tool's own, for example `nsenter --net=… --`; for tests. */
   readonly enter?: readonly string[];
+  /** See BackendContext. */
+  readonly stateDir?: string | undefined;
 }
 
 /** Tools as this host has them, run so that the monitor knows which transactions are ours. */
@@ -65,7 +69,7 @@ export function createBackendContext(clock: Clock, log: Log, options: BackendCon
       end: () => conversation.end(),
     };
   };
-  return { clock, log, exec, monitor, converse };
+  return { clock, log, exec, monitor, converse, stateDir: options.stateDir };
 }
 
 /** iptables unless another is asked for; `auto` takes nftables where kernel and tool can, and ipvs, which is not here, becomes nftables. */

@@ -41,6 +41,8 @@ export interface ProxyDeps {
   readonly dryRun?: boolean;
   /** Default: the tools of this host. */
   readonly context?: BackendContext;
+  /** Where rules that stay after a stop are remembered, so that the next start need not list them; a folder that a reboot empties. */
+  readonly stateDir?: string | undefined;
   /** Default: looks through /proc. */
   readonly detectKubeProxy?: DetectKubeProxy;
   /** Addresses of this host's interfaces; default asks the kernel. */
@@ -90,7 +92,7 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
   const { client, clock, events, nodeName } = deps;
   const log = deps.log.with({ part: 'proxy' });
   const metrics = createProxyMetrics(deps.registry);
-  const context = deps.context ?? createBackendContext(clock, log);
+  const context = deps.context ?? createBackendContext(clock, log, { stateDir: deps.stateDir });
   const detect = deps.detectKubeProxy ?? createKubeProxyDetector();
   const hostAddresses = deps.hostAddresses ?? interfaceAddresses;
   const sysctls = createSysctls({ log });

@@ -305,8 +305,8 @@ export function createSync(deps: SyncDeps, options: SyncOptions = {}): Sync {
       fullDueMs = clock.monotonicMs();
       await Promise.all([
         loop(signal),
-        backend.watchForeign(({ what }) => {
-          deps.onForeign?.(what);
+        backend.watchForeign(({ what, routine }) => {
+          if (!routine) deps.onForeign?.(what);
           check(what);
         }, signal),
       ]);

@@ -1,4 +1,5 @@
 // What is programmed for one service port: its elements in the kernel, with counters, beside those that are wanted.
+import type { Clock } from '../../lib/clock.ts';
 import type { RuleLine, RulesDescription } from '../backend.ts';
 import type { IpFamily, ServicePortState } from '../model.ts';
 import type { RuleEnv } from './chains.ts';
@@ -79,5 +80,43 @@ export function describeServicePort(input: DescribeInput, kernel: IndexedListing
     kernel: [...there].map(([id, value]) => lineOf(id, value, counters)),
     missing: [...wanted].filter(([id, value]) => there.get(id) !== value).map(([id, value]) => lineOf(id, value)),
     surplus: [...there].filter(([id, value]) => wanted.get(id) !== value).map(([id, value]) => lineOf(id, value)),
+  };
+}
+
+export interface DescriptionsDeps {
+  readonly clock: Pick<Clock, 'monotonicMs'>;
+  read(signal: AbortSignal): Promise<Listing | undefined>;
+}
+
+/** Listing costs what the table holds: descriptions asked for one after another share it. */
+export interface Descriptions {
+  read(signal: AbortSignal): Promise<IndexedListing | undefined>;
+  /** The kernel has changed. */
+  drop(): void;
+}
+
+const describedForMs = 1_000;
+
+export function createDescriptions({ clock, read }: DescriptionsDeps): Descriptions {
+  let kept: { readonly atMs: number; readonly listing: Promise<IndexedListing | undefined> } | undefined;
+  return {
+    read(signal) {
+      const now = clock.monotonicMs();
+      if (!kept || now - kept.atMs > describedForMs)
+        kept = {
+          atMs: now,
+          listing: read(signal).then(
+            (listing) => listing && indexListing(listing),
+            (error: unknown) => {
+              kept = undefined;
+              throw error;
+            },
+          ),
+        };
+      return kept.listing;
+    },
+    drop() {
+      kept = undefined;
+    },
   };
 }

@@ -89,6 +89,10 @@ function mapCommand(table: FakeTable, verb: string, kind: string, name: string, 
     if (!table.maps.has(name)) throw missing(`map ${name}`);
     assertUnused(table, name);
     table.maps.delete(name);
+  } else if (verb === 'flush') {
+    const map = table.maps.get(name);
+    if (!map) throw missing(`map ${name}`);
+    map.elements.clear();
   } else if (!table.maps.has(name)) {
     const lines = rest.replace(/^\{ |; \}$/g, '').split('; ');
     table.maps.set(name, { kind, lines, elements: new Map() });
@@ -155,7 +159,11 @@ export function createFakeNft(): FakeNft {
       for (const [name, table] of next) tables.set(name, table);
       await Promise.resolve();
     },
-    list([, family, name, map]) {
+    list([what, family, name, map]) {
+      if (what === 'chains') {
+        const shown = [...tables].filter(([id]) => id.startsWith(`${family} `));
+        return Promise.resolve(shown.map(([id, { chains }]) => listTable(id, { maps: new Map(), chains })).join(''));
+      }
       const table = tables.get(`${family} ${name}`);
       if (!table || (map !== undefined && !table.maps.has(map))) return Promise.resolve(undefined);
       const shown = map === undefined ? table : { maps: new Map([[map, table.maps.get(map)!]]), chains: new Map() };

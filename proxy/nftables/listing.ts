@@ -1,7 +1,7 @@
 // Reads what `nft list table` prints, in slices: with 100,000 elements it is some megabytes.
 import type { Slices } from '../../lib/slices.ts';
 import { parseIp } from '../addresses.ts';
-import { type ElementId, elementId, isAffinityMap } from './names.ts';
+import { type ElementId, elementId, epochSet, isAffinityMap } from './names.ts';
 
 export interface Counted {
   readonly packets: number;
@@ -90,7 +90,7 @@ function elementsLine(listing: Listing, name: string, line: string, counters: bo
   let text = line.trim();
   const last = text.endsWith('}');
   text = last ? text.slice(0, -1).trimEnd() : text.endsWith(',') ? text.slice(0, -1) : text;
-  if (isAffinityMap(name)) return !last;
+  if (isAffinityMap(name) || name === epochSet) return !last;
   for (const element of text.split(', ')) if (element !== '') addElement(listing, name, element, counters);
   return !last;
 }

@@ -11,6 +11,7 @@
 //   guard      front → drop | goto refuse   what becomes of new packets that were not NATed
 //   hairpin    endpoint . endpoint          of endpoints on this node: traffic that loops back
 //   cluster-ips                             other ports of these are refused
+//   epoch                                   what a backend that stopped left there; see memory.ts
 import { createHash } from 'node:crypto';
 import type { IpFamily, Protocol, ServicePortKey } from '../model.ts';
 
@@ -29,6 +30,7 @@ export const hairpinSet = 'hairpin';
 export const clusterIpsSet = 'cluster-ips';
 export const rangesSet = 'ranges';
 export const filteredMap = 'filtered';
+export const epochSet = 'epoch';
 
 /** A map's name, a blank, and the element's key as nft prints it. */
 export type ElementId = string;

@@ -18,12 +18,13 @@ import type { IpFamily, ServicePortState } from '../model.ts';
 import type { DesiredState } from '../state.ts';
 import { createAffinityPurger } from './affinity.ts';
 import type { RuleEnv } from './chains.ts';
-import { describeServicePort, type IndexedListing, indexListing } from './describe.ts';
-import { elementsOf } from './elements.ts';
+import { createDescriptions, describeServicePort } from './describe.ts';
 import { type Listing, emptyListing, parseListing } from './listing.ts';
-import { affinityId, type ElementId, tableFamily, tableName } from './names.ts';
+import { createLateDeletions } from './late.ts';
+import { affinityId, tableFamily, tableName } from './names.ts';
 import { type Book, emptyBook, type Plan, planAll, planPart } from './plan.ts';
-import { cutChanges, type ElementChange, elementLines } from './script.ts';
+import { createRecall } from './recall.ts';
+import { elementLines } from './script.ts';
 import {
   commitStructure,
   dropAffinity,
@@ -40,31 +41,28 @@ import {
   targetOf,
 } from './structure.ts';
 import type { NftTool } from './tool.ts';
+import { createWriter } from './write.ts';
 
 export interface NftablesBackendDeps {
   readonly tool: NftTool;
   readonly family: IpFamily;
   readonly clock: Clock;
+  /** Where a backend that stops leaves what it knows for the next one; undefined: nowhere. */
+  readonly memoryFile?: string | undefined;
   /** Tells of foreign changes; see foreign.ts. */
   watchForeign(onChange: (change: ForeignChange) => void, signal: AbortSignal): Promise<void>;
 }
 
-/** Endpoints that are no longer drawn stay this long, for packets that drew them just before. */
-const lateMs = 1_000;
-/** A listing answers descriptions for so long; it is dropped by the next write. */
-const describedForMs = 1_000;
+/** What was taken over without a listing is compared with the kernel after so long. */
+const verifyAfterMs = 30_000;
 export interface NftablesBackendOptions {
   /** Elements written in one go, about. */
   readonly partSize?: number;
 }
 
-interface Written {
-  readonly elements: number;
-}
-
 export function createNftablesBackend(
   deps: NftablesBackendDeps,
-  { partSize = 20_000 }: NftablesBackendOptions = {},
+  { partSize = 8_000 }: NftablesBackendOptions = {},
 ): RulesBackend {
   const { tool, family, clock } = deps;
   const table = `${tableFamily(family)} ${tableName}`;
@@ -75,10 +73,12 @@ export function createNftablesBackend(
   let known = false;
   let book: Book = emptyBook();
   let structure: Structure = emptyStructure();
-  let lateTimer: Timer | undefined;
-  let lateSince = new Map<ElementId, number>();
+  let verifyTimer: Timer | undefined;
   let suspect: ((change: ForeignChange) => void) | undefined;
   let busy: Promise<unknown> = Promise.resolve();
+  let firstAdopt = true;
+  const recall = createRecall({ tool, family, clock, file: deps.memoryFile });
+  const write = createWriter({ tool, clock, table, partSize, first: recall.spend });
 
   // One at a time touches the table.
   const serial = <T>(work: () => Promise<T>): Promise<T> => {
@@ -99,90 +99,44 @@ export function createNftablesBackend(
 
   const adopt = async (signal: AbortSignal): Promise<void> => {
     known = false;
+    const remembered = firstAdopt ? await recall.take(signal).catch(() => undefined) : undefined;
+    firstAdopt = false;
+    if (remembered) {
+      // Others may have touched single elements while nobody watched.
+      verifyTimer = clock.setTimer(verifyAfterMs, () => {
+        if (!signal.aborted) suspect?.({ what: 'they were taken over without a listing', routine: true });
+      });
+      kernel = { ...emptyListing(), elements: remembered.elements };
+      structure = { chains: remembered.chains, maps: remembered.maps, hasTable: true };
+      return;
+    }
     const found = await read(signal);
     kernel = found ?? 'absent';
     structure = structureOf(found);
   };
 
-  // Listing costs what the table holds: descriptions asked for one after another share it.
-  let described: { readonly atMs: number; readonly listing: Promise<IndexedListing | undefined> } | undefined;
-  const readForDescription = (signal: AbortSignal): Promise<IndexedListing | undefined> => {
-    const now = clock.monotonicMs();
-    if (!described || now - described.atMs > describedForMs)
-      described = {
-        atMs: now,
-        listing: read(signal, true).then(
-          (listing) => listing && indexListing(listing),
-          (error: unknown) => {
-            described = undefined;
-            throw error;
-          },
-        ),
-      };
-    return described.listing;
-  };
-
+  const descriptions = createDescriptions({ clock, read: (signal) => read(signal, true) });
   const purger = createAffinityPurger({ tool, clock, family });
 
-  const scheduleLate = (signal: AbortSignal): void => {
-    const now = clock.monotonicMs();
-    lateSince = new Map([...book.late.keys()].map((id) => [id, lateSince.get(id) ?? now]));
-    if (lateTimer || lateSince.size === 0) return;
-    lateTimer = clock.setTimer(lateMs, () => {
-      lateTimer = undefined;
-      if (!signal.aborted) void serial(() => deleteLate(signal));
-    });
-  };
-
-  const deleteLate = async (signal: AbortSignal): Promise<void> => {
-    if (!known || signal.aborted) return;
-    // A timer may fire a moment early.
-    const dueMs = clock.monotonicMs() - lateMs * 0.9;
-    const due = new Map<ElementId, ElementChange>();
-    for (const [id, value] of book.late)
-      if ((lateSince.get(id) ?? dueMs) <= dueMs) due.set(id, { before: value, after: undefined });
-    try {
-      for (const part of cutChanges(due, partSize)) await tool.run(elementLines(table, part).join('\n'), signal);
-      for (const id of due.keys()) book.late.delete(id);
-      book.count -= due.size;
-    } catch (error) {
+  const late = createLateDeletions({
+    clock,
+    book: () => book,
+    isKnown: () => known,
+    serial,
+    delete: (due, signal) => write({ head: [], changes: due, tail: [] }, signal),
+    onFailure(error, signal) {
       known = false;
       if (!signal.aborted) suspect?.({ what: `endpoints that went could not be deleted: ${String(error)}` });
-    }
-    scheduleLate(signal);
-  };
+    },
+  });
 
   const resultOf = (written: number): ApplyResult => ({ written, total: book.count, byTable: {} });
 
   const afterWrite = (plan: Plan, signal: AbortSignal): void => {
-    described = undefined;
-    scheduleLate(signal);
+    descriptions.drop();
+    late.schedule(signal);
     const purges = [...plan.purge].flatMap((key) => book.programmed.get(key) ?? []);
     if (purges.length > 0) purger.purge(purges, signal);
-  };
-
-  /** Writes lines and changes, in one transaction where they are few. */
-  const write = async (
-    head: readonly string[],
-    changes: ReadonlyMap<ElementId, ElementChange>,
-    tail: readonly string[],
-    signal: AbortSignal,
-    whole = false,
-  ): Promise<Written> => {
-    const parts = whole ? [[...changes]] : cutChanges(changes, partSize);
-    if (parts.length <= 1) {
-      const lines = [...head, ...elementLines(table, parts[0] ?? []), ...tail];
-      if (lines.length > 0) await tool.run(`${lines.join('\n')}\n`, signal);
-    } else {
-      if (head.length > 0) await tool.run(`${head.join('\n')}\n`, signal);
-      for (const part of parts) {
-        await tool.run(elementLines(table, part).join('\n'), signal);
-        // Between the parts others get their turn.
-        await new Promise<void>((resolve) => setImmediate(resolve));
-      }
-      if (tail.length > 0) await tool.run(`${tail.join('\n')}\n`, signal);
-    }
-    return { elements: changes.size };
   };
 
   const applyFull = async (upserts: readonly ServicePortState[], signal: AbortSignal): Promise<ApplyResult> => {
@@ -196,30 +150,25 @@ export function createNftablesBackend(
     const plan = await planAll(nextBook, env, upserts, found, clock);
     const head = noStructure();
     ensureFixed(head, structure, env);
-    const used = new Set<string>();
     const affinity = new Set<string>();
-    const slices = createSlices(clock);
     for (const programmed of nextBook.programmed.values()) {
-      for (const value of elementsOf(programmed, env).values()) used.add(value);
       ensureAffinity(head, structure, env, programmed);
       if (programmed.state.port.affinitySeconds > 0) affinity.add(affinityId(programmed.state.port.key));
-      const pause = slices.giveWay();
-      if (pause) await pause;
     }
-    ensureTargets(head, structure, env, used);
+    ensureTargets(head, structure, env, plan.verdicts);
     const tail = noStructure();
     ensureBase(tail, structure, env);
-    dropSurplus(tail, structure, env, new Set([...used].flatMap((value) => targetOf(value) ?? [])), affinity);
+    dropSurplus(tail, structure, env, new Set([...plan.verdicts].flatMap((value) => targetOf(value) ?? [])), affinity);
     kernel = undefined;
     const lines = foreign ? [`delete table ${table}`, ...head.lines] : head.lines;
-    const { elements } = await write(lines, plan.changes, tail.lines, signal, foreign);
+    await write({ head: lines, changes: plan.changes, tail: tail.lines, whole: foreign }, signal);
     commitStructure(structure, head);
     commitStructure(structure, tail);
     book = nextBook;
-    lateSince = new Map();
+    late.forget();
     known = true;
     afterWrite(plan, signal);
-    return resultOf(elements + head.lines.length + tail.lines.length);
+    return resultOf(plan.changes.size + head.lines.length + tail.lines.length);
   };
 
   // Before everything was made right once: what is there is known by reading only, and what is not wanted stays.
@@ -238,9 +187,9 @@ export function createNftablesBackend(
       env,
       [...plan.changes.values()].map(({ after }) => after),
     );
-    const { elements } = await write(head.lines, plan.changes, [], signal);
+    await write({ head: head.lines, changes: plan.changes, tail: [] }, signal);
     await adopt(signal);
-    return resultOf(elements + head.lines.length);
+    return resultOf(plan.changes.size + head.lines.length);
   };
 
   const applyPart = async (changes: Changes, signal: AbortSignal): Promise<ApplyResult> => {
@@ -268,11 +217,11 @@ export function createNftablesBackend(
       for (const key of hadAffinity)
         if ((book.programmed.get(key)?.state.port.affinitySeconds ?? 0) === 0)
           dropAffinity(tail, structure, env, affinityId(key));
-      const { elements } = await write(head.lines, plan.changes, tail.lines, signal);
+      await write({ head: head.lines, changes: plan.changes, tail: tail.lines }, signal);
       commitStructure(structure, head);
       commitStructure(structure, tail);
       afterWrite(plan, signal);
-      return resultOf(elements + head.lines.length + tail.lines.length);
+      return resultOf(plan.changes.size + head.lines.length + tail.lines.length);
     } catch (error) {
       plan.rollback();
       if (!(error instanceof NetfilterError && error.code === 'rejected')) known = false;
@@ -297,8 +246,11 @@ export function createNftablesBackend(
       suspect = onChange;
       await deps.watchForeign(onChange, signal);
       suspect = undefined;
-      lateTimer?.cancel();
-      lateTimer = undefined;
+      late.stop();
+      verifyTimer?.cancel();
+      await serial(async () => {
+        if (known) await recall.leave(book, structure, envNow());
+      }).catch(() => undefined);
       tool.rest();
     },
     async describe(state, signal) {
@@ -309,7 +261,7 @@ export function createNftablesBackend(
         env: envNow(),
         late: book.late,
       };
-      return describeServicePort(input, await readForDescription(signal));
+      return describeServicePort(input, await descriptions.read(signal));
     },
     async render(desired: DesiredState) {
       const env = envNow();
@@ -328,12 +280,13 @@ export function createNftablesBackend(
       );
       const tail = noStructure();
       ensureBase(tail, empty, env);
-      return `${[...head.lines, ...elementLines(table, plan.changes), ...tail.lines].join('\n')}\n`;
+      const elements = await elementLines(table, plan.changes, createSlices(clock));
+      return `${[...head.lines, ...elements, ...tail.lines].join('\n')}\n`;
     },
     cleanup: (signal) =>
       serial(async () => {
-        lateTimer?.cancel();
-        lateTimer = undefined;
+        late.stop();
+        verifyTimer?.cancel();
         await tool.run(`add table ${table}\ndelete table ${table}\n`, signal);
         known = false;
         kernel = undefined;

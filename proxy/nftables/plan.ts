@@ -35,6 +35,8 @@ export interface Plan {
   readonly changes: Map<ElementId, ElementChange>;
   /** Service ports with session affinity that lost endpoints, or have just got it. */
   readonly purge: Set<ServicePortKey>;
+  /** Where verdicts lead; planAll only. */
+  readonly verdicts: ReadonlySet<string>;
   /** Those that are as before are not in it. */
   readonly touched: ReadonlyMap<ServicePortKey, Programmed | undefined>;
   /** Puts the book back as it was. */
@@ -82,7 +84,7 @@ interface Builder {
   set(id: ElementId, before: string | undefined, after: string | undefined): void;
   upsert(state: ServicePortState): void;
   remove(key: ServicePortKey): void;
-  finish(): Plan;
+  finish(slices: Slices): Promise<Plan>;
 }
 
 /** `kernel`: given where the book is empty and the kernel was read; then elements are compared with it. */
@@ -93,10 +95,18 @@ function createBuilder(book: Book, facts: NodeFacts, kernel: Listing | undefined
   const undo: (() => void)[] = [];
   const heirs = new Set<ServicePortKey>();
 
+  const verdicts = new Set<string>();
+
   const set: Builder['set'] = (id, before, after) => {
     const known = raw.get(id);
     if (known) known.after = after;
-    else raw.set(id, { before: kernel ? kernel.elements.get(id) : before, after });
+    else if (!kernel) raw.set(id, { before, after });
+    else {
+      // What is wanted is taken out of the listing: in the end it holds what is not.
+      const there = kernel.elements.get(id);
+      if (there !== undefined) kernel.elements.delete(id);
+      if (there !== after) raw.set(id, { before: there, after });
+    }
   };
 
   const claim = (key: ServicePortKey, before: readonly string[], after: readonly string[]): void => {
@@ -151,6 +161,7 @@ function createBuilder(book: Book, facts: NodeFacts, kernel: Listing | undefined
     for (const [id, value] of has) {
       const old = had.get(id);
       if (kernel || old !== value) set(id, old, value);
+      if (kernel && (value.startsWith('goto') || value.startsWith('jump'))) verdicts.add(value);
     }
     share(key, before ? sharedOf(before) : new Set(), after ? sharedOf(after) : new Set());
     if (after) book.programmed.set(key, after);
@@ -188,12 +199,13 @@ function createBuilder(book: Book, facts: NodeFacts, kernel: Listing | undefined
     set,
     upsert,
     remove,
-    finish() {
+    async finish(slices) {
       for (const key of heirs) {
         const heir = book.programmed.get(key);
         if (heir) upsert(heir.state);
       }
-      return { changes: settle(book, raw, kernel !== undefined, undo), purge, touched, rollback: () => undoAll(undo) };
+      const changes = await settle(book, raw, kernel !== undefined, undo, slices);
+      return { changes, purge, verdicts, touched, rollback: () => undoAll(undo) };
     },
   };
 }
@@ -203,12 +215,13 @@ const undoAll = (undo: (() => void)[]): void => {
 };
 
 /** What really changes: endpoints are deleted late, and what waits for its deletion may be wanted again. */
-function settle(
+async function settle(
   book: Book,
   raw: ReadonlyMap<ElementId, ElementChange>,
   adopting: boolean,
   undo: (() => void)[],
-): Map<ElementId, ElementChange> {
+  slices: Slices,
+): Promise<Map<ElementId, ElementChange>> {
   const changes = new Map<ElementId, ElementChange>();
   const before = { count: book.count, late: new Map<ElementId, string | undefined>() };
   const setLate = (id: ElementId, value: string | undefined): void => {
@@ -217,6 +230,8 @@ function settle(
     else book.late.set(id, value);
   };
   for (const [id, change] of raw) {
+    const pause = slices.giveWay();
+    if (pause) await pause;
     if (change.before === change.after) continue;
     if (change.after === undefined) {
       if (isEndpointMap(mapOf(id))) setLate(id, change.before);
@@ -253,10 +268,12 @@ export async function planPart(book: Book, facts: NodeFacts, input: PlanInput, c
   const slices = createSlices(clock);
   for (const key of input.removals) builder.remove(key);
   await upsertAll(builder, input.upserts, slices);
-  return builder.finish();
+  return builder.finish(slices);
 }
 
-/** Plans everything against what was read: `book` must be empty. What is in the kernel and not wanted goes. */
+/**
+ * Plans everything against what was read: `book` must be empty, and the listing is used up. What is in the kernel and not wanted goes.
+ */
 export async function planAll(
   book: Book,
   facts: NodeFacts,
@@ -269,19 +286,13 @@ export async function planAll(
   const slices = createSlices(clock);
   book.count = kernel.elements.size;
   await upsertAll(builder, upserts, slices);
-  if (options.keepSurplus) return builder.finish();
-  const wanted = new Set<ElementId>();
-  for (const programmed of book.programmed.values()) {
-    for (const id of elementsOf(programmed, facts).keys()) wanted.add(id);
-    const pause = slices.giveWay();
-    if (pause) await pause;
-  }
-  for (const [id, value] of kernel.elements) {
-    if (!wanted.has(id) && !book.shared.has(id)) builder.set(id, value, undefined);
-    const pause = slices.giveWay();
-    if (pause) await pause;
-  }
-  return builder.finish();
+  if (!options.keepSurplus)
+    for (const [id, value] of kernel.elements) {
+      builder.set(id, value, undefined);
+      const pause = slices.giveWay();
+      if (pause) await pause;
+    }
+  return builder.finish(slices);
 }
 
 async function upsertAll(builder: Builder, upserts: readonly ServicePortState[], slices: Slices): Promise<void> {

@@ -1,4 +1,5 @@
 // A transaction as text for `nft -f -`, and in which order a big one may be cut. Pure.
+import type { Slices } from '../../lib/slices.ts';
 import { type ElementId, isEndpointMap, keyOf, mapOf } from './names.ts';
 
 /** What becomes of one element: from `before` to `after`; undefined where it is not there. */
@@ -28,34 +29,47 @@ const pushTo = (byMap: Map<string, string[]>, map: string, item: string): void =
 };
 
 /** The lines that make these changes, deletions first; what is replaced is deleted and added. */
-export function elementLines(table: string, changes: Iterable<readonly [ElementId, ElementChange]>): string[] {
+export async function elementLines(
+  table: string,
+  changes: Iterable<readonly [ElementId, ElementChange]>,
+  slices: Slices,
+): Promise<string[]> {
   const deleted = new Map<string, string[]>();
   const added = new Map<string, string[]>();
   for (const [id, { before, after }] of changes) {
     const [map, key] = [mapOf(id), keyOf(id)];
     if (before !== undefined) pushTo(deleted, map, key);
     if (after !== undefined) pushTo(added, map, after === '' ? key : `${key} : ${after}`);
+    const pause = slices.giveWay();
+    if (pause) await pause;
   }
   return [...commands('delete', table, deleted), ...commands('add', table, added)];
 }
 
+type Part = readonly (readonly [ElementId, ElementChange])[];
+
 /** Cuts changes into parts of about `size`, each safe by itself when they are made in this order. */
-export function cutChanges(
+export async function cutChanges(
   changes: ReadonlyMap<ElementId, ElementChange>,
   size: number,
-): (readonly (readonly [ElementId, ElementChange])[])[] {
-  const entries = [...changes];
-  if (entries.length <= size * 1.5) return entries.length > 0 ? [entries] : [];
-  const groups: (readonly [ElementId, ElementChange])[][] = [];
-  for (const entry of entries) {
+  slices: Slices,
+): Promise<Part[]> {
+  if (changes.size === 0) return [];
+  if (changes.size <= size * 1.5) return [[...changes]];
+  const groups = new Map<number, (readonly [ElementId, ElementChange])[]>();
+  for (const entry of changes) {
     const [id, { after }] = entry;
     const at = after === undefined ? 8 - rank(mapOf(id)) : rank(mapOf(id));
-    const group = groups[at] ?? [];
-    groups[at] = group;
-    group.push(entry);
+    const group = groups.get(at);
+    if (group) group.push(entry);
+    else groups.set(at, [entry]);
+    const pause = slices.giveWay();
+    if (pause) await pause;
   }
-  const parts: (readonly [ElementId, ElementChange])[][] = [];
-  for (const group of groups)
-    for (let at = 0; group && at < group.length; at += size) parts.push(group.slice(at, at + size));
+  const parts: Part[] = [];
+  for (const at of [...groups.keys()].sort((a, b) => a - b)) {
+    const group = groups.get(at)!;
+    for (let from = 0; from < group.length; from += size) parts.push(group.slice(from, from + size));
+  }
   return parts;
 }

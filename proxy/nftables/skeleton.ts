@@ -3,6 +3,7 @@ import type { IpFamily } from '../model.ts';
 import { frontKey, localMatch, markOf, type RuleEnv, setMark } from './chains.ts';
 import {
   clusterIpsSet,
+  epochSet,
   filteredMap,
   type FrontSuffix,
   hairpinSet,
@@ -49,6 +50,7 @@ export function declarations(family: IpFamily): Map<string, Declaration> {
   });
   all.set(hairpinSet, { kind: 'set', lines: [`type ${address} . ${address}`] });
   all.set(clusterIpsSet, { kind: 'set', lines: [`type ${address}`] });
+  all.set(epochSet, { kind: 'set', lines: ['type mark'] });
   return all;
 }
 

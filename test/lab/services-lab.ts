@@ -22,6 +22,8 @@ export interface RunningProxy {
   readonly lines: readonly string[];
   /** Scripts given to iptables-restore or nft so far. */
   readonly inputs: string[];
+  /** Command lines run so far. */
+  readonly commands: string[];
   stop(): Promise<void>;
 }
 
@@ -182,8 +184,9 @@ export async function createServicesLab(): Promise<ServicesLab> {
         const config = completeKubeProxyConfiguration(fields);
         const lines: string[] = [];
         const inputs: string[] = [];
+        const commands: string[] = [];
         const log = createLog({ level: 'debug', format: 'text', write: (line) => lines.push(line) });
-        const real = createBackendContext(systemClock, log, { enter: node.enter });
+        const real = createBackendContext(systemClock, log, { enter: node.enter, stateDir: given.stateDir });
         const proxy = createProxy(
           {
             client: api,
@@ -197,9 +200,10 @@ export async function createServicesLab(): Promise<ServicesLab> {
             ...given,
             context: {
               ...real,
-              exec(command, args, options) {
-                if (options?.input !== undefined) inputs.push(String(options.input));
-                return real.exec(command, args, options);
+              exec(command, args, execOptions) {
+                commands.push([command, ...args].join(' '));
+                if (execOptions?.input !== undefined) inputs.push(String(execOptions.input));
+                return real.exec(command, args, execOptions);
               },
             },
           },
@@ -212,6 +216,7 @@ export async function createServicesLab(): Promise<ServicesLab> {
           proxy,
           lines,
           inputs,
+          commands,
           async stop() {
             stopping.abort();
             await done;
