@@ -10,6 +10,7 @@ import { cleanupProxy } from '../proxy/cleanup.ts';
 import { parseDocuments } from './config/documents.ts';
 import { combineConfiguration } from './config/load.ts';
 import { leaveNode } from './join/leave-node.ts';
+import { removePodCgroups } from './join/remove-cgroups.ts';
 import { createService } from './join/service.ts';
 import { configFile, endpointOf, kubernetesDir } from './join.ts';
 import { openRuntime } from './open-runtime.ts';
@@ -53,6 +54,9 @@ async function leave(flags: LeaveFlags): Promise<number> {
         service: createService(),
         runtime,
         connect: (config) => createKubeClient({ clock, log }, config),
+        removeCgroups: () => removePodCgroups({ clock }, { cgroupRoot: known?.kubelet.cgroupRoot ?? '' }),
+        reloadLogind: async () =>
+          void (await exec('systemctl', ['kill', '--signal=HUP', 'systemd-logind.service']).catch(() => undefined)),
         removeRules: (signal) => cleanupProxy({ exec, clock, log }, { kubeProxy: false }, signal),
         say,
       },

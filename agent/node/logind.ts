@@ -20,7 +20,8 @@ export interface ShutdownNotifier {
 }
 
 const manager = ['org.freedesktop.login1', '/org/freedesktop/login1', 'org.freedesktop.login1.Manager'] as const;
-const dropIn = '/etc/systemd/logind.conf.d/99-stevedore.conf';
+/** Removed by `stevedore leave`. */
+export const logindDropIn = '/etc/systemd/logind.conf.d/99-stevedore.conf';
 
 /** True where the host is run by systemd. */
 export const hasSystemd = (): Promise<boolean> =>
@@ -28,6 +29,9 @@ export const hasSystemd = (): Promise<boolean> =>
     () => true,
     () => false,
   );
+
+const untilInputEnds =
+  'exec 3<&0; busctl --system --json=short "$1" monitor </dev/null 3<&- & busctl=$!; (cat <&3 >/dev/null; kill "$busctl") & wait "$busctl"';
 
 async function currentDelayMs(): Promise<number> {
   const { stdout } = await exec('busctl', ['get-property', ...manager, 'InhibitDelayMaxUSec'], { timeoutMs: 10_000 });
@@ -50,7 +54,7 @@ export function createLogind(clock: Clock): ShutdownNotifier {
     async allowDelay(ms, signal) {
       if ((await currentDelayMs()) >= ms) return;
       await writeFileAtomic(
-        dropIn,
+        logindDropIn,
         `# Written by stevedore: shutdownGracePeriod needs logind to wait.\n[Login]\nInhibitDelayMaxSec=${Math.ceil(ms / 1000)}\n`,
       );
       await exec('systemctl', ['kill', '--signal=HUP', 'systemd-logind.service'], { timeoutMs: 10_000, signal });
@@ -59,22 +63,26 @@ export function createLogind(clock: Clock): ShutdownNotifier {
         if ((await currentDelayMs()) >= ms) return;
       }
       throw new Error(
-        `systemd-logind delays a shutdown for ${await currentDelayMs()} ms at most and does not take ${ms} ms from ${dropIn}`,
+        `systemd-logind delays a shutdown for ${await currentDelayMs()} ms at most and does not take ${ms} ms from ${logindDropIn}`,
       );
     },
     lock() {
       const who = ['--what=shutdown', '--mode=delay', '--who=stevedore', '--why=Stevedore needs time to end pods'];
-      const child = spawn('systemd-inhibit', [...who, 'sleep', 'infinity'], { stdio: 'ignore' });
+      // cat ends with its standard input: a lock must not outlive a daemon that was killed, or it would delay every shutdown to come.
+      const child = spawn('systemd-inhibit', [...who, 'cat'], { stdio: ['pipe', 'ignore', 'ignore'] });
       child.on('error', () => undefined);
+      child.stdin.on('error', () => undefined);
       return { release: () => void child.kill('SIGTERM') };
     },
     async *events(signal) {
       const match = `type='signal',interface='${manager[2]}',member='PrepareForShutdown'`;
-      const child = spawn('busctl', ['--system', '--json=short', `--match=${match}`, 'monitor'], {
-        stdio: ['ignore', 'pipe', 'ignore'],
+      // As with the lock: the monitor ends when our end of its standard input is closed, also by a SIGKILL.
+      const child = spawn('sh', ['-c', untilInputEnds, 'sh', `--match=${match}`], {
+        stdio: ['pipe', 'pipe', 'ignore'],
       });
       child.on('error', () => undefined);
-      const end = (): void => void child.kill('SIGTERM');
+      child.stdin.on('error', () => undefined);
+      const end = (): void => void child.stdin.end();
       signal.addEventListener('abort', end, { once: true });
       try {
         for await (const line of createInterface({ input: child.stdout })) {

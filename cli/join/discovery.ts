@@ -15,8 +15,39 @@ export interface Cluster {
   readonly server: string;
   /** PEM. */
   readonly ca: string;
-  /** The server's clock minus ours, in milliseconds, where it told. */
-  readonly clockSkewMs: number | undefined;
+}
+
+const largestSkewMs = 5 * 60_000;
+
+const ago = (ms: number): string => {
+  const minutes = Math.round(ms / 60_000);
+  if (minutes < 120) return `${minutes} minutes`;
+  return minutes < 48 * 60 ? `${Math.round(minutes / 60)} hours` : `${Math.round(minutes / 1440)} days`;
+};
+
+const setTheTime = 'Set the time (timedatectl set-ntp true, or date -s) and try again';
+
+/** Rejects a clock with which certificates would not hold. `date`: the header of an answer; undefined: nobody knows. */
+export function refuseSkew(date: string | undefined, nowMs: number): void {
+  const skewMs = date === undefined ? 0 : Date.parse(date) - nowMs;
+  if (Math.abs(skewMs) > largestSkewMs)
+    throw new DiscoveryError(
+      `this host's clock is ${ago(Math.abs(skewMs))} ${skewMs > 0 ? 'behind' : 'ahead of'} the API server's: certificates would not hold. ${setTheTime}`,
+    );
+}
+
+/** Why a server could not be reached. A certificate out of its time is mostly a host out of its time. */
+function unreachable(server: string, error: unknown, nowMs: number): DiscoveryError {
+  const { code } = error as { code?: string };
+  if (code === 'CERT_NOT_YET_VALID' || code === 'CERT_HAS_EXPIRED')
+    return new DiscoveryError(
+      `by this host's clock (${new Date(nowMs).toISOString()}) the certificate of the API server at ${server} ${code === 'CERT_HAS_EXPIRED' ? 'has expired' : 'is not valid yet'}. If the clock is wrong: ${setTheTime.toLowerCase()}`,
+      { cause: error },
+    );
+  return new DiscoveryError(
+    `the API server at ${server} cannot be reached: ${describeError(error)}. Check the address and port, and that no firewall is between`,
+    { cause: error },
+  );
 }
 
 export interface BootstrapToken {
@@ -122,6 +153,7 @@ const path = '/api/v1/namespaces/kube-public/configmaps/cluster-info';
 async function readClusterInfo(
   origin: string,
   ca: string | undefined,
+  nowMs: number,
   signal: AbortSignal,
 ): Promise<{ data: Record<string, string>; date: string | undefined }> {
   let answer: Answer;
@@ -129,10 +161,7 @@ async function readClusterInfo(
     answer = await get(`${origin}${path}`, { ca, signal });
   } catch (error) {
     signal.throwIfAborted();
-    throw new DiscoveryError(
-      `the API server at ${origin} cannot be reached: ${describeError(error)}. Check the address and port, and that no firewall is between`,
-      { cause: error },
-    );
+    throw unreachable(origin, error, nowMs);
   }
   if (answer.status === 404)
     throw new DiscoveryError(
@@ -164,7 +193,9 @@ export async function discoverByToken(options: TokenDiscovery, nowMs: number, si
   if (wrongHash !== undefined)
     throw new DiscoveryError(`--discovery-token-ca-cert-hash ${wrongHash} is not sha256: and 64 hexadecimal digits`);
   const origin = `https://${endpoint}`;
-  const first = await readClusterInfo(origin, undefined, signal);
+  const first = await readClusterInfo(origin, undefined, nowMs, signal);
+  // Before anything is verified: with a wrong clock the next connection would fail for a reason that misleads.
+  refuseSkew(first.date, nowMs);
   const content = first.data.kubeconfig ?? '';
   const jws = first.data[`jws-kubeconfig-${token.id}`];
   if (jws === undefined)
@@ -180,10 +211,10 @@ export async function discoverByToken(options: TokenDiscovery, nowMs: number, si
       `the cluster's CA has the fingerprint ${hash}, which is none of those given: this is another cluster, or somebody is between`,
     );
   // Now over a connection that this CA vouches for: it must be the same text.
-  const second = await readClusterInfo(origin, cluster.ca, signal);
+  const second = await readClusterInfo(origin, cluster.ca, nowMs, signal);
   if (second.data.kubeconfig !== content)
     throw new DiscoveryError('cluster-info was another over the verified connection: somebody may be between');
-  return { ...cluster, clockSkewMs: first.date === undefined ? undefined : Date.parse(first.date) - nowMs };
+  return cluster;
 }
 
 /** A kubeconfig from a file or an https URL. */
@@ -202,17 +233,16 @@ export async function discoverByFile(
   } catch (error) {
     throw new DiscoveryError(`the discovery file ${source} cannot be read: ${describeError(error)}`, { cause: error });
   }
-  return { ...clusterOf(text, `the discovery file ${source}`), clockSkewMs: undefined, text };
+  return { ...clusterOf(text, `the discovery file ${source}`), text };
 }
 
 /** Asks the server whether it takes the token. Rejects with a DiscoveryError that says why it does not. */
-export async function checkToken(cluster: Cluster, token: string, signal: AbortSignal): Promise<void> {
+export async function checkToken(cluster: Cluster, token: string, nowMs: number, signal: AbortSignal): Promise<void> {
   const answer = await get(`${cluster.server}/api`, { ca: cluster.ca, token, signal }).catch((error: unknown) => {
     signal.throwIfAborted();
-    throw new DiscoveryError(`the API server at ${cluster.server} cannot be reached: ${describeError(error)}`, {
-      cause: error,
-    });
+    throw unreachable(cluster.server, error, nowMs);
   });
+  refuseSkew(answer.date, nowMs);
   if (answer.status === 401)
     throw new DiscoveryError(
       'the API server does not take the token: it expired or was deleted. Make one with: kubeadm token create --print-join-command',

@@ -2,6 +2,7 @@
 // crosses a mount point.
 import { access, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { logindDropIn } from '../../agent/node/logind.ts';
 import type { Runtime } from '../../cri/runtime.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import type { ClientConfig } from '../../kube/client-config.ts';
@@ -19,6 +20,10 @@ export interface LeaveDeps {
   connect(config: ClientConfig): KubeClient;
   /** Removes the proxy's rules; returns what could not be removed. */
   removeRules(signal: AbortSignal): Promise<readonly string[]>;
+  /** Removes the cgroups of pods; returns those that are still in use. */
+  removeCgroups(): Promise<readonly string[]>;
+  /** Has systemd-logind read its configuration again. */
+  reloadLogind(): Promise<void>;
   say(text: string): void;
 }
 
@@ -151,6 +156,11 @@ export async function leaveNode(deps: LeaveDeps, options: LeaveOptions, signal: 
   await endPods(deps);
   for (const failure of await deps.removeRules(signal)) deps.say(`  ${failure}\n`);
   await deleteNode(deps, options, signal);
+  for (const path of await deps.removeCgroups()) deps.say(`  ${path} is still in use, and stays\n`);
   await removeFiles(options);
+  if (await there(logindDropIn)) {
+    await rm(logindDropIn, { force: true });
+    await deps.reloadLogind();
+  }
   deps.say('this host is no node any more\n');
 }

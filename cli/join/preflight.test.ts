@@ -60,6 +60,8 @@ const options: PreflightOptions = {
 const errorsOf = async (host: Partial<Host>, more: Partial<PreflightOptions> = {}): Promise<string[]> =>
   blocking(await runPreflight(reader({ ...goodHost, ...host }), { ...options, ...more }), []).map(({ name }) => name);
 
+const modulesOf = '/lib/modules/6.1.0-18-amd64';
+
 const texts = (more: Record<string, string>): Partial<Host> => ({ texts: { ...goodHost.texts, ...more } });
 
 describe('preflight', () => {
@@ -80,6 +82,22 @@ describe('preflight', () => {
     ['no iptables', { missing: ['iptables-restore'] }, ['FileExisting-iptables-restore']],
     ['a kubelet', { running: [{ name: 'kubelet', pid: 77 }] }, ['Kubelet']],
     ['a kube-proxy', { running: [{ name: 'kube-proxy', pid: 78 }] }, ['KubeProxy']],
+    [
+      'a module that is nowhere',
+      texts({
+        '/proc/modules': 'overlay 1 0',
+        '/lib/modules/6.1.0-18-amd64/modules.dep': 'kernel/fs/overlayfs/overlay.ko:',
+      }),
+      ['KernelModule-nf_conntrack'],
+    ],
+    [
+      'bridged pods without br_netfilter',
+      texts({
+        '/proc/sys/net/bridge/bridge-nf-call-iptables': '',
+        '/etc/cni/net.d/10-bridge.conflist': '{"plugins":[{"type": "bridge"}]}',
+      }),
+      ['BridgeNetfilter'],
+    ],
     ['joined before', { paths: ['/etc/kubernetes/kubelet.conf'] }, ['FileAvailable--etc-kubernetes-kubelet.conf']],
   ])('%s', async (_what, host, names) => expect(await errorsOf(host)).toEqual(names));
 
@@ -100,6 +118,27 @@ describe('preflight', () => {
       'BridgeNetfilter',
     ]);
     expect(blocking(findings, [])).toEqual([]);
+  });
+
+  it.each<[string, Record<string, string>, string]>([
+    ['loaded', { '/proc/modules': 'nf_conntrack 200704 2 - Live\noverlay 1 0' }, 'is loaded'],
+    [
+      'built in',
+      { [`${modulesOf}/modules.builtin`]: 'kernel/net/nf_conntrack.ko\nkernel/fs/overlay.ko' },
+      'is part of',
+    ],
+    [
+      'loadable',
+      { [`${modulesOf}/modules.dep`]: 'kernel/net/nf_conntrack.ko.xz: a\nx/overlay.ko.xz:' },
+      'can be loaded',
+    ],
+  ])('a module that is %s is good', async (_how, more, words) => {
+    const host = texts({ [`${modulesOf}/modules.dep`]: 'x.ko:', ...more }) as Partial<Host>;
+    const found = (await runPreflight(reader({ ...goodHost, ...host }), options)).filter(({ name }) =>
+      name.startsWith('KernelModule'),
+    );
+    expect(found.map(({ verdict }) => verdict)).toEqual(['ok', 'ok']);
+    for (const { message } of found) expect(message).toContain(words);
   });
 
   it('what is ignored does not block, and the agent alone needs no netfilter', async () => {

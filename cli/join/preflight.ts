@@ -110,7 +110,39 @@ const network: Check = async (host, { cniConfDir }) => {
   ];
 };
 
-const sysctls: Check = async (host, { withProxy }) => {
+/** Kernel modules; one that is neither there nor to be had is missing. Where the host's modules cannot be seen, nothing is said. */
+const modules: Check = async (host, { withProxy }) => {
+  const wanted: [name: string, why: string, must: boolean][] = [
+    ['overlay', 'the layers of images', false],
+    ...(withProxy ? ([['nf_conntrack', 'Services', true]] as [string, string, boolean][]) : []),
+  ];
+  const folder = `/lib/modules/${await host.text('/proc/sys/kernel/osrelease')}`;
+  const [loaded, builtIn, loadable] = await Promise.all([
+    host.text('/proc/modules'),
+    host.text(`${folder}/modules.builtin`),
+    host.text(`${folder}/modules.dep`),
+  ]);
+  if (builtIn === '' && loadable === '') return [];
+  return wanted.map(([module, why, must]) => {
+    const name = `KernelModule-${module}`;
+    const file = new RegExp(`/${module}\\.ko`);
+    if (new RegExp(`^${module} `, 'm').test(loaded)) return ok(name, `module ${module} is loaded`);
+    if (file.test(builtIn)) return ok(name, `${module} is part of the kernel`);
+    if (file.test(loadable)) return ok(name, `module ${module} can be loaded`);
+    return (must ? failure : warning)(
+      name,
+      `the kernel has no module ${module}, needed for ${why}: install the modules of the running kernel (apt install linux-image-$(uname -r)), or boot the one that has them`,
+    );
+  });
+};
+
+/** True where pods are joined by a bridge of this host. */
+async function podsOnBridge(host: HostReader, folder: string): Promise<boolean> {
+  const [first] = (await host.list(folder)).filter((name) => /\.(conf|conflist|json)$/.test(name)).sort();
+  return first !== undefined && /"type"\s*:\s*"bridge"/.test(await host.text(`${folder}/${first}`));
+}
+
+const sysctls: Check = async (host, { withProxy, cniConfDir }) => {
   const forward = await host.text('/proc/sys/net/ipv4/ip_forward');
   const bridged = await host.text('/proc/sys/net/bridge/bridge-nf-call-iptables');
   const found = [
@@ -124,10 +156,15 @@ const sysctls: Check = async (host, { withProxy }) => {
   if (!withProxy) return found;
   if (bridged === '')
     found.push(
-      warning(
-        'BridgeNetfilter',
-        'br_netfilter is not loaded: pods on a bridge reach Services of their own node only with it (modprobe br_netfilter)',
-      ),
+      (await podsOnBridge(host, cniConfDir))
+        ? failure(
+            'BridgeNetfilter',
+            'the module br_netfilter is not loaded, and the pod network is a bridge: pods would not reach Services that lead to pods of their own node. Run modprobe br_netfilter, and name it in a file of /etc/modules-load.d',
+          )
+        : warning(
+            'BridgeNetfilter',
+            'br_netfilter is not loaded: pods on a bridge reach Services of their own node only with it (modprobe br_netfilter)',
+          ),
     );
   else if (bridged !== '1')
     found.push(warning('BridgeNetfilter', 'net.bridge.bridge-nf-call-iptables is 0: set it to 1'));
@@ -202,6 +239,7 @@ const checks: readonly Check[] = [
   ports,
   runtime,
   network,
+  modules,
   sysctls,
   programs,
   others,

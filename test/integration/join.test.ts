@@ -2,7 +2,7 @@
 // left on the host.
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest';
 import { caHash } from '../../cli/join/discovery.ts';
@@ -61,7 +61,15 @@ async function attempt(options: Partial<JoinOptions> = {}, offsetMs = 0, availab
       host: {
         uid: () => 0,
         text: (path) =>
-          Promise.resolve(path.endsWith('ip_forward') ? '1' : path.endsWith('osrelease') ? '6.1.0' : 'cpu memory pids'),
+          Promise.resolve(
+            path.endsWith('ip_forward')
+              ? '1'
+              : path.endsWith('osrelease')
+                ? '6.1.0'
+                : path.includes('modules')
+                  ? ''
+                  : 'cpu memory pids',
+          ),
         exists: () => Promise.resolve(false),
         list: () => Promise.resolve(['10-x.conf']),
         portFree: (port) => Promise.resolve(port !== 1),
@@ -115,12 +123,16 @@ async function attempt(options: Partial<JoinOptions> = {}, offsetMs = 0, availab
   );
 }
 
-/** Files below the folder; empty folders do not count. */
-const files = async (): Promise<string[]> =>
-  (await readdir(folder, { recursive: true, withFileTypes: true }))
-    .filter((entry) => !entry.isDirectory() && !/^kubelet-client-\d/.test(entry.name))
-    .map((entry) => join(entry.parentPath, entry.name).slice(folder.length + 1))
-    .sort();
+/** What is below the folder, but for the files that the store's link points at. A folder counts where nothing is in it. */
+const files = async (): Promise<string[]> => {
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true });
+  const paths = entries.map((entry) => join(entry.parentPath, entry.name).slice(folder.length + 1)).sort();
+  return paths.filter(
+    (path) => !paths.some((other) => other.startsWith(`${path}/`)) && !/kubelet-client-\d/.test(path),
+  );
+};
+
+const nothing = async (): Promise<void> => expect(await readdir(folder, { recursive: true })).toEqual([]);
 
 it('joins: identity, the cluster’s configuration, the unit, Ready', async () => {
   await attempt();
@@ -163,12 +175,12 @@ it('by a discovery file', async () => {
 
 it('a name that is taken is said, and nothing is left', async () => {
   await expect(attempt()).rejects.toThrow('a node named j1 is in this cluster and Ready');
-  expect(await files()).toEqual([]);
+  await nothing();
 });
 
 it('a dry run changes nothing', async () => {
   await attempt({ nodeName: 'j4', dryRun: true });
-  expect(await files()).toEqual([]);
+  await nothing();
 });
 
 it.each<[string, () => Promise<void>, RegExp]>([
@@ -188,10 +200,21 @@ it.each<[string, () => Promise<void>, RegExp]>([
     /the cluster's CA has the fingerprint sha256:/,
   ],
   ['no hash at all', () => attempt({ caHashes: [] }), /give --discovery-token-ca-cert-hash/],
+  ['a clock two days off', () => attempt({}, -2 * 86_400_000), /this host's clock is 2 days behind the API server's/],
   [
-    'a clock two days off',
-    () => attempt({}, -2 * 86_400_000),
-    /this host's clock is 2880 minutes behind the API server's/,
+    'a clock two days ahead, by a discovery file',
+    async () => {
+      const { data } = await plane.admin.get(resources.configMaps, { namespace: 'kube-public', name: 'cluster-info' });
+      const file = join(await mkdtemp(join(folder, 'discovery-')), 'discovery.conf');
+      await writeFile(file, data?.kubeconfig ?? '');
+      const more = { endpoint: undefined, token: undefined, tlsBootstrapToken: token, caHashes: [] };
+      try {
+        await attempt({ ...more, discoveryFile: file }, 2 * 86_400_000);
+      } finally {
+        await rm(dirname(file), { recursive: true });
+      }
+    },
+    /this host's clock is 2 days ahead of the API server's/,
   ],
   [
     'an API server that is not there',
@@ -200,7 +223,7 @@ it.each<[string, () => Promise<void>, RegExp]>([
   ],
 ])('%s is said, and nothing is left', async (_what, run, message) => {
   await expect(run()).rejects.toThrow(message);
-  expect(await files()).toEqual([]);
+  await nothing();
   expect(started).toEqual([]);
 });
 
@@ -212,12 +235,12 @@ it('an expired token is said, and nothing is left', async () => {
   }
   await expect(attempt({ token: expired })).rejects.toThrow(/it expired/);
   await expect(attempt({ tlsBootstrapToken: expired })).rejects.toThrow(/does not take the token: it expired/);
-  expect(await files()).toEqual([]);
+  await nothing();
 });
 
 it('what fails in the middle is taken back', async () => {
   await expect(
     attempt({ nodeName: 'other', configFile: join(folder, 'kubernetes/pki/ca.crt/impossible') }),
   ).rejects.toThrow();
-  expect(await files()).toEqual([]);
+  await nothing();
 });
