@@ -231,7 +231,15 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
         ? { instanceMetadata: (inner: AbortSignal) => readInstanceMetadata({ clock, log }, inner) }
         : {}),
     },
-    { ...options, declaredFeatures: ['RestartAllContainersOnContainerExits'] },
+    {
+      ...options,
+      // What the API server and the scheduler ask a node for before they let a pod use it.
+      declaredFeatures: [
+        'InPlacePodLevelResourcesVerticalScaling',
+        'InPlacePodVerticalScalingInitContainers',
+        'RestartAllContainersOnContainerExits',
+      ],
+    },
   );
   const hostIps = (): string[] =>
     (node.node()?.status?.addresses ?? []).filter(({ type }) => type === 'InternalIP').map(({ address }) => address);
@@ -273,7 +281,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
   const states = createPodStates({ log }, { rootDir });
   await states.load();
   const resize = createPodResize(
-    { runtime, cgroups: cgroups.pods, events, allocatable, kept: (uid) => states.get(uid)?.allocation },
+    { runtime, cgroups: cgroups.pods, events, allocatable, kept: (uid) => states.get(uid) },
     cgroups.facts,
   );
 
@@ -432,6 +440,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
         qosClass: qosOf(pod),
         runtimeName,
         conditions: resize.conditions(pod.metadata.uid ?? ''),
+        podExtras: resize.podShown(pod),
         extras: (container, observed) => ({
           ...containerExtras(container, observed, { recursiveReadOnly: false }),
           ...healthOf(pod, container.name),

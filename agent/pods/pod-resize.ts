@@ -18,7 +18,7 @@ export interface PodResizeDeps {
   readonly events: EventRecorder;
   allocatable(): Readonly<ResourceList>;
   /** What was allocated before a restart of the agent. */
-  kept(podUid: string): PodState['allocation'];
+  kept(podUid: string): Pick<PodState, 'allocation' | 'podAllocation'> | undefined;
 }
 
 export interface PodResize extends NonNullable<PodWorkersDeps['resize']> {
@@ -26,6 +26,7 @@ export interface PodResize extends NonNullable<PodWorkersDeps['resize']> {
   /** Rejects where it could not be carried out; the pod's condition says why. */
   actuate(pod: Pod, observed: ObservedPod): Promise<void>;
   shown: Resizer['shown'];
+  podShown: Resizer['podShown'];
   conditions(podUid: string): Condition[];
   forget(podUid: string): void;
 }
@@ -53,7 +54,8 @@ export function createPodResize(deps: PodResizeDeps, facts: ResourceFacts & PodC
       },
       remembered: (uid) => {
         const kept = deps.kept(uid);
-        return kept && new Map(Object.entries(kept));
+        if (!kept?.allocation) return undefined;
+        return { pod: kept.podAllocation, containers: new Map(Object.entries(kept.allocation)) };
       },
     },
     facts,
@@ -69,14 +71,18 @@ export function createPodResize(deps: PodResizeDeps, facts: ResourceFacts & PodC
           message: `Node didn't have enough resource: ${resource}, requested: ${requested}, used: ${used}, capacity: ${capacity}`,
         };
       }),
-    outstanding: (pod, observed) => resizer.outstanding(pod, runningOf(observed)),
+    outstanding: (pod, observed) => resizer.outstanding(pod, runningOf(observed), observed.sandboxes.length > 0),
     unsettled: (pod) => {
       const allocation = resizer.unsettled(pod);
-      return allocation && Object.fromEntries(allocation);
+      return {
+        ...(allocation ? { allocation: Object.fromEntries(allocation.containers) } : {}),
+        ...(allocation?.pod ? { podAllocation: allocation.pod } : {}),
+      };
     },
     created: (pod, container, id) => resizer.created(pod, container, id),
     actuate: (pod, observed) => resizer.actuate(pod, runningOf(observed)),
     shown: (pod, container, id) => resizer.shown(pod, container, id),
+    podShown: (pod) => resizer.podShown(pod),
     conditions: (uid) => resizer.conditions(uid),
     forget: (uid) => resizer.forget(uid),
   };

@@ -9,6 +9,8 @@ import type { RestartBackoff, Termination } from './memory.ts';
 export interface PodState {
   /** By container's name; where it is not what the spec asks for. */
   readonly allocation?: Readonly<Record<string, ResourceRequirements>>;
+  /** Of the pod as a whole, beside `allocation`. */
+  readonly podAllocation?: ResourceRequirements;
   readonly backoffs?: Readonly<Record<string, RestartBackoff>>;
   readonly termination?: Termination;
   /** Of static pods. */

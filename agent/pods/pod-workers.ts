@@ -48,7 +48,7 @@ export interface PodWorkersDeps {
     review(pod: Pod, others: readonly Pod[]): Pod;
     outstanding(pod: Pod, observed: ObservedPod): OutstandingResize;
     /** What a restart of the agent must not forget. */
-    unsettled(pod: Pod): PodState['allocation'];
+    unsettled(pod: Pod): Pick<PodState, 'allocation' | 'podAllocation'>;
   };
   /** What outlives a restart of the agent. */
   readonly states: Pick<PodStates, 'get' | 'put' | 'remove'>;
@@ -183,11 +183,10 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
     const backoffs = [...memory.containers].flatMap(([name, { backoff }]) =>
       backoff && backoff.delayMs > 0 ? [[name, backoff] as const] : [],
     );
-    const allocation = deps.resize?.unsettled(worker.source);
     // What ends a pod for the node's own reasons is known nowhere else until its last status is written.
     const end = memory.termination?.status && !hasEnded(worker) ? memory.termination : undefined;
     deps.states.put(uid, {
-      ...(allocation ? { allocation } : {}),
+      ...deps.resize?.unsettled(worker.source),
       ...(backoffs.length > 0 ? { backoffs: Object.fromEntries(backoffs) } : {}),
       ...(end ? { termination: end } : {}),
       ...(worker.isStatic ? { status: memory.status ?? pod.status ?? {} } : {}),

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { applyStrategicMergePatch } from '../../kube/strategic-merge.ts';
 import type { PodStatus } from '../../kube/types/pod.ts';
-import { statusPatch } from './status-patch.ts';
+import { showsEnd, statusPatch } from './status-patch.ts';
 
 const before: PodStatus = {
   phase: 'Pending',
@@ -22,6 +22,25 @@ const after: PodStatus = {
 };
 
 describe('the patch of a status', () => {
+  it('does not tell again what the API leaves out because it is empty', () => {
+    const container = { name: 'a', image: 'i', imageID: '', ready: false, restartCount: 0 };
+    const shown = { containerStatuses: [{ ...container, resources: { requests: { cpu: '10m' } } }] };
+    const wanted = {
+      containerStatuses: [
+        {
+          ...container,
+          lastState: {},
+          allocatedResources: {},
+          volumeMounts: [],
+          resources: { requests: { cpu: '10m' }, limits: {} },
+        },
+      ],
+      initContainerStatuses: [],
+    };
+    expect(statusPatch('u', shown, wanted)).toBeUndefined();
+    expect(showsEnd(shown, wanted)).toBe(true);
+  });
+
   it('takes back what the node said, but not that somebody evicted the pod a moment ago', () => {
     const disrupted = { type: 'DisruptionTarget', status: 'True' as const, reason: 'EvictionByEvictionAPI' };
     const resizing = { type: 'PodResizePending', status: 'True' as const };
@@ -57,5 +76,15 @@ describe('the patch of a status', () => {
         { phase: 'Running', conditions: [], podIPs: undefined as never },
       ),
     ).toBeUndefined();
+  });
+
+  it('takes back a resource that is no longer there', () => {
+    const shown: PodStatus = { allocatedResources: { cpu: '1', memory: '1Gi' }, resources: { limits: { cpu: '1' } } };
+    const wanted: PodStatus = { allocatedResources: { cpu: '2' }, resources: { requests: { cpu: '2' } } };
+    const patch = statusPatch('u', shown, wanted);
+    const result = applyStrategicMergePatch({ metadata: { uid: 'u' }, status: shown }, patch, 'Pod') as {
+      status: PodStatus;
+    };
+    expect(result.status).toEqual(wanted);
   });
 });

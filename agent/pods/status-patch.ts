@@ -18,22 +18,25 @@ const fields = [
   'ephemeralContainerStatuses',
   'qosClass',
   'resize',
-  'allocatedResources',
-  'resources',
 ] as const;
 
-/** Drops what the API leaves out: null, undefined and, in container statuses, empty objects. */
+// Maps of Kubernetes' types, and a struct that is always there: empty, they say the same as when they are left out.
+const emptySaysNothing = new Set(['limits', 'requests', 'allocatedResources', 'lastState']);
+
+/** Drops what the API leaves out: null, undefined, empty text and lists, and maps without entries. */
 function canonical(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(canonical);
   if (value === null || typeof value !== 'object') return value ?? undefined;
   const entries = Object.entries(value)
     .map(([key, each]) => [key, canonical(each)] as const)
-    .filter(([, each]) => each !== undefined && each !== '')
-    .filter(([key, each]) => !(key === 'lastState' && isDeepStrictEqual(each, {})));
+    .filter(([, each]) => each !== undefined && each !== '' && !(Array.isArray(each) && each.length === 0))
+    .filter(([key, each]) => !(emptySaysNothing.has(key) && isDeepStrictEqual(each, {})));
   return Object.fromEntries(entries);
 }
 
-const same = (a: unknown, b: unknown): boolean => isDeepStrictEqual(canonical(a), canonical(b));
+// A list that is empty is left out as a field; as the whole it is the same as none.
+const whole = (value: unknown): unknown => (Array.isArray(value) && value.length === 0 ? undefined : canonical(value));
+const same = (a: unknown, b: unknown): boolean => isDeepStrictEqual(whole(a), whole(b));
 
 // Elements of a list that merges keep the fields a patch leaves out: what is no longer said must be taken back.
 const takenBack = (
@@ -65,6 +68,18 @@ export const showsEnd = (shown: PodStatus, wanted: PodStatus): boolean =>
 // These lists merge by address: without the directive an old address would stay beside the new one.
 const replaceList = (list: readonly { ip: string }[]): unknown[] => [...list, { $patch: 'replace' }];
 
+/** Maps merge key by key: what is no longer there must be taken back. */
+function mapPatch(before: unknown, after: unknown): unknown {
+  const isMap = (value: unknown): value is Readonly<Record<string, unknown>> =>
+    typeof value === 'object' && value !== null && !Array.isArray(value);
+  if (!isMap(before) || !isMap(after)) return after ?? null;
+  return Object.fromEntries(
+    [...new Set([...Object.keys(before), ...Object.keys(after)])]
+      .filter((key) => !isDeepStrictEqual(before[key], after[key]))
+      .map((key) => [key, mapPatch(before[key], after[key])]),
+  );
+}
+
 /** The patch of the status subresource, or undefined where nothing differs. */
 export function statusPatch(uid: string, before: PodStatus, after: PodStatus): object | undefined {
   const status: Record<string, unknown> = {};
@@ -72,6 +87,8 @@ export function statusPatch(uid: string, before: PodStatus, after: PodStatus): o
     if (same(before[field], after[field])) continue;
     status[field] = after[field] ?? null;
   }
+  for (const field of ['allocatedResources', 'resources'] as const)
+    if (!same(before[field], after[field])) status[field] = mapPatch(before[field], after[field]);
   for (const field of ['podIPs', 'hostIPs'] as const)
     if (!same(before[field], after[field])) status[field] = replaceList(after[field] ?? []);
   const conditions = conditionPatch(before.conditions ?? [], after.conditions ?? []);

@@ -79,7 +79,7 @@ export function computeStatus(input: StatusInput): PodStatus {
           ...(ephemeral.length > 0 ? { ephemeralContainerStatuses: ephemeral } : {}),
         }),
     qosClass: pod.status?.qosClass ?? input.qosClass,
-    ...input.podExtras,
+    ...(rejected ? {} : input.podExtras),
   };
 }
 

@@ -1,9 +1,10 @@
 // What a resize looks like from outside: conditions, Events' messages, the resources shown in a container's status.
 import type { Condition, ResourceList } from '../../kube/types/meta.ts';
 import type { Container, Pod, ResourceRequirements } from '../../kube/types/pod.ts';
-import { millis, units } from './amounts.ts';
+import { type Amounts, millis, units } from './amounts.ts';
 import { cpuShares, cpuWeight } from './linux-resources.ts';
-import type { ActualResources } from './resize.ts';
+import { podLimits, podRequests } from './pod-resources.ts';
+import type { ActualResources } from './resize-actual.ts';
 
 /** Where a pod's resize stands. */
 export interface ResizeProgress {
@@ -148,5 +149,51 @@ export function statusResources(container: Container, actual: ActualResources): 
   return {
     ...(Object.keys(requests).length > 0 ? { requests } : {}),
     ...(Object.keys(limits).length > 0 ? { limits } : {}),
+  };
+}
+
+/** The fields of a pod's status that tell of it as a whole. */
+export interface PodResourcesShown {
+  readonly allocatedResources?: ResourceList;
+  readonly resources?: ResourceRequirements;
+}
+
+const inBytes = (name: string): boolean =>
+  name === 'memory' || name === 'ephemeral-storage' || name.startsWith('hugepages-');
+
+const toList = (amounts: Amounts): ResourceList =>
+  Object.fromEntries(
+    Object.entries(amounts).map(([name, amount]) => [
+      name,
+      name === 'cpu' ? formatMilliCpu(amount) : inBytes(name) ? formatBytes(amount) : String(amount),
+    ]),
+  );
+
+const requirements = (requests: ResourceList, limits: ResourceList): ResourceRequirements => ({
+  ...(Object.keys(requests).length > 0 ? { requests } : {}),
+  ...(Object.keys(limits).length > 0 ? { limits } : {}),
+});
+
+/**
+ * The pod's `allocatedResources`, and its `resources`: all of what it asks for until it runs, then its own with what its cgroup has. `pod`
+ * carries its allocation.
+ */
+export function podResourcesShown(pod: Pod, whole: ActualResources): PodResourcesShown {
+  const requests = toList(podRequests(pod));
+  const allocated = Object.keys(requests).length > 0 ? { allocatedResources: requests } : {};
+  if (pod.status?.phase !== 'Running')
+    return { ...allocated, resources: requirements(requests, toList(podLimits(pod))) };
+  const has = (own: ResourceList | undefined, cpu: number, memory: number): ResourceList => ({
+    ...own,
+    ...(cpu > 0 ? { cpu: formatMilliCpu(cpu) } : {}),
+    ...(memory > 0 ? { memory: formatBytes(memory) } : {}),
+  });
+  const own = pod.spec.resources;
+  return {
+    ...allocated,
+    resources: requirements(
+      has(own?.requests, whole.cpuRequest, whole.memoryRequest),
+      has(own?.limits, whole.cpuLimit, whole.memoryLimit),
+    ),
   };
 }

@@ -9,7 +9,7 @@ import {
   type ResourceFacts,
 } from './linux-resources.ts';
 import type { PodCgroupConfig } from './pod-cgroups.ts';
-import { type ActualResources, wantedResources } from './resize.ts';
+import { type ActualResources, wantedResources } from './resize-actual.ts';
 
 export type ResizeStep =
   | { readonly kind: 'pod'; readonly resources: CgroupResources }

@@ -1,17 +1,16 @@
 import { describe, expect, it } from 'vitest';
 import type { Container, Pod, ResourceRequirements } from '../../kube/types/pod.ts';
 import type { PodCgroupFacts, ResourceFacts } from './linux-resources.ts';
+import { allocationFromStatus, allocationOf, containerResize, judgeResize, withAllocation } from './resize.ts';
+import { type ActualResources, observedResources, recognise, wantedOfPod, wantedResources } from './resize-actual.ts';
 import {
-  type ActualResources,
-  allocationFromStatus,
-  allocationOf,
-  containerResize,
-  judgeResize,
-  observedResources,
-  wantedResources,
-  withAllocation,
-} from './resize.ts';
-import { formatBytes, formatMilliCpu, resizeConditions, resizeMessage, statusResources } from './resize-status.ts';
+  formatBytes,
+  formatMilliCpu,
+  podResourcesShown,
+  resizeConditions,
+  resizeMessage,
+  statusResources,
+} from './resize-status.ts';
 import { refuseMemoryDecrease, resizeSteps } from './resize-steps.ts';
 
 const facts: ResourceFacts & PodCgroupFacts = {
@@ -92,8 +91,8 @@ describe('whether a resize is promised', () => {
       },
     };
     const allocation = allocationFromStatus(asked);
-    expect(allocation.get('a')).toEqual(resources('1', '64Mi'));
-    expect(allocation.get('b')).toEqual(resources('1', '1Mi'));
+    expect(allocation.containers.get('a')).toEqual(resources('1', '64Mi'));
+    expect(allocation.containers.get('b')).toEqual(resources('1', '1Mi'));
   });
 });
 
@@ -122,21 +121,93 @@ describe('what is done for a container', () => {
     expect(containerResize(pod(wanted), wanted, has)).toEqual(expected);
   });
 
-  it('finds nothing to do in what the runtime says it was given', () => {
+  it('counts what the kernel cannot tell apart too, as the kubelet does', () => {
+    const c = container('a', '25m', '64Mi', policy('cpu'));
+    expect(containerResize(pod(c), c, actual(20, 64 * Mi)).kind).toBe('restart');
+  });
+
+  it('recognises what a container was given in what the runtime says', () => {
     for (const cpu of ['1m', '3m', '10m', '123m', '1', '3500m']) {
-      const c = container('a', cpu, '64Mi');
+      const c = container('a', cpu, '100M');
       const wanted = wantedResources(pod(c), c);
-      const observed = observedResources(
-        {
-          cpuShares: Math.max(2, Math.trunc((wanted.cpuRequest * 1024) / 1000)),
-          cpuQuota: Math.max(1000, wanted.cpuLimit * 100),
-          cpuPeriod: 100_000,
-          memoryLimitInBytes: 64 * Mi,
-        },
-        64 * Mi,
-      );
-      expect(containerResize(pod(c), c, observed!)).toEqual({ kind: 'none' });
+      const told = {
+        cpuShares: Math.max(2, Math.trunc((wanted.cpuRequest * 1024) / 1000)),
+        cpuQuota: Math.max(1000, wanted.cpuLimit * 100),
+        cpuPeriod: 100_000,
+        memoryLimitInBytes: Math.trunc(100_000_000 / 4096) * 4096,
+      };
+      expect(recognise(told, [actual(7000, 1), wanted])).toBe(wanted);
+      expect(recognise(told, [actual(7000, 1)])).toBeUndefined();
+      expect(observedResources(told, 5)).toMatchObject({ memoryRequest: 5, memoryLimit: told.memoryLimitInBytes });
     }
+  });
+});
+
+describe('a pod with resources of its own', () => {
+  const whole = (cpu: string, memory: string, ...containers: Container[]): Pod => {
+    const made = pod(...containers);
+    return { ...made, spec: { ...made.spec, resources: resources(cpu, memory) } };
+  };
+
+  it('is resized as a whole', () => {
+    const before = allocationOf(whole('1', '64Mi', container('a', '100m', '8Mi')));
+    const asked = whole('2', '64Mi', container('a', '100m', '8Mi'));
+    expect(judgeResize(asked, before, () => yes, facts)).toEqual({ kind: 'accept' });
+    expect(withAllocation(asked, before).spec.resources).toEqual(resources('1', '64Mi'));
+    expect(withAllocation(asked, { ...before, pod: undefined }).spec.resources).toBeUndefined();
+  });
+
+  it('gives its limits to containers that have none, and restarts them if they want that', () => {
+    const bare: Container = {
+      name: 'a',
+      resizePolicy: [{ resourceName: 'memory', restartPolicy: 'RestartContainer' }],
+    };
+    const has = wantedResources(whole('1', '64Mi', bare), bare);
+    expect(has).toEqual({ cpuRequest: 1000, cpuLimit: 1000, memoryRequest: 0, memoryLimit: 64 * Mi });
+    expect(containerResize(whole('2', '64Mi', bare), bare, has).kind).toBe('update');
+    expect(containerResize(whole('1', '32Mi', bare), bare, has).kind).toBe('restart');
+  });
+
+  it('has a cgroup that goes by it', () => {
+    expect(wantedOfPod(whole('1', '64Mi', { name: 'a' }), facts)).toEqual(actual(1000, 64 * Mi));
+    expect(wantedOfPod(pod({ name: 'a', resources: { requests: { cpu: '1' } } }), facts)).toEqual({
+      cpuRequest: 1000,
+      cpuLimit: 0,
+      memoryRequest: 0,
+      memoryLimit: 0,
+    });
+  });
+
+  it('reads after a restart what was allocated from the status, without the overhead', () => {
+    const asked = whole('3', '128Mi', { name: 'a' });
+    asked.spec.overhead = { cpu: '250m', memory: '1Mi' };
+    asked.status = {
+      allocatedResources: { cpu: '1250m', memory: '65Mi' },
+      resources: { requests: { cpu: '1250m', memory: '65Mi' }, limits: { cpu: '1250m', memory: '65Mi' } },
+    };
+    expect(allocationFromStatus(asked).pod).toEqual(resources('1', '64Mi'));
+    delete asked.spec.resources;
+    expect(allocationFromStatus(asked).pod).toBeUndefined();
+  });
+
+  it('shows all it asks for until it runs, then what it has', () => {
+    const a = container('a', '100m', '8Mi', {
+      resources: { requests: { cpu: '100m', memory: '8Mi', 'example.com/gpu': '1' }, limits: { cpu: '100m' } },
+    });
+    const asked = whole('1', '64Mi', a);
+    const all = { cpu: '1', memory: '64Mi', 'example.com/gpu': '1' };
+    expect(podResourcesShown(asked, actual(500, 32 * Mi))).toEqual({
+      allocatedResources: all,
+      resources: { requests: all, limits: { cpu: '1', memory: '64Mi' } },
+    });
+    asked.status = { phase: 'Running' };
+    expect(podResourcesShown(asked, actual(500, 32 * Mi))).toEqual({
+      allocatedResources: all,
+      resources: resources('500m', '32Mi'),
+    });
+    expect(podResourcesShown({ ...pod({ name: 'a' }), status: { phase: 'Running' } }, actual(0, 0))).toEqual({
+      resources: {},
+    });
   });
 });
 

@@ -2,17 +2,20 @@
 //
 //   spec ≠ allocated ──room──▶ allocated = spec ──▶ actuate ──▶ actual = allocated
 //          └─no room─▶ PodResizePending (Deferred; tried again when room comes) or Infeasible (never)
-import type { LinuxResources } from '../../cri/types.ts';
 import type { ResourceList } from '../../kube/types/meta.ts';
 import type { Container, ContainerStatus, Pod, ResourceRequirements } from '../../kube/types/pod.ts';
 import { millis, units } from './amounts.ts';
-import { cpuShares, cpuWeight, quotaToMilliCpu, type ResourceFacts, sharesToMilliCpu } from './linux-resources.ts';
-import { hasPodLevelResources, isSidecar } from './pod-resources.ts';
+import type { ResourceFacts } from './linux-resources.ts';
 import { qosOf } from './qos.ts';
+import { formatBytes, formatMilliCpu } from './resize-status.ts';
+import { type ActualResources, wantedResources } from './resize-actual.ts';
 import { isCriticalPod } from './critical.ts';
 
-/** Resources by container's name. */
-export type Allocation = ReadonlyMap<string, ResourceRequirements>;
+/** What is promised to a pod: as a whole, where its spec has resources of its own, and to its containers by name. */
+export interface Allocation {
+  readonly pod: ResourceRequirements | undefined;
+  readonly containers: ReadonlyMap<string, ResourceRequirements>;
+}
 
 const resized = ['cpu', 'memory'] as const;
 type Resized = (typeof resized)[number];
@@ -28,13 +31,34 @@ const sameResources = (one: ResourceRequirements | undefined, other: ResourceReq
 
 /** Containers whose cpu and memory may change while they run. */
 export const resizable = (pod: Pod): readonly Container[] => [
-  ...(pod.spec.initContainers ?? []).filter(isSidecar),
+  ...(pod.spec.initContainers ?? []),
   ...pod.spec.containers,
 ];
 
 /** What the spec asks for, as an allocation. */
-export const allocationOf = (pod: Pod): Allocation =>
-  new Map(resizable(pod).map((container) => [container.name, container.resources ?? {}]));
+export const allocationOf = (pod: Pod): Allocation => ({
+  pod: pod.spec.resources,
+  containers: new Map(resizable(pod).map((container) => [container.name, container.resources ?? {}])),
+});
+
+/** Of the pod as a whole: the status shows its overhead with it. */
+function podAllocationFromStatus(pod: Pod): ResourceRequirements | undefined {
+  const { resources: own, overhead } = pod.spec;
+  const { allocatedResources, resources: shown } = pod.status ?? {};
+  if (!own || (!allocatedResources && !shown)) return own;
+  const pick = (asked: ResourceList | undefined, list: ResourceList | undefined): ResourceList | undefined => {
+    if (!asked) return undefined;
+    const picked: ResourceList = { ...asked };
+    if (asked.cpu !== undefined && list?.cpu !== undefined)
+      picked.cpu = formatMilliCpu(millis(list.cpu) - millis(overhead?.cpu));
+    if (asked.memory !== undefined && list?.memory !== undefined)
+      picked.memory = formatBytes(units(list.memory) - units(overhead?.memory));
+    return picked;
+  };
+  const requests = pick(own.requests, allocatedResources ?? shown?.requests);
+  const limits = pick(own.limits, shown?.limits);
+  return { ...own, ...(requests ? { requests } : {}), ...(limits ? { limits } : {}) };
+}
 
 /**
  * What was allocated before the agent was restarted, from the status it wrote: requests from allocatedResources, limits from what was
@@ -55,8 +79,8 @@ export function allocationFromStatus(pod: Pod): Allocation {
     }
     return list;
   };
-  return new Map(
-    resizable(pod).map((container) => {
+  const containers = new Map(
+    resizable(pod).map((container): [string, ResourceRequirements] => {
       const status = statuses.get(container.name);
       const own = container.resources ?? {};
       if (!status?.allocatedResources && !status?.resources) return [container.name, own];
@@ -70,18 +94,21 @@ export function allocationFromStatus(pod: Pod): Allocation {
       ];
     }),
   );
+  return { pod: podAllocationFromStatus(pod), containers };
 }
 
 /** The pod with what is allocated to it in place of what it asks for: what the cgroups, the runtime and admission are to go by. */
 export function withAllocation(pod: Pod, allocation: Allocation): Pod {
   const apply = (container: Container): Container => {
-    const resources = allocation.get(container.name);
+    const resources = allocation.containers.get(container.name);
     return resources === undefined || resources === container.resources ? container : { ...container, resources };
   };
+  const { resources: _asked, ...spec } = pod.spec;
   return {
     ...pod,
     spec: {
-      ...pod.spec,
+      ...spec,
+      ...(allocation.pod ? { resources: allocation.pod } : {}),
       containers: pod.spec.containers.map(apply),
       ...(pod.spec.initContainers ? { initContainers: pod.spec.initContainers.map(apply) } : {}),
     },
@@ -89,11 +116,9 @@ export function withAllocation(pod: Pod, allocation: Allocation): Pod {
 }
 
 /** Whether the spec asks for something else than is allocated. */
-export const wantsResize = (pod: Pod, allocation: Allocation): boolean =>
-  resizable(pod).some(
-    (container) =>
-      allocation.has(container.name) && !sameResources(container.resources, allocation.get(container.name)),
-  );
+export const wantsResize = (pod: Pod, { pod: whole, containers }: Allocation): boolean =>
+  !sameResources(pod.spec.resources, whole) ||
+  resizable(pod).some(({ name, resources }) => containers.has(name) && !sameResources(resources, containers.get(name)));
 
 export type ResizeVerdict =
   | { readonly kind: 'none' }
@@ -112,7 +137,7 @@ function touchesSwap(pod: Pod, allocation: Allocation, facts: Pick<ResourceFacts
   if (facts.swap.behavior !== 'LimitedSwap' || !facts.swap.available || facts.cgroupVersion !== 2) return false;
   if (isCriticalPod(pod) || qosOf(pod) !== 'Burstable') return false;
   return resizable(pod).some((container) => {
-    const before = allocation.get(container.name);
+    const before = allocation.containers.get(container.name);
     const changed = amount('memory', before?.requests) !== amount('memory', container.resources?.requests);
     return changed && !memoryRestarts(container);
   });
@@ -139,58 +164,6 @@ export function judgeResize(
   return verdict.admitted ? { kind: 'accept' } : { kind: 'pending', reason: 'Deferred', message: verdict.message };
 }
 
-/** What a container has. CPU in millicores, memory in bytes; 0: none. */
-export interface ActualResources {
-  readonly cpuRequest: number;
-  readonly cpuLimit: number;
-  readonly memoryRequest: number;
-  readonly memoryLimit: number;
-}
-
-/** What a container is to have; limits of the pod stand in for its own. */
-export function wantedResources(pod: Pod, container: Container): ActualResources {
-  const { requests, limits } = container.resources ?? {};
-  const podLimits = hasPodLevelResources(pod) ? pod.spec.resources?.limits : undefined;
-  const cpuLimit = millis(limits?.cpu) || millis(podLimits?.cpu);
-  return {
-    cpuRequest: requests?.cpu === undefined ? cpuLimit : millis(requests.cpu),
-    cpuLimit,
-    memoryRequest: units(requests?.memory),
-    memoryLimit: units(limits?.memory) || units(podLimits?.memory),
-  };
-}
-
-/**
- * What the runtime says a container has, for one whose actuation is not remembered. The kernel knows no memory request: `memoryRequest` is
- * what was last known. Undefined where the runtime tells nothing.
- */
-export function observedResources(
-  resources: LinuxResources | undefined,
-  memoryRequest: number,
-): ActualResources | undefined {
-  if (!resources) return undefined;
-  return {
-    cpuRequest: sharesToMilliCpu(resources.cpuShares ?? 0),
-    cpuLimit: quotaToMilliCpu(resources.cpuQuota ?? 0, resources.cpuPeriod ?? 0),
-    memoryRequest,
-    memoryLimit: resources.memoryLimitInBytes ?? 0,
-  };
-}
-
-// Shares and weights are coarser than millicores: what the kernel cannot tell apart is the same.
-const sameCpuRequest = (one: number, other: number): boolean =>
-  one === other || cpuShares(one) === cpuShares(other) || cpuWeight(cpuShares(one)) === cpuWeight(cpuShares(other));
-
-// A limit below the kernel's least quota (1 ms of 100) is raised to it.
-const sameCpuLimit = (one: number, other: number): boolean =>
-  one === other || (one > 0 && other > 0 && Math.max(one, 10) === Math.max(other, 10));
-
-export const sameActual = (one: ActualResources, other: ActualResources): boolean =>
-  sameCpuRequest(one.cpuRequest, other.cpuRequest) &&
-  sameCpuLimit(one.cpuLimit, other.cpuLimit) &&
-  one.memoryRequest === other.memoryRequest &&
-  one.memoryLimit === other.memoryLimit;
-
 export type ContainerResize =
   | { readonly kind: 'none' }
   | { readonly kind: 'update' }
@@ -200,11 +173,11 @@ export type ContainerResize =
 /** What is to be done for a running container. `pod` carries its allocation. */
 export function containerResize(pod: Pod, container: Container, actual: ActualResources): ContainerResize {
   const wanted = wantedResources(pod, container);
-  if (sameActual(wanted, actual)) return { kind: 'none' };
   const changed: Readonly<Record<Resized, boolean>> = {
-    cpu: !sameCpuRequest(wanted.cpuRequest, actual.cpuRequest) || !sameCpuLimit(wanted.cpuLimit, actual.cpuLimit),
+    cpu: wanted.cpuRequest !== actual.cpuRequest || wanted.cpuLimit !== actual.cpuLimit,
     memory: wanted.memoryRequest !== actual.memoryRequest || wanted.memoryLimit !== actual.memoryLimit,
   };
+  if (!changed.cpu && !changed.memory) return { kind: 'none' };
   const restart = container.resizePolicy?.some(
     ({ resourceName, restartPolicy }) =>
       restartPolicy === 'RestartContainer' &&

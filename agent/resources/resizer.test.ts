@@ -58,10 +58,10 @@ describe('a resize', () => {
       allocatedResources: { cpu: '2', memory: '64Mi' },
       resources: { requests: { cpu: '1', memory: '64Mi' }, limits: { cpu: '1', memory: '64Mi' } },
     });
-    expect(resizer.outstanding(asked, running)).toEqual({ update: true, restart: new Map() });
+    expect(resizer.outstanding(asked, running, true)).toEqual({ update: true, restart: new Map() });
     await resizer.actuate(asked, running);
     expect(calls).toEqual(['pod cpuQuota cpuPeriod', 'pod cpuShares', 'id 200000 67108864']);
-    expect(resizer.outstanding(asked, running).update).toBe(false);
+    expect(resizer.outstanding(asked, running, true).update).toBe(false);
     expect(resizer.conditions('u')).toEqual([]);
     expect(resizer.shown(asked, asked.spec.containers[0]!, 'id').resources?.limits?.cpu).toBe('2');
     expect(events).toEqual(['Normal ResizeStarted', 'Normal ResizeCompleted']);
@@ -72,7 +72,7 @@ describe('a resize', () => {
     const waiting = resizer.review(pod('2', '64Mi', 2), no);
     resizer.review(pod('2', '64Mi', 2), no);
     expect(waiting.spec.containers[0]?.resources?.requests?.cpu).toBe('1');
-    expect(resizer.outstanding(waiting, running).update).toBe(false);
+    expect(resizer.outstanding(waiting, running, true).update).toBe(false);
     expect(resizer.conditions('u')).toMatchObject([
       { type: 'PodResizePending', reason: 'Deferred', message: 'no room' },
     ]);
@@ -97,7 +97,7 @@ describe('a resize', () => {
     expect(resizer.conditions('u')).toMatchObject([{ reason: 'Error', message: 'the runtime is away' }]);
     breakRuntime(false);
     await resizer.actuate(asked, running);
-    expect(resizer.outstanding(asked, running).update).toBe(false);
+    expect(resizer.outstanding(asked, running, true).update).toBe(false);
     expect(events).toEqual(['Normal ResizeStarted', 'Warning ResizeError', 'Normal ResizeCompleted']);
   });
 
@@ -132,8 +132,8 @@ describe('a resize', () => {
     const has = (cpuShares: number, cpuQuota: number): RunningNow[] => [
       { name: 'c', id: 'id', resources: { cpuShares, cpuQuota, cpuPeriod: 100_000, memoryLimitInBytes: 64 * 2 ** 20 } },
     ];
-    expect(resizer.outstanding(seen, has(2048, 200_000)).update).toBe(false);
-    expect(resizer.outstanding(seen, has(1024, 100_000)).update).toBe(true);
+    expect(resizer.outstanding(seen, has(2048, 200_000), true).update).toBe(false);
+    expect(resizer.outstanding(seen, has(1024, 100_000), true).update).toBe(true);
   });
 
   it('restarts a container that wants that', () => {
@@ -141,6 +141,67 @@ describe('a resize', () => {
     const asked = pod('2', '64Mi', 2);
     asked.spec.containers[0]!.resizePolicy = [{ resourceName: 'cpu', restartPolicy: 'RestartContainer' }];
     const seen = resizer.review(asked, yes);
-    expect([...resizer.outstanding(seen, running).restart]).toEqual([['c', 'Container c resize requires restart']]);
+    expect([...resizer.outstanding(seen, running, true).restart]).toEqual([
+      ['c', 'Container c resize requires restart'],
+    ]);
+  });
+
+  it('of the pod as a whole is carried out where no container changes, and shown', async () => {
+    const { resizer, calls, events } = lab();
+    const whole = (cpu: string, generation: number): Pod => {
+      const made = pod('100m', '8Mi', generation);
+      made.metadata.uid = 'w';
+      made.spec.resources = { requests: { cpu, memory: '64Mi' }, limits: { cpu, memory: '64Mi' } };
+      return { ...made, status: { phase: 'Running' } };
+    };
+    const first = resizer.review(whole('1', 1), yes);
+    resizer.created(first, first.spec.containers[0]!, 'id');
+    const running: RunningNow[] = [{ name: 'c', id: 'id', resources: undefined }];
+    expect(resizer.outstanding(first, running, true).update).toBe(false);
+    const asked = resizer.review(whole('2', 2), yes);
+    expect(resizer.outstanding(asked, running, false).update).toBe(false);
+    const again = resizer.review(whole('3', 3), yes);
+    expect(resizer.podShown(again)).toMatchObject({
+      allocatedResources: { cpu: '3' },
+      resources: { limits: { cpu: '1' } },
+    });
+    expect(resizer.outstanding(again, running, true)).toEqual({ update: true, restart: new Map() });
+    await resizer.actuate(again, running);
+    expect(calls).toEqual(['pod cpuQuota cpuPeriod', 'pod cpuShares']);
+    expect(resizer.outstanding(again, running, true).update).toBe(false);
+    expect(resizer.podShown(again).resources?.limits?.cpu).toBe('3');
+    expect(events.at(-1)).toBe('Normal ResizeCompleted');
+  });
+
+  it('is no resize that a pod had when it came', () => {
+    const { resizer, events } = lab();
+    const first = resizer.review({ ...pod('3', '8Mi', 1), metadata: { name: 'q', uid: 'q', generation: 1 } }, yes);
+    expect(resizer.outstanding(first, [], true)).toEqual({ update: false, restart: new Map() });
+    expect(events).toEqual([]);
+  });
+
+  it('that was under way is done again where the runtime tells nothing of it', () => {
+    const { resizer } = lab();
+    resizer.forget('u');
+    const asked = pod('2', '64Mi', 2);
+    asked.status = { conditions: [{ type: 'PodResizeInProgress', status: 'True' }] };
+    const running: RunningNow[] = [{ name: 'c', id: 'id', resources: undefined }];
+    expect(resizer.outstanding(resizer.review(asked, yes), running, true).update).toBe(true);
+  });
+
+  it('restarts first what is to be restarted, and does the rest before it begins anew', () => {
+    const { resizer } = lab();
+    const both = (cpu: string): Pod => {
+      const made = pod(cpu, '64Mi', 2);
+      made.metadata.uid = 'b';
+      made.spec.containers[0]!.resizePolicy = [{ resourceName: 'cpu', restartPolicy: 'RestartContainer' }];
+      made.spec.containers.push({ name: 'd', resources: made.spec.containers[0]!.resources! });
+      return made;
+    };
+    const first = resizer.review(both('1'), yes);
+    for (const container of first.spec.containers) resizer.created(first, container, container.name);
+    const running = ['c', 'd'].map((name): RunningNow => ({ name, id: name, resources: undefined }));
+    const found = resizer.outstanding(resizer.review(both('2'), yes), running, true);
+    expect([found.update, [...found.restart.keys()]]).toEqual([false, ['c']]);
   });
 });

@@ -9,19 +9,25 @@ import { units } from './amounts.ts';
 import type { PodCgroupFacts, ResourceFacts } from './linux-resources.ts';
 import type { PodCgroups } from './pod-cgroups.ts';
 import {
-  type ActualResources,
   type Allocation,
   allocationFromStatus,
   allocationOf,
   containerResize,
   judgeResize,
-  observedResources,
   resizable,
-  sameActual,
-  wantedResources,
   withAllocation,
 } from './resize.ts';
 import {
+  type ActualResources,
+  equalActual,
+  observedResources,
+  recognise,
+  wantedOfPod,
+  wantedResources,
+} from './resize-actual.ts';
+import {
+  type PodResourcesShown,
+  podResourcesShown,
   type ResizeEvent,
   type ResizeProgress,
   progressShown,
@@ -56,10 +62,11 @@ export interface Resizer {
   review(pod: Pod, admit: Parameters<typeof judgeResize>[2]): Pod;
   /** A container was created with what is allocated to it. `pod` is review()'s. */
   created(pod: Pod, container: Container, id: ContainerId): void;
-  /** What is to be done for the containers that run. `pod` is review()'s. */
+  /** What is to be done for the pod and its containers that run. `pod` is review()'s; `begun`: its cgroup is there. */
   outstanding(
     pod: Pod,
     running: readonly RunningNow[],
+    begun: boolean,
   ): {
     /** actuate() has something to do. */
     readonly update: boolean;
@@ -77,6 +84,8 @@ export interface Resizer {
     container: Container,
     id: ContainerId,
   ): { readonly allocatedResources?: ResourceList; readonly resources?: ResourceRequirements };
+  /** For the pod's status. `pod` is review()'s. */
+  podShown(pod: Pod): PodResourcesShown;
   conditions(podUid: string): Condition[];
   /** What is allocated, where that is not what the pod asks for or not what its containers have: to be kept over a restart. */
   unsettled(pod: Pod): Allocation | undefined;
@@ -88,6 +97,10 @@ interface Memory {
   progress: ResizeProgress;
   /** By container's id. */
   readonly actual: Map<ContainerId, ActualResources>;
+  /** What containers made before this agent are taken to have, by name; undefined where a resize was under way. */
+  readonly adopted: ReadonlyMap<string, ActualResources> | undefined;
+  /** What the pod's cgroup is set to; undefined where a resize was under way when the agent began. */
+  whole: ActualResources | undefined;
 }
 
 const uidOf = (pod: Pod): string => pod.metadata.uid ?? '';
@@ -98,10 +111,20 @@ export function createResizer(deps: ResizerDeps, facts: ResourceFacts & PodCgrou
   const memoryOf = (pod: Pod): Memory => {
     const known = pods.get(uidOf(pod));
     if (known) return known;
+    const kept = deps.remembered?.(uidOf(pod));
+    const allocation = kept ?? allocationFromStatus(pod);
+    const progress = progressShown(pod.status?.conditions);
+    // What waits for room has changed nothing yet.
+    const settled = (!kept || progress.pending !== undefined) && !progress.inProgress;
+    const allocated = withAllocation(pod, allocation);
     const fresh: Memory = {
-      allocation: deps.remembered?.(uidOf(pod)) ?? allocationFromStatus(pod),
-      progress: progressShown(pod.status?.conditions),
+      allocation,
+      progress,
       actual: new Map(),
+      adopted: settled
+        ? new Map(resizable(allocated).map((each) => [each.name, wantedResources(allocated, each)]))
+        : undefined,
+      whole: settled ? wantedOfPod(allocated, facts) : undefined,
     };
     pods.set(uidOf(pod), fresh);
     return fresh;
@@ -115,16 +138,22 @@ export function createResizer(deps: ResizerDeps, facts: ResourceFacts & PodCgrou
       resizeMessage(event, pod, generation, error),
     );
 
-  const actualOf = (memory: Memory, container: Container, now: RunningNow): ActualResources | undefined =>
-    memory.actual.get(now.id) ??
-    // After a restart of the agent: the memory request, which the kernel does not know, was as allocated.
-    observedResources(now.resources, units(memory.allocation.get(container.name)?.requests?.memory));
+  const actualOf = (pod: Pod, container: Container, now: RunningNow): ActualResources => {
+    const memory = memoryOf(pod);
+    const known = memory.actual.get(now.id);
+    if (known) return known;
+    const adopted = memory.adopted?.get(container.name);
+    const candidates = [...(adopted ? [adopted] : []), wantedResources(pod, container)];
+    // Where the runtime tells nothing, what was under way is done once more.
+    if (!now.resources) return adopted ?? { cpuRequest: 0, cpuLimit: 0, memoryRequest: 0, memoryLimit: 0 };
+    const memoryRequest = units(memory.allocation.containers.get(container.name)?.requests?.memory);
+    return recognise(now.resources, candidates) ?? observedResources(now.resources, memoryRequest);
+  };
 
   const each = (pod: Pod, running: readonly RunningNow[]) =>
     resizable(pod).flatMap((container) => {
       const now = running.find((one) => one.name === container.name);
-      const actual = now && actualOf(memoryOf(pod), container, now);
-      return now && actual ? [{ container, now, actual }] : [];
+      return now ? [{ container, now, actual: actualOf(pod, container, now) }] : [];
     });
 
   return {
@@ -150,10 +179,11 @@ export function createResizer(deps: ResizerDeps, facts: ResourceFacts & PodCgrou
       memoryOf(pod).actual.set(id, wantedResources(pod, container));
     },
 
-    outstanding(pod, running) {
+    outstanding(pod, running, begun) {
       const memory = memoryOf(pod);
       const restart = new Map<string, string>();
-      let update = false;
+      const wanted = wantedOfPod(pod, facts);
+      let update = begun && !(memory.whole && equalActual(memory.whole, wanted));
       for (const { container, actual } of each(pod, running)) {
         const verdict = containerResize(pod, container, actual);
         if (verdict.kind === 'restart') restart.set(container.name, verdict.message);
@@ -165,7 +195,8 @@ export function createResizer(deps: ResizerDeps, facts: ResourceFacts & PodCgrou
         memory.progress = rest;
         say(pod, 'ResizeCompleted', generation);
       }
-      return { update, restart };
+      // What is to be restarted ends first: the rest is done before it begins anew, when nobody uses any more what is taken from it.
+      return { update: update && restart.size === 0, restart };
     },
 
     async actuate(pod, running) {
@@ -188,6 +219,7 @@ export function createResizer(deps: ResizerDeps, facts: ResourceFacts & PodCgrou
           await deps.runtime.updateContainerResources(now.id, step.resources);
           memory.actual.set(now.id, step.actual);
         }
+        memory.whole = wantedOfPod(pod, facts);
         memory.progress = { ...memory.progress, inProgress: { generation } };
       } catch (error) {
         const message = error instanceof Error ? error.message : String(error);
@@ -199,15 +231,17 @@ export function createResizer(deps: ResizerDeps, facts: ResourceFacts & PodCgrou
 
     shown(pod, container, id) {
       const memory = memoryOf(pod);
-      const allocated = memory.allocation.get(container.name) ?? container.resources;
+      const allocated = memory.allocation.containers.get(container.name) ?? container.resources;
       const actual = memory.actual.get(id);
       const own = { ...container, resources: allocated ?? {} };
       const wanted = wantedResources(pod, own);
       return {
         ...(allocated?.requests ? { allocatedResources: allocated.requests } : {}),
-        resources: actual && !sameActual(actual, wanted) ? statusResources(own, actual) : (allocated ?? {}),
+        resources: actual && !equalActual(actual, wanted) ? statusResources(own, actual) : (allocated ?? {}),
       };
     },
+
+    podShown: (pod) => podResourcesShown(pod, memoryOf(pod).whole ?? wantedOfPod(pod, facts)),
 
     unsettled(pod) {
       const memory = pods.get(uidOf(pod));

@@ -255,9 +255,9 @@ for (const binary of hasContainerd2() ? (['1.6', '2.x'] as const) : (['1.6'] as 
         resources: { requests: { cpu: '150m', memory: '32Mi' }, limits: { cpu: '300m', memory: '96Mi' } },
       };
       const asked = resizer.review({ ...pod, spec: { ...pod.spec, containers: [more] } }, yes);
-      expect(resizer.outstanding(asked, await running()).update).toBe(true);
+      expect(resizer.outstanding(asked, await running(), true).update).toBe(true);
       await resizer.actuate(asked, await running());
-      expect(resizer.outstanding(asked, await running()).update).toBe(false);
+      expect(resizer.outstanding(asked, await running(), true).update).toBe(false);
       expect(await cgroups.configOf(pod)).toMatchObject({ cpuLimitMilli: 300, memoryLimitBytes: 96 * 2 ** 20 });
       const [memory, quota] =
         mounts.version === 2 ? ['memory.max', 'cpu.max'] : ['memory.limit_in_bytes', 'cpu.cfs_quota_us'];
