@@ -54,4 +54,45 @@ describe('the writer of statuses', () => {
     expect(said).toHaveLength(1);
     await writer.stop();
   });
+
+  it('writes once what the API shows in other words, and takes it as shown', async () => {
+    const clock = createFakeClock();
+    const client = createFakeClient({ clock });
+    let current = pod;
+    client.answer(
+      (call) => call.subresource === 'status',
+      () => ({
+        ...pod,
+        metadata: { ...pod.metadata, resourceVersion: '2' },
+        status: { phase: 'Failed', message: 'cut' },
+      }),
+    );
+    const log = { trace() {}, debug() {}, info() {}, warn() {}, error() {}, child: () => log };
+    const writer = createStatusWriter({
+      client,
+      clock,
+      log: log as never,
+      current: () => current,
+      onWritten: () => undefined,
+    });
+    const status = { phase: 'Failed' as const, message: 'cut short by the server' };
+    const written = () => client.calls.filter((call) => call.subresource === 'status').length;
+    writer.submit('u', status);
+    await clock.advance(1_000);
+    current = {
+      ...pod,
+      metadata: { ...pod.metadata, resourceVersion: '2' },
+      status: { phase: 'Failed', message: 'cut' },
+    };
+    writer.submit('u', { ...status });
+    await clock.advance(1_000);
+    expect(written()).toBe(1);
+    expect(writer.isWritten('u', status)).toBe(true);
+    // What somebody else changed since is written over.
+    current = { ...current, metadata: { ...pod.metadata, resourceVersion: '3' }, status: { phase: 'Running' } };
+    writer.submit('u', { ...status });
+    await clock.advance(1_000);
+    expect(written()).toBe(2);
+    await writer.stop();
+  });
 });

@@ -1,4 +1,5 @@
 // Writes pods' statuses to the API: one patch in flight for each pod, the newest status next, the answer is the next base.
+import { isDeepStrictEqual } from 'node:util';
 import type { KubeClient } from '../../kube/client.ts';
 import { isConflict, isInvalid, isNotFound } from '../../kube/errors.ts';
 import { resources } from '../../kube/resources.ts';
@@ -30,8 +31,10 @@ export interface StatusWriter {
 
 interface Entry {
   wanted: PodStatus;
-  /** The API's last answer. */
+  /** The API's last answer, until the watch has it. */
   base: Pod | undefined;
+  /** The status that was written last, and the version of the pod that came of it. */
+  accepted: { readonly status: PodStatus; readonly version: bigint } | undefined;
   gone: boolean;
 }
 
@@ -50,15 +53,26 @@ export function createStatusWriter(deps: StatusWriterDeps): StatusWriter {
 
   const baseOf = (uid: string, entry: Entry): Pod | undefined => {
     const watched = deps.current(uid);
-    return versionOf(watched) >= versionOf(entry.base) ? (watched ?? entry.base) : entry.base;
+    if (watched && versionOf(watched) >= versionOf(entry.base)) entry.base = undefined;
+    return entry.base ?? watched;
   };
+
+  // The API may say a thing in other words than it was told. Telling it again would never end.
+  const isAccepted = (entry: Entry, base: Pod, status: PodStatus): boolean =>
+    entry.accepted?.version === versionOf(base) && isDeepStrictEqual(entry.accepted.status, status);
+
+  const differs = (uid: string, entry: Entry, base: Pod): object | undefined =>
+    isAccepted(entry, base, entry.wanted)
+      ? undefined
+      : statusPatch(base.metadata.uid ?? uid, base.status ?? {}, entry.wanted);
 
   const write = async (uid: string, signal: AbortSignal): Promise<void> => {
     const entry = entries.get(uid);
     if (!entry || entry.gone) return;
     const base = baseOf(uid, entry);
     if (!base) return;
-    const patch = statusPatch(base.metadata.uid ?? uid, base.status ?? {}, entry.wanted);
+    const { wanted } = entry;
+    const patch = differs(uid, entry, base);
     if (!patch) {
       deps.onWritten(uid);
       return;
@@ -71,6 +85,7 @@ export function createStatusWriter(deps: StatusWriterDeps): StatusWriter {
         subresource: 'status',
         signal,
       });
+      entry.accepted = { status: wanted, version: versionOf(entry.base) };
       deps.patched?.(clock.monotonicMs() - begunMs);
     } catch (error) {
       if (isNotFound(error) || isAnotherPod(error)) entry.gone = true;
@@ -99,17 +114,17 @@ export function createStatusWriter(deps: StatusWriterDeps): StatusWriter {
     submit(uid, status) {
       const entry = entries.get(uid);
       if (entry) entry.wanted = status;
-      else entries.set(uid, { wanted: status, base: undefined, gone: false });
+      else entries.set(uid, { wanted: status, base: undefined, accepted: undefined, gone: false });
       const now = entries.get(uid)!;
       const base = baseOf(uid, now);
-      if (base && statusPatch(uid, base.status ?? {}, status)) queue.wake(uid);
+      if (base && differs(uid, now, base)) queue.wake(uid);
     },
     isWritten(uid, status) {
       const entry = entries.get(uid);
       if (!entry) return false;
       if (entry.gone) return true;
       const base = baseOf(uid, entry);
-      return base !== undefined && showsEnd(base.status ?? {}, status);
+      return base !== undefined && (isAccepted(entry, base, status) || showsEnd(base.status ?? {}, status));
     },
     forget(uid) {
       entries.delete(uid);
