@@ -10,6 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { stringify } from 'yaml';
 import { demoImage, readBusybox } from '../../cri/local-images.ts';
+import { askNode } from '../../cli/node-socket.ts';
 import { resources } from '../../kube/resources.ts';
 import type { Pod } from '../../kube/types/pod.ts';
 import { exec } from '../../lib/exec.ts';
@@ -141,7 +142,7 @@ async function assemble(options: LabNodeOptions, undo: (() => Promise<unknown>)[
       nodeIP: inside,
       rootDir,
       socketPath,
-      log: { level: 'info', format: 'text' },
+      log: { level: process.env.STEVEDORE_TEST_LOG ?? 'info', format: 'text' },
       cni: { confDir: join(dir, 'c', 'net.d'), binDir: join(dir, 'c', 'cni-bin') },
     },
   ];
@@ -222,11 +223,12 @@ async function assemble(options: LabNodeOptions, undo: (() => Promise<unknown>)[
     async report() {
       const said = await Promise.allSettled([
         node.log().then((text) => text.split('\n').slice(-60).join('\n')),
+        askNode(socketPath, '/status').then((status) => stringify(status)),
         engine.tailLog(),
         containerd?.ctr(['containers', 'ls']) ?? dockerd?.api('GET', '/containers/json?all=1').then(({ body }) => body),
         host.exec('iptables-save', ['-t', 'nat']).then(({ stdout }) => stdout.slice(-4_000)),
       ]);
-      const titles = ['stevedore', 'runtime', 'containers', 'rules'];
+      const titles = ['stevedore', 'status', 'runtime', 'containers', 'rules'];
       return said
         .map((each, at) => `--- ${titles[at]}\n${each.status === 'fulfilled' ? each.value : String(each.reason)}`)
         .join('\n');
