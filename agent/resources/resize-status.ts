@@ -1,4 +1,5 @@
 // What a resize looks like from outside: conditions, Events' messages, the resources shown in a container's status.
+import { canonicalQuantity } from '../../kube/quantity.ts';
 import type { Condition, ResourceList } from '../../kube/types/meta.ts';
 import type { Container, Pod, ResourceRequirements } from '../../kube/types/pod.ts';
 import { type Amounts, millis, units } from './amounts.ts';
@@ -97,15 +98,17 @@ export function resizeMessage(event: ResizeEvent, pod: Pod, generation: number, 
   return `${prefixes[event]}: ${JSON.stringify(summary)}`;
 }
 
-/** `250m`, `2`. */
-export const formatMilliCpu = (milli: number): string => (milli % 1000 === 0 ? String(milli / 1000) : `${milli}m`);
+// As the API server writes it: another text for the same amount would be a difference to be mended again and again.
 
-/** `64Mi`, `1000`. */
+/** `250m`, `2`. */
+export const formatMilliCpu = (milli: number): string => canonicalQuantity(`${milli}m`);
+
+/** `64Mi`, `100M`. */
 export function formatBytes(bytes: number): string {
   const suffixes = ['', 'Ki', 'Mi', 'Gi', 'Ti', 'Pi', 'Ei'];
   let [rest, index] = [bytes, 0];
   while (rest !== 0 && rest % 1024 === 0 && index < suffixes.length - 1) [rest, index] = [rest / 1024, index + 1];
-  return `${rest}${suffixes[index]}`;
+  return canonicalQuantity(`${rest}${suffixes[index]}`);
 }
 
 /**
@@ -165,7 +168,7 @@ const toList = (amounts: Amounts): ResourceList =>
   Object.fromEntries(
     Object.entries(amounts).map(([name, amount]) => [
       name,
-      name === 'cpu' ? formatMilliCpu(amount) : inBytes(name) ? formatBytes(amount) : String(amount),
+      name === 'cpu' ? formatMilliCpu(amount) : inBytes(name) ? formatBytes(amount) : canonicalQuantity(amount),
     ]),
   );
 

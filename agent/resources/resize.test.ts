@@ -304,10 +304,12 @@ describe('what is shown', () => {
   it.each([
     [1500, '1500m'],
     [2000, '2'],
+    [1_000_000, '1k'],
   ])('%d millicores are %s', (milli, text) => expect(formatMilliCpu(milli)).toBe(text));
   it.each([
     [0, '0'],
-    [1000, '1000'],
+    [1000, '1k'],
+    [100_000_000, '100M'],
     [64 * Mi, '64Mi'],
     [1536, '1536'],
     [1024, '1Ki'],
