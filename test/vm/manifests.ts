@@ -78,3 +78,40 @@ export const armored = (name: string, appArmorProfile: object): object =>
     { securityContext: { appArmorProfile } },
     { restartPolicy: 'Never' },
   );
+
+/** Takes the host's memory, quickly at first, then slowly enough to be seen before the kernel has to act. */
+export const memoryHog = pod(
+  'memory-hog',
+  [
+    // What the node counts as available: free memory and the page cache that is not in use.
+    "left() { awk '/^MemFree|^Inactive.file/ { sum += $2 } END { print int(sum / 1024) }' /proc/meminfo; }; i=0; trap 'exit 0' TERM; while :; do l=$(left); if [ $l -gt 190 ]; then n=$(( (l - 180) / 2 + 1 )); elif [ $l -gt 30 ]; then n=4; else n=0; fi; [ $n = 0 ] || dd if=/dev/zero of=/memory/$i bs=1048576 count=$n 2>/dev/null; i=$((i + 1)); sleep 2; done",
+  ],
+  { volumeMounts: [{ name: 'memory', mountPath: '/memory' }] },
+  { restartPolicy: 'Never', volumes: [{ name: 'memory', emptyDir: { medium: 'Memory' } }] },
+);
+
+/** Takes the host's disk, all but so many MiB. */
+export const diskHog = (leaveMb: number): object =>
+  pod(
+    'disk-hog',
+    [
+      `trap 'exit 0' TERM; free=$(df -m /disk | awk 'END { print $(NF - 2) }'); fallocate -l $(( (free - ${leaveMb}) * 1048576 )) /disk/file && echo filled; sleep 100000 & wait`,
+    ],
+    { volumeMounts: [{ name: 'disk', mountPath: '/disk' }] },
+    { restartPolicy: 'Never', volumes: [{ name: 'disk', emptyDir: {} }] },
+  );
+
+/** Writes into the host's /root/ends when it is told to end, and ends three seconds later. */
+export const ending = (name: string, priorityClassName?: string): object =>
+  pod(
+    name,
+    [
+      `trap 'echo "${name} told $(cut -d" " -f1 /proc/uptime)" >> /ends/log; sleep 3; echo "${name} ends $(cut -d" " -f1 /proc/uptime)" >> /ends/log; exit 0' TERM; sleep 100000 & wait`,
+    ],
+    { volumeMounts: [{ name: 'ends', mountPath: '/ends' }] },
+    {
+      terminationGracePeriodSeconds: 60,
+      ...(priorityClassName === undefined ? {} : { priorityClassName }),
+      volumes: [{ name: 'ends', hostPath: { path: '/root/ends', type: 'DirectoryOrCreate' } }],
+    },
+  );

@@ -1,13 +1,9 @@
 // The first part of the story: the package is installed on a fresh host, which is looked at, refused for good reasons, and joined.
-import type { Report } from './report.ts';
-import { expect } from './report.ts';
+import { expect, type Report } from './report.ts';
+import { failToJoin } from './story-failures.ts';
 import { nodeName, type World } from './world.ts';
 
 const minutes = 60_000;
-
-/** Files that a join makes. */
-const joined =
-  'ls /etc/kubernetes/kubelet.conf /etc/kubernetes/bootstrap-kubelet.conf /etc/kubernetes/pki/ca.crt 2>/dev/null || true';
 
 async function host({ machine }: World): Promise<string> {
   const text = await machine.run(
@@ -47,19 +43,7 @@ async function check({ machine }: World): Promise<string> {
   return `this host can be a node; ${warnings.length} warnings${warnings.map((line) => `; ${line.trim()}`).join('')}`;
 }
 
-async function wrongHash({ machine, join }: World): Promise<string> {
-  const { ok, output } = await machine.tryRun(
-    `stevedore join ${join.endpoint} --token ${join.token} --discovery-token-ca-cert-hash sha256:${'0'.repeat(64)}`,
-    { timeoutMs: 5 * minutes },
-  );
-  expect(!ok, 'a join with the wrong hash succeeded');
-  expect(output.includes('which is none of those given'), output);
-  const left = (await machine.run(joined)).trim();
-  expect(left === '', `left behind: ${left}`);
-  return output.split('\n').at(-1) ?? '';
-}
-
-async function joinCluster({ machine, join, kubectl, nodeReady }: World): Promise<string> {
+export async function joinCluster({ machine, join, kubectl, nodeReady }: World): Promise<string> {
   const startedMs = performance.now();
   const { ok, output } = await machine.tryRun(
     `stevedore join ${join.endpoint} --token ${join.token} --discovery-token-ca-cert-hash ${join.hash}`,
@@ -79,6 +63,6 @@ export async function installAndJoin(world: World, report: Report): Promise<void
   await report.step('the host: systemd, cgroup v2, AppArmor, containerd', () => host(world), { vital: true });
   await report.step('apt install ./stevedore.deb', () => install(world), { vital: true });
   await report.step('stevedore check', () => check(world));
-  await report.step('join with the wrong CA hash is refused, nothing is left', () => wrongHash(world));
+  await failToJoin(world, report);
   await report.step('stevedore join', () => joinCluster(world), { vital: true });
 }

@@ -1,8 +1,7 @@
-// The third part of the story: the daemon is restarted, killed, upgraded, the network and the power are cut, the host is rebooted, and at last the
-// package is purged.
+// The third part of the story: the daemon is restarted, killed, upgraded, the network and the power are cut, the host is rebooted.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { web } from './manifests.ts';
 import { expect, type Report } from './report.ts';
+import { underPressure } from './story-pressure.ts';
 import { nodeName, type World } from './world.ts';
 
 const minutes = 60_000;
@@ -27,6 +26,8 @@ async function unnoticed(world: World, work: () => Promise<string>): Promise<str
     () => kubectl('get', 'pods', '-o', 'jsonpath={.items[*].status.containerStatuses[*].ready}'),
     (answer) => answer !== '' && !answer.includes('false'),
   );
+  const locks = await machine.run('pgrep -c systemd-inhibit || true');
+  expect(Number(locks) <= 1, `${locks.trim()} locks delay a shutdown`);
   const [idsAfter, restartsAfter] = [await containers(), await restarts()];
   expect(idsAfter === idsBefore, `containers before:\n${idsBefore}\nafter:\n${idsAfter}`);
   expect(restartsAfter === restartsBefore, `${restartsAfter - restartsBefore} restarts were counted`);
@@ -34,10 +35,22 @@ async function unnoticed(world: World, work: () => Promise<string>): Promise<str
   return `${seen}; ${count} tasks go on under the same ids and pids, pods ready ${Math.round((performance.now() - startedMs) / 1000)} s after`;
 }
 
+/** Waits until the daemon itself shows all pods running and ready; prints the seconds to READY=1 and to then. */
+const adoption = `
+count() { curl -s -m 5 --unix-socket /run/stevedore/stevedore.sock http://node/status | grep -o '"phase":"Running","ready":true' | wc -l; }
+wanted=$(count); started=$(date +%s%3N)
+systemctl restart stevedore
+ready=$(date +%s%3N)
+until [ "$(count)" -ge "$wanted" ]; do sleep 0.1; done
+echo "$wanted $((ready - started)) $(($(date +%s%3N) - ready))"`;
+
 const restart = (world: World): Promise<string> =>
   unnoticed(world, async () => {
-    await world.machine.run('systemctl restart stevedore', { timeoutMs: 10 * minutes });
-    return 'systemctl restart';
+    const [pods, readyMs, adoptedMs] = (await world.machine.run(adoption, { timeoutMs: 15 * minutes }))
+      .trim()
+      .split(' ');
+    expect(Number(pods) >= 4, `the daemon showed ${pods} ready pods`);
+    return `systemctl restart took ${Number(readyMs) / 1000} s, all ${pods} pods were adopted ${Number(adoptedMs) / 1000} s later`;
   });
 
 const kill = (world: World): Promise<string> =>
@@ -141,67 +154,6 @@ async function recovers(world: World, how: string, seconds: number): Promise<str
   return `${how} (ssh after ${seconds} s); ${Math.round((performance.now() - startedMs) / 1000)} s later all pods run again and the Service answers`;
 }
 
-async function idle({ machine, kubectl, until }: World): Promise<string> {
-  await kubectl('delete', 'deployment,service,pod', '--all', '--wait=false');
-  await until(
-    'all pods are gone',
-    5 * minutes,
-    () => kubectl('get', 'pods', '-o', 'name'),
-    (answer) => answer.trim() === '',
-  );
-  const left = (
-    await machine.run(
-      'ls -d /sys/fs/cgroup/kubepods.slice/*pod*.slice /sys/fs/cgroup/kubepods.slice/*/*pod*.slice 2>/dev/null || true',
-    )
-  ).trim();
-  expect(left === '', `slices of pods that are gone: ${left}`);
-  const sample = () =>
-    machine.run(
-      "pid=$(systemctl show -p MainPID --value stevedore); awk '{print $14 + $15}' /proc/$pid/stat; awk '/VmRSS|RssAnon/ {print $2}' /proc/$pid/status",
-    );
-  const before = Number((await sample()).split('\n')[0]);
-  await sleep(60_000);
-  const [ticks = '0', rss = '0', anonymous = '0'] = (await sample()).trim().split('\n');
-  return `no slice of a pod is left; without pods ${((Number(ticks) - before) / 100).toFixed(1)} s of (emulated) CPU in a minute, ${Math.round(Number(rss) / 1024)} MiB resident, ${Math.round(Number(anonymous) / 1024)} MiB anonymous`;
-}
-
-async function purge({ machine, apply, kubectl, until }: World): Promise<string> {
-  // Something has to be there that can be left behind: a pod, a Service, a mount.
-  await apply(web);
-  await until(
-    'two pods are ready',
-    10 * minutes,
-    () => kubectl('get', 'pods', '-o', 'jsonpath={.items[*].status.containerStatuses[*].ready}'),
-    (answer) => answer.trim() === 'true true',
-  );
-  // A mount below the folder that is removed: what is in it is not ours.
-  await machine.run(
-    'mkdir -p /srv/precious /var/lib/kubelet/foreign; echo data > /srv/precious/file; mount --bind /srv/precious /var/lib/kubelet/foreign',
-  );
-  const { ok, output } = await machine.tryRun('DEBIAN_FRONTEND=noninteractive apt-get purge -y stevedore </dev/null', {
-    timeoutMs: 15 * minutes,
-  });
-  expect(ok, output.slice(-2000));
-  const left = await machine.run(
-    [
-      'ls -d /etc/stevedore /etc/default/stevedore /usr/lib/stevedore /var/lib/stevedore /run/stevedore /var/lib/kubelet /var/log/pods /var/log/containers /etc/kubernetes/kubelet.conf /etc/kubernetes/pki/ca.crt /sys/fs/cgroup/kubepods.slice 2>/dev/null',
-      'ctr -n k8s.io containers ls -q',
-      'iptables-save | grep KUBE; ip6tables-save | grep KUBE; nft list tables | grep -i kube',
-      'systemctl list-unit-files --no-legend | grep stevedore',
-      'grep /var/lib/kubelet /proc/mounts',
-      'ls -d /sys/class/net/veth* 2>/dev/null',
-      'true',
-    ]
-      .join('\n')
-      .replaceAll(/^(?!true)(.*)$/gm, '{ $1; } || true'),
-    { timeoutMs: 5 * minutes },
-  );
-  expect(left.trim() === '', `left behind: ${left.trim()}\n${output.slice(-1500)}`);
-  const kept = await machine.run('cat /srv/precious/file');
-  expect(kept.trim() === 'data', 'what was mounted below /var/lib/kubelet is gone');
-  return 'no file, rule, container, interface, cgroup, mount or unit is left; what was mounted below /var/lib/kubelet is untouched';
-}
-
 export async function lifeOfNode(world: World, report: Report): Promise<void> {
   const { machine } = world;
   await report.step('systemctl restart keeps pods', () => restart(world));
@@ -209,11 +161,7 @@ export async function lifeOfNode(world: World, report: Report): Promise<void> {
   await report.step('a daemon that hangs is started again by the watchdog', () => hang(world));
   await report.step('apt install ./newer.deb keeps pods and connections', () => upgrade(world));
   await report.step('cut off from the network', () => cutNetwork(world));
+  await underPressure(world, report);
   await report.step('reboot', async () => recovers(world, 'rebooted', await machine.reboot()));
   await report.step('power cut', async () => recovers(world, 'power cut', await machine.powerCut()));
-}
-
-export async function endOfNode(world: World, report: Report): Promise<void> {
-  await report.step('pods deleted, the node idle', () => idle(world));
-  await report.step('apt purge', () => purge(world));
 }

@@ -8,8 +8,9 @@ import { type ControlPlane, startControlPlane } from '../lab/control-plane.ts';
 import { network } from './image.ts';
 import { type Machine, startMachine } from './machine.ts';
 import { createReport, reportTable } from './report.ts';
+import { endOfNode } from './story-end.ts';
 import { installAndJoin } from './story-join.ts';
-import { endOfNode, lifeOfNode } from './story-life.ts';
+import { lifeOfNode } from './story-life.ts';
 import { runPods } from './story-pods.ts';
 import { createWorld, type World } from './world.ts';
 

@@ -42,6 +42,7 @@ clusterDomain: cluster.local
 cgroupDriver: systemd
 rotateCertificates: true
 runtimeRequestTimeout: 20m
+evictionPressureTransitionPeriod: 20s
 authentication: {x509: {clientCAFile: /etc/kubernetes/pki/ca.crt}}
 `;
 const proxyConfiguration = `apiVersion: kubeproxy.config.k8s.io/v1alpha1
