@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/../.."
 [ "$(id -u)" = 0 ] || { echo "test:vm needs root: it makes a disk and a network namespace" >&2; exit 1; }
 node=node_modules/node/bin/node
-packages=${STEVEDORE_VM_DIR:-/var/cache/stevedore-vm}/packages
+packages=dist/vm-packages
 "$node" test/vm/image.ts
 rm -rf "$packages"
 version=$("$node" -p 'require("./package.json").version')
