@@ -49,6 +49,7 @@ import { createPodWorkers, type PodWorkers } from './pods/pod-workers.ts';
 import { createProbeLink } from './pods/probe-link.ts';
 import { defaultRestartBackoff } from './pods/restart.ts';
 import { containerExtras } from './pods/status-extras.ts';
+import { createServingNotice, type PodServing } from './pods/serving-notice.ts';
 import { createStatusWriter } from './pods/status-writer.ts';
 import { createProbeMetrics } from './probes/probe-metrics.ts';
 import { createProber } from './probes/prober.ts';
@@ -74,6 +75,8 @@ export interface AgentDeps {
   claimRuntime?(): Promise<void>;
   /** A task that must not end has ended. */
   onFault(task: string, error: unknown): void;
+  /** A pod has stopped being ready, is ready again, or is going; its status in the API follows. */
+  onServing?(podUid: string, serving: PodServing): void;
 }
 
 export interface AgentOptions {
@@ -407,6 +410,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
     config,
   );
 
+  const serving = createServingNotice((uid, now) => deps.onServing?.(uid, now));
   const workers: PodWorkers = createPodWorkers(
     {
       clock,
@@ -432,6 +436,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
       reconciled: (operation, tookMs) => metrics.podWorker.observe({ operation_type: operation }, tookMs / 1000),
       onStatus: (pod, status, before) => {
         podMetrics.status(pod, status, before);
+        serving.status(pod, status);
         const ended = (each: PodStatus | undefined): boolean => each?.phase === 'Succeeded' || each?.phase === 'Failed';
         if (!before || ended(status) !== ended(before)) housekeeping.podsChanged();
       },
@@ -449,6 +454,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
       }),
       release: (uid) => {
         objects.release(uid);
+        serving.forget(uid);
         images.forget(uid);
         devices.release(uid).catch((error: unknown) =>
           log.warn('the record of handed-out devices was not written; their pod is gone all the same', {

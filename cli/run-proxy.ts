@@ -9,7 +9,7 @@ import { withTimeout } from '../lib/abort.ts';
 import { systemClock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import type { MetricsRegistry } from '../lib/metrics.ts';
-import { createProxy, type ProxyStatus } from '../proxy/proxy.ts';
+import { createProxy, type ProxyStatus, type ServiceProxy } from '../proxy/proxy.ts';
 import type { Configuration } from './config/load.ts';
 import { version } from './version.ts';
 
@@ -29,6 +29,8 @@ export interface ProxyHalf {
   /** The node waits for the first sync before it is Ready, 30 s at most; later trouble has a condition of its own. */
   attach(node: NodeAgent): void;
   status(): ProxyStatus;
+  /** What the agent knows of its pods before the API does. */
+  readonly hint: ServiceProxy['hint'];
   describe(service: string | undefined): Promise<unknown>;
   /** Waits for the watches and prints what would be written. */
   dryRun(signal: AbortSignal): Promise<string>;
@@ -91,6 +93,7 @@ export async function openProxy(start: ProxyStart): Promise<ProxyHalf> {
       clock.setTimer(readyWaitMs, () => node.refresh());
     },
     status: () => proxy.status(),
+    hint: proxy.hint,
     describe: (service) =>
       withTimeout(clock, 'reading the rules', 10_000, undefined, (signal) => proxy.describe(service, signal)),
     async dryRun(signal) {

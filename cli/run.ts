@@ -375,7 +375,16 @@ async function startAgent(start: AgentStart, signal: AbortSignal) {
     },
   };
   const agent = await createAgent(
-    { client, runtime, clock: systemClock, log, registry, onFault: start.onFault, claimRuntime: start.claimRuntime },
+    {
+      client,
+      runtime,
+      clock: systemClock,
+      log,
+      registry,
+      onFault: start.onFault,
+      claimRuntime: start.claimRuntime,
+      ...(proxy ? { onServing: proxy.hint } : {}),
+    },
     options,
     signal,
   );

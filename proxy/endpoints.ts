@@ -1,9 +1,10 @@
 // Follows EndpointSlices: merges those of a Service into the endpoints of each of its ports. A slice that makes no sense costs
 // nobody but itself.
 import type { Change } from '../kube/store.ts';
-import type { EndpointSlice } from '../kube/types/core.ts';
-import { type IpFamily, joinHostPort, parseIp } from './addresses.ts';
-import { type Endpoint, type Protocol, sameEndpoints, servicePortKey, type ServicePortKey } from './model.ts';
+import type { Endpoint as SliceEndpoint, EndpointSlice } from '../kube/types/core.ts';
+import type { IpFamily } from './addresses.ts';
+import { mergeSlices, type Serving } from './merge-slices.ts';
+import { type Endpoint, sameEndpoints, type ServicePortKey } from './model.ts';
 
 export interface EndpointTracker {
   /** Takes in a change of the watch. */
@@ -19,6 +20,11 @@ export interface EndpointTracker {
    * when the pod or Service changed that made the slice change.
    */
   takeTriggerTimes(family: IpFamily, serviceKey: string): readonly number[];
+  /**
+   * What this node knows of its pod before the API tells. It holds where the endpoint will say the same as soon as the controllers come to
+   * it, and until it is taken back (undefined).
+   */
+  hint(podUid: string, serving: Serving | undefined): void;
   changesTotal(): number;
   /** Parts of slices that were ignored because they make no sense. */
   ignoredTotal(): number;
@@ -29,6 +35,8 @@ export interface EndpointTrackerDeps {
   /** Trigger times before this, in milliseconds since the epoch, are not noted: they were not ours to wait for. */
   readonly startedAtMs: number;
   onDirty(family: IpFamily, key: ServicePortKey): void;
+  /** The Service's endpoints are the pods it selects, as ready as these are. */
+  followsPods(serviceKey: string): boolean;
 }
 
 interface SliceEntry {
@@ -45,65 +53,11 @@ interface ServiceEntry {
 
 const newEntry = (): ServiceEntry => ({ slices: new Map(), ports: new Map(), triggers: [] });
 
+// Others make slices too, by hand or for an Endpoints object: what those say of a pod is their own affair.
+const managerLabel = 'endpointslice.kubernetes.io/managed-by';
+const manager = 'endpointslice-controller.k8s.io';
 const serviceNameLabel = 'kubernetes.io/service-name';
 const triggerAnnotation = 'endpoints.kubernetes.io/last-change-trigger-time';
-
-const byAddress = (a: Endpoint, b: Endpoint): number => (a.ip < b.ip ? -1 : a.ip > b.ip ? 1 : a.port - b.port);
-
-const validPort = (port: number | null | undefined): port is number =>
-  typeof port === 'number' && Number.isInteger(port) && port > 0 && port < 65_536;
-
-/** The endpoints of each port, merged from slices given oldest first. `ignored` is told of what makes no sense. */
-export function mergeSlices(
-  serviceKey: string,
-  slices: readonly EndpointSlice[],
-  nodeName: string,
-  ignored: (what: string) => void,
-): Map<ServicePortKey, readonly Endpoint[]> {
-  const [namespace = '', name = ''] = serviceKey.split('/');
-  const merged = new Map<ServicePortKey, Map<string, Endpoint>>();
-  for (const slice of slices) {
-    const family = slice.addressType;
-    for (const port of slice.ports ?? []) {
-      if (!validPort(port.port)) {
-        ignored(`port ${String(port.port)}`);
-        continue;
-      }
-      const protocol: Protocol = port.protocol ?? 'TCP';
-      const key = servicePortKey(namespace, name, port.name ?? '', protocol);
-      const endpoints = merged.get(key) ?? new Map<string, Endpoint>();
-      merged.set(key, endpoints);
-      for (const endpoint of slice.endpoints ?? []) {
-        const ip = endpoint.addresses?.[0] === undefined ? undefined : parseIp(endpoint.addresses[0]);
-        if (!ip || ip.family !== family || ip.text === '0.0.0.0' || ip.text === '::') {
-          ignored(`address ${String(endpoint.addresses?.[0])}`);
-          continue;
-        }
-        const { ready = true, serving = true, terminating = false } = endpoint.conditions ?? {};
-        const address = joinHostPort(ip.text, port.port);
-        // Another pod may have taken the address of one that is still going: the living one counts.
-        if (terminating && endpoints.has(address)) continue;
-        const zones = endpoint.hints?.forZones ?? [];
-        const nodes = endpoint.hints?.forNodes ?? [];
-        endpoints.set(address, {
-          ip: ip.text,
-          port: port.port,
-          isLocal: nodeName !== '' && endpoint.nodeName === nodeName,
-          ready: ready ?? true,
-          serving: serving ?? true,
-          terminating: terminating ?? false,
-          ...(zones.length === 0 ? {} : { zoneHints: zones.map((zone) => zone.name) }),
-          ...(nodes.length === 0 ? {} : { nodeHints: nodes.map((node) => node.name) }),
-        });
-      }
-    }
-  }
-  return new Map(
-    [...merged].flatMap(([key, endpoints]) =>
-      endpoints.size === 0 ? [] : [[key, [...endpoints.values()].sort(byAddress)] as const],
-    ),
-  );
-}
 
 function triggerTime(slice: EndpointSlice): number | undefined {
   const text = slice.metadata.annotations?.[triggerAnnotation];
@@ -122,15 +76,33 @@ const serviceKeyOf = (slice: EndpointSlice): string | undefined => {
 export function createEndpointTracker(deps: EndpointTrackerDeps): EndpointTracker {
   const services: Record<IpFamily, Map<string, ServiceEntry>> = { IPv4: new Map(), IPv6: new Map() };
   const counts: Record<IpFamily, number> = { IPv4: 0, IPv6: 0 };
+  const hints = new Map<string, Serving>();
+  // Slices with endpoints on this node, by family and name.
+  const local = new Map<
+    string,
+    { readonly family: IpFamily; readonly serviceKey: string; readonly slice: EndpointSlice }
+  >();
   let order = 0;
   let changes = 0;
   let ignored = 0;
 
+  const isOwn = (endpoint: SliceEndpoint): boolean => deps.nodeName !== '' && endpoint.nodeName === deps.nodeName;
+
+  const known = (serviceKey: string, slice: EndpointSlice, endpoint: SliceEndpoint): Serving | undefined => {
+    const { kind, uid } = endpoint.targetRef ?? {};
+    if (hints.size === 0 || uid === undefined || kind !== 'Pod' || !isOwn(endpoint)) return undefined;
+    const hint = hints.get(uid);
+    if (!hint || slice.metadata.labels?.[managerLabel] !== manager) return undefined;
+    return deps.followsPods(serviceKey) ? hint : undefined;
+  };
+
   const remerge = (family: IpFamily, serviceKey: string, entry: ServiceEntry): void => {
     const slices = [...entry.slices.values()].sort((a, b) => a.order - b.order).map(({ slice }) => slice);
     const before = entry.ports;
-    const after = mergeSlices(serviceKey, slices, deps.nodeName, () => {
-      ignored++;
+    const after = mergeSlices(serviceKey, slices, {
+      nodeName: deps.nodeName,
+      ignored: () => void ignored++,
+      known: (slice, endpoint) => known(serviceKey, slice, endpoint),
     });
     for (const key of before.keys())
       if (!after.has(key)) {
@@ -154,6 +126,7 @@ export function createEndpointTracker(deps: EndpointTrackerDeps): EndpointTracke
     const family = familyOf(slice);
     const serviceKey = serviceKeyOf(slice);
     if (!family || serviceKey === undefined) return;
+    local.delete(`${family} ${name}`);
     const entry = services[family].get(serviceKey);
     if (!entry?.slices.delete(name)) return;
     // The time it carries is that of its last update, not of its removal.
@@ -171,6 +144,8 @@ export function createEndpointTracker(deps: EndpointTrackerDeps): EndpointTracke
     const entry = services[family].get(serviceKey) ?? newEntry();
     services[family].set(serviceKey, entry);
     entry.slices.set(name, { slice, order: order++ });
+    if (slice.endpoints?.some(isOwn)) local.set(`${family} ${name}`, { family, serviceKey, slice });
+    else local.delete(`${family} ${name}`);
     const time = triggerTime(slice);
     if (time !== undefined && time > deps.startedAtMs && entry.triggers.length < 1_000) entry.triggers.push(time);
     remerge(family, serviceKey, entry);
@@ -201,6 +176,18 @@ export function createEndpointTracker(deps: EndpointTrackerDeps): EndpointTracke
       const taken = entry.triggers;
       entry.triggers = [];
       return taken;
+    },
+    hint(podUid, serving) {
+      if (serving) hints.set(podUid, serving);
+      else if (!hints.delete(podUid)) return;
+      const touched = new Map<string, [IpFamily, string]>();
+      for (const { family, serviceKey, slice } of local.values())
+        if (slice.endpoints?.some(({ targetRef }) => targetRef?.uid === podUid))
+          touched.set(`${family} ${serviceKey}`, [family, serviceKey]);
+      for (const [family, serviceKey] of touched.values()) {
+        const entry = services[family].get(serviceKey);
+        if (entry) remerge(family, serviceKey, entry);
+      }
     },
     changesTotal: () => changes,
     ignoredTotal: () => ignored,

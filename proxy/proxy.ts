@@ -3,30 +3,30 @@
 //   reflectors ─▶ state (dirty service ports) ─▶ sync, one per family ─▶ backend ─▶ conntrack, health, metrics
 //
 // Phases:  waiting for the API ─▶ standing by (a kube-proxy runs on this host) ⇄ serving
-import { readFile } from 'node:fs/promises';
 import { availableParallelism, networkInterfaces } from 'node:os';
 import { CancelledError } from '../lib/abort.ts';
 import type { Clock } from '../lib/clock.ts';
-import { describeError, type Log } from '../lib/log.ts';
+import type { Log } from '../lib/log.ts';
 import type { MetricsRegistry } from '../lib/metrics.ts';
 import type { KubeClient } from '../kube/client.ts';
 import type { EventRecorder } from '../kube/events.ts';
-import { createReflector } from '../kube/reflector.ts';
-import { resources } from '../kube/resources.ts';
 import { ipFamilies, type IpFamily } from './addresses.ts';
 import type { RulesDescription } from './backend.ts';
-import { type BackendContext, type BackendKind, chooseKind, createBackendContext, openBackend } from './backends.ts';
+import { type BackendContext, type BackendKind, chooseKind, createBackendContext } from './backends.ts';
 import { cleanupOtherMode } from './cleanup.ts';
 import type { KubeProxyConfiguration } from './config.ts';
 import { nodeFactsOf } from './facts.ts';
 import { createFamily, type ProxyFamily } from './family.ts';
 import { healthHandler, metricsHandler, serveOn } from './health.ts';
+import { createHints } from './hints.ts';
 import { createKubeProxyDetector, type DetectKubeProxy } from './kube-proxy-detector.ts';
+import type { Serving } from './merge-slices.ts';
 import { createProxyMetrics } from './metrics.ts';
-import { missingAccess } from './missing-access.ts';
 import { whyNotNftables } from './nftables/supported.ts';
+import { openWhenPossible } from './open-families.ts';
 import { createProxyHealth } from './proxy-health.ts';
-import { proxiedLabelSelector } from './services.ts';
+import { createSources } from './sources.ts';
+import { waitForKubeProxy, waitForNoKubeProxy } from './stand-by.ts';
 import { createProxyState } from './state.ts';
 import { createSysctls, planSysctls } from './sysctls.ts';
 
@@ -70,23 +70,16 @@ export interface ServiceProxy {
   status(): ProxyStatus;
   /** Resolves once all rules were written for the first time; rejects with the signal's reason. */
   waitForFirstSync(signal: AbortSignal): Promise<void>;
+  /** A pod of this node has stopped being ready, is ready again, or is going: the rules need not wait for its slices. */
+  hint(podUid: string, serving: Serving): void;
   /** What is programmed for a Service (`namespace/name`), port by port; of all Services where none is named. */
   describe(serviceKey: string | undefined, signal: AbortSignal): Promise<readonly RulesDescription[]>;
   /** What would be written, as the tool reads it. Needs the first sync of the watches. */
   render(): Promise<string>;
 }
 
-const detectEveryMs = 10_000;
-const toolsEveryMs = 5_000;
-
 const interfaceAddresses = (): string[] =>
   Object.values(networkInterfaces()).flatMap((list) => (list ?? []).map(({ address }) => address));
-
-async function ipv6IsOn(): Promise<boolean> {
-  const text = async (path: string): Promise<string | undefined> => readFile(path, 'utf8').catch(() => undefined);
-  if ((await text('/proc/net/if_inet6')) === undefined) return false;
-  return (await text('/proc/sys/net/ipv6/conf/all/disable_ipv6'))?.trim() !== '1';
-}
 
 export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): ServiceProxy {
   const { client, clock, events, nodeName } = deps;
@@ -101,7 +94,6 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
   let mode: BackendKind | undefined;
   let phase: ProxyPhase = 'waiting';
   let trouble: string | undefined;
-  let apiTrouble: string | undefined;
   let synced = false;
   let beLiberal = false;
 
@@ -113,51 +105,9 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
     },
   });
 
-  const onFailure = (error: unknown): void => {
-    const access = missingAccess(error, nodeName);
-    // Once everything was read, an API server that goes away for a while takes nothing from those who are served.
-    if (access) apiTrouble = access.summary;
-    else if (phase === 'waiting') apiTrouble = `the API server cannot be watched: ${describeError(error)}`;
-    if (access) log.error(access.message);
-  };
-  const onSync = (): void => {
-    apiTrouble = undefined;
-  };
-  const common = { client, clock, log };
-  const selection = { labelSelector: proxiedLabelSelector };
-  const services = createReflector(common, {
-    resource: resources.services,
-    selection,
-    onFailure,
-    onSync,
-    onChange(change) {
-      onSync();
-      metrics.serviceChanges.inc();
-      metrics.serviceChangesPending.inc();
-      state.services.change(change);
-    },
-  });
-  const slices = createReflector(common, {
-    resource: resources.endpointSlices,
-    selection,
-    onFailure,
-    onSync,
-    onChange(change) {
-      onSync();
-      metrics.endpointChanges.inc();
-      metrics.endpointChangesPending.inc();
-      state.endpoints.change(change);
-    },
-  });
-  const nodes = createReflector(common, {
-    resource: resources.nodes,
-    selection: { fieldSelector: `metadata.name=${nodeName}` },
-    onFailure,
-    onSync,
-    onChange: () => configure(),
-  });
-  const reflectors = [services, slices, nodes];
-  const node = () => nodes.store.get(nodeName);
+  const sources = createSources({ client, clock, log, metrics, state, nodeName, onNode: () => configure() });
+  const { node } = sources;
+  const hints = createHints({ clock, endpoints: state.endpoints });
   const health = createProxyHealth({ clock, node, timeoutMs: 2 * config.iptables.syncPeriod });
 
   const configure = (): void => {
@@ -166,75 +116,48 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
     for (const one of families) one.configure(nodeFactsOf(config, node(), host, one.backend));
   };
 
-  const waitForApi = async (signal: AbortSignal): Promise<void> => {
-    await Promise.all(reflectors.map((reflector) => reflector.waitForSync(signal)));
-  };
+  const standBy = (signal: AbortSignal): Promise<void> =>
+    waitForNoKubeProxy(
+      {
+        clock,
+        log,
+        detect,
+        onFound(found) {
+          if (found !== undefined) phase = 'standing-by';
+          metrics.standingBy.set(found === undefined ? 0 : 1);
+          trouble = found === undefined ? undefined : `a kube-proxy runs on this host (${found}); this proxy stands by`;
+        },
+      },
+      signal,
+    );
 
-  const standBy = async (signal: AbortSignal): Promise<void> => {
-    for (let found = await detect(); found !== undefined; found = await detect()) {
-      if (phase !== 'standing-by')
-        log.warn('a kube-proxy runs on this host: the proxy stands by and programs nothing until it ends', { found });
-      phase = 'standing-by';
-      metrics.standingBy.set(1);
-      trouble = `a kube-proxy runs on this host (${found}); this proxy stands by`;
-      await clock.sleep(detectEveryMs, signal);
-    }
-    if (phase === 'standing-by') log.info('the kube-proxy on this host has ended: the proxy goes on');
-    metrics.standingBy.set(0);
-    trouble = undefined;
-  };
-
-  // Ends when a kube-proxy appears.
-  const untilKubeProxy = async (signal: AbortSignal): Promise<void> => {
-    while ((await detect()) === undefined) {
-      await clock.sleep(detectEveryMs, signal);
-      configure();
-    }
-  };
-
-  // Without tools nothing is served: said once, and looked for again.
-  const openWhenPossible = async (signal: AbortSignal): Promise<void> => {
-    for (let said = false; ; said = true)
-      try {
-        await openFamilies();
-        trouble = undefined;
-        return;
-      } catch (error) {
-        trouble = `no rules can be written: ${describeError(error)}`;
-        if (!said)
-          log.error(
-            'no Service is served: the tools to write rules cannot be used; they are looked for every few seconds',
-            {
-              mode,
-              error,
-              mend: `install ${mode === 'nftables' ? 'nftables' : 'iptables'}, or set mode in KubeProxyConfiguration`,
-            },
-          );
-        await clock.sleep(toolsEveryMs, signal);
-      }
-  };
-
-  const openFamilies = async (): Promise<void> => {
+  const chosenMode = async (): Promise<BackendKind> => {
     mode ??= await chooseKind(config.mode, async () => (await whyNotNftables(context.exec)) === undefined);
-    const minSyncPeriodMs = (mode === 'iptables' ? config.iptables : config.nftables).minSyncPeriod;
-    for (const family of ipFamilies) {
-      if (families.some((one) => one.family === family)) continue;
-      if (family === 'IPv6' && !(await ipv6IsOn())) continue;
-      try {
-        const backend = await openBackend(mode, family, context);
-        const { exec } = context;
-        families.push(
-          createFamily(
-            { backend, state, clock, log, exec, events, metrics, health, nodeName, hostAddresses },
-            { minSyncPeriodMs },
-          ),
-        );
-      } catch (error) {
-        if (family === 'IPv4') throw error;
-        log.info('IPv6 is not served: this host has no tool for it', { error });
-      }
-    }
+    return mode;
   };
+
+  const open = (signal: AbortSignal): Promise<void> =>
+    openWhenPossible(
+      {
+        context,
+        mode: chosenMode,
+        has: (family) => families.some((one) => one.family === family),
+        add(backend) {
+          const { minSyncPeriod } = backend.kind === 'iptables' ? config.iptables : config.nftables;
+          const { exec } = context;
+          families.push(
+            createFamily(
+              { backend, state, clock, log, exec, events, metrics, health, nodeName, hostAddresses },
+              { minSyncPeriodMs: minSyncPeriod },
+            ),
+          );
+        },
+        onTrouble(text) {
+          trouble = text;
+        },
+      },
+      signal,
+    );
 
   const noteSynced = (): void => {
     if (synced || !families.every((one) => one.sync.synced)) return;
@@ -251,6 +174,7 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
     const ending = new AbortController();
     const end = (): void => ending.abort(new CancelledError('the proxy stops'));
     signal.addEventListener('abort', end, { once: true });
+    if (signal.aborted) end();
     try {
       const watchSync = async (): Promise<void> => {
         for (; !synced && !ending.signal.aborted; noteSynced())
@@ -264,7 +188,7 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
       await Promise.all([
         ...families.map((one) => one.run(ending.signal)),
         watchSync(),
-        untilKubeProxy(ending.signal)
+        waitForKubeProxy({ clock, detect }, configure, ending.signal)
           .catch((error: unknown) => {
             if (!ending.signal.aborted) throw error;
           })
@@ -277,9 +201,9 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
   };
 
   const main = async (signal: AbortSignal): Promise<void> => {
-    await waitForApi(signal);
+    await sources.waitForSync(signal);
     if (deps.dryRun) {
-      await openWhenPossible(signal);
+      await open(signal);
       configure();
       synced = true;
       firstSync.resolve();
@@ -290,7 +214,7 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
     await sysctls.apply(planSysctls(config, availableParallelism(), localhost));
     beLiberal = (await sysctls.read('net/netfilter/nf_conntrack_tcp_be_liberal')) === 1;
     for (;;) {
-      await openWhenPossible(signal);
+      await open(signal);
       configure();
       await serve(signal);
       signal.throwIfAborted();
@@ -312,14 +236,14 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
         if (!signal.aborted) throw error;
       });
       await Promise.all([
-        ...reflectors.map((reflector) => reflector.run(signal)),
+        sources.run(signal),
         ...servers,
         ...(deps.dryRun ? [] : [context.monitor.run(signal)]),
         ending,
-      ]);
+      ]).finally(hints.stop);
     },
     status() {
-      const troubles = [trouble, apiTrouble, ...families.map((one) => one.sync.trouble)].filter(
+      const troubles = [trouble, sources.trouble, ...families.map((one) => one.sync.trouble)].filter(
         (text) => text !== undefined,
       );
       const refused = families.flatMap((one) =>
@@ -347,6 +271,7 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
         signal.removeEventListener('abort', onAbort);
       }
     },
+    hint: hints.note,
     async describe(serviceKey, signal) {
       const found: RulesDescription[] = [];
       for (const { family, backend } of families) {

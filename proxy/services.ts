@@ -17,6 +17,8 @@ export interface ServiceTracker {
   keysOf(family: IpFamily, serviceKey: string): readonly ServicePortKey[];
   /** `namespace/name` of the Services with a health check node port, and that port. */
   healthChecks(): ReadonlyMap<string, number>;
+  /** Its endpoints are the pods it selects, as ready as these are. */
+  followsPods(serviceKey: string): boolean;
   /** Changes taken in so far. */
   changesTotal(): number;
 }
@@ -97,6 +99,7 @@ export function createServiceTracker(deps: ServiceTrackerDeps): ServiceTracker {
   const ports: Record<IpFamily, Map<ServicePortKey, ServicePort>> = { IPv4: new Map(), IPv6: new Map() };
   const keysByService: Record<IpFamily, Map<string, readonly ServicePortKey[]>> = { IPv4: new Map(), IPv6: new Map() };
   const checks = new Map<string, number>();
+  const following = new Set<string>();
   let total = 0;
 
   const changeFamily = (family: IpFamily, serviceKey: string, after: Service | undefined): void => {
@@ -122,6 +125,9 @@ export function createServiceTracker(deps: ServiceTrackerDeps): ServiceTracker {
     change({ key, after }) {
       total++;
       for (const family of ipFamilies) changeFamily(family, key, after);
+      const { selector = {}, publishNotReadyAddresses = false } = after?.spec ?? {};
+      if (Object.keys(selector).length > 0 && !publishNotReadyAddresses) following.add(key);
+      else following.delete(key);
       const check = ipFamilies
         .flatMap((family) => (after ? servicePortsOf(after, family) : []))
         .find((port) => port.healthCheckNodePort !== 0)?.healthCheckNodePort;
@@ -133,6 +139,7 @@ export function createServiceTracker(deps: ServiceTrackerDeps): ServiceTracker {
     count: (family) => ports[family].size,
     keysOf: (family, serviceKey) => keysByService[family].get(serviceKey) ?? [],
     healthChecks: () => checks,
+    followsPods: (serviceKey) => following.has(serviceKey),
     changesTotal: () => total,
   };
 }

@@ -48,7 +48,12 @@ export function createProxyState(deps: ProxyStateDeps): ProxyState {
   // Keys handed over before: their removal must be handed over too.
   const known: Record<IpFamily, Set<ServicePortKey>> = { IPv4: new Set(), IPv6: new Set() };
   const services = createServiceTracker({ onDirty });
-  const endpoints = createEndpointTracker({ nodeName: deps.nodeName, startedAtMs: deps.startedAtMs, onDirty });
+  const endpoints = createEndpointTracker({
+    nodeName: deps.nodeName,
+    startedAtMs: deps.startedAtMs,
+    onDirty,
+    followsPods: services.followsPods,
+  });
 
   const get = (family: IpFamily, key: ServicePortKey): ServicePortState | undefined => {
     const cached = cache[family].get(key);

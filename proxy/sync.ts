@@ -11,6 +11,7 @@
 import { createBackoff } from '../lib/backoff.ts';
 import type { Clock } from '../lib/clock.ts';
 import { describeError, type Log } from '../lib/log.ts';
+import { bisectRefused } from './bisect.ts';
 import { type ApplyResult, type Changes, isRejected, type NetfilterError, type RulesBackend } from './backend.ts';
 import type { ServicePortKey, ServicePortState } from './model.ts';
 import type { ProxyState } from './state.ts';
@@ -148,27 +149,8 @@ export function createSync(deps: SyncDeps, options: SyncOptions = {}): Sync {
     note(false, startedMs, result, writtenOf(part));
   };
 
-  // Halves what was refused until single service ports are left, and reports those.
-  const bisect = async (part: Changes, error: NetfilterError, signal: AbortSignal): Promise<void> => {
-    const keys = [...part.removals, ...part.upserts.map((after) => after.port.key)];
-    if (keys.length === 1) {
-      refuse(keys[0]!, error);
-      return;
-    }
-    const half = Math.ceil(keys.length / 2);
-    for (const chosen of [new Set(keys.slice(0, half)), new Set(keys.slice(half))]) {
-      const next: Changes = {
-        upserts: part.upserts.filter((after) => chosen.has(after.port.key)),
-        removals: part.removals.filter((key) => chosen.has(key)),
-      };
-      try {
-        await applyPart(next, signal);
-      } catch (again) {
-        if (!isRejected(again)) throw again;
-        await bisect(next, again, signal);
-      }
-    }
-  };
+  const bisect = (part: Changes, error: NetfilterError, signal: AbortSignal): Promise<void> =>
+    bisectRefused({ apply: applyPart, refuse }, part, error, signal);
 
   const allStates = (): ServicePortState[] =>
     [...desired.keys()].flatMap((key) => {

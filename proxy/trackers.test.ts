@@ -4,8 +4,10 @@ import { describe, expect, it } from 'vitest';
 import { createFakeClient } from '../kube/fake-client.ts';
 import { resources } from '../kube/resources.ts';
 import type { EndpointSlice, Service } from '../kube/types/core.ts';
+import { createFakeClock } from '../lib/fake-clock.ts';
+import { createHints } from './hints.ts';
 import { joinHostPort, parseCidr, parseIp, cidrContains } from './addresses.ts';
-import { mergeSlices } from './endpoints.ts';
+import { mergeSlices } from './merge-slices.ts';
 import { proxiedLabelSelector, servicePortsOf } from './services.ts';
 import { createProxyState, type ProxyState } from './state.ts';
 
@@ -121,7 +123,7 @@ describe('ports of a Service', () => {
 describe('slices', () => {
   const merged = (...slices: EndpointSlice[]) => {
     const ignored: string[] = [];
-    const ports = mergeSlices('ns/web', slices, 'n1', (what) => ignored.push(what));
+    const ports = mergeSlices('ns/web', slices, { nodeName: 'n1', ignored: (what) => ignored.push(what) });
     return {
       ignored,
       http: (ports.get('ns/web:http/TCP') ?? []).map((endpoint) => joinHostPort(endpoint.ip, endpoint.port)),
@@ -311,6 +313,75 @@ describe('the dirty set', () => {
     );
     expect(state.endpoints.takeTriggerTimes('IPv4', 'ns/web')).toEqual([Date.parse(time)]);
     expect(state.endpoints.takeTriggerTimes('IPv4', 'ns/web')).toEqual([]);
+  });
+});
+
+describe('a hint of a pod that is no longer ready', () => {
+  const managed = (name: string, manager = 'endpointslice-controller.k8s.io', nodeName = 'n1'): EndpointSlice =>
+    slice(name, {
+      metadata: {
+        namespace: 'ns',
+        name,
+        labels: { 'kubernetes.io/service-name': 'web', 'endpointslice.kubernetes.io/managed-by': manager },
+      },
+      endpoints: [
+        { addresses: ['10.1.0.1'], nodeName, targetRef: { kind: 'Pod', uid: 'u1' } },
+        { addresses: ['10.1.0.2'], nodeName, targetRef: { kind: 'Pod', uid: 'u2' } },
+      ],
+    });
+  const conditions = (state: ProxyState) =>
+    state.endpoints
+      .get('IPv4', 'ns/web:http/TCP')
+      .map(({ ready, serving, terminating }) => [ready, serving, terminating].map(Number).join(''));
+  const prepared = (fields: Partial<Service['spec']> = { selector: { app: 'web' } }, ...slices: EndpointSlice[]) => {
+    const state = newState();
+    setService(state, service(fields));
+    for (const each of slices.length > 0 ? slices : [managed('a')]) setSlice(state, each);
+    state.takeDirty('IPv4');
+    return state;
+  };
+
+  it('takes its endpoint out before the slices tell, and lapses', () => {
+    const state = prepared();
+    state.endpoints.hint('u1', { ready: false, terminating: false });
+    expect([...state.takeDirty('IPv4')]).toEqual(['ns/web:http/TCP']);
+    expect(conditions(state)).toEqual(['000', '110']);
+    // Another change of the slice, made before the controller saw the pod, does not bring it back.
+    setSlice(state, managed('a'));
+    expect(conditions(state)).toEqual(['000', '110']);
+    state.endpoints.hint('u1', undefined);
+    expect(conditions(state)).toEqual(['110', '110']);
+  });
+
+  it('of a pod that goes keeps it serving for when there is no other', () => {
+    const state = prepared();
+    for (const uid of ['u1', 'u2']) state.endpoints.hint(uid, { ready: true, terminating: true });
+    expect(conditions(state)).toEqual(['011', '011']);
+    expect(state.desired('IPv4').get('ns/web:http/TCP')?.choice.cluster).toHaveLength(2);
+  });
+
+  it.each<[string, Partial<Service['spec']>, EndpointSlice]>([
+    ['of a Service that publishes them anyway', { selector: { a: 'b' }, publishNotReadyAddresses: true }, managed('a')],
+    ['of a Service without a selector', {}, managed('a')],
+    ['in a slice somebody else made', { selector: { a: 'b' } }, managed('a', 'me')],
+    ['on another node', { selector: { a: 'b' } }, managed('a', undefined, 'n2')],
+  ])('says nothing of endpoints %s', (_name, fields, made) => {
+    const state = prepared(fields, made);
+    state.endpoints.hint('u1', { ready: false, terminating: false });
+    expect([...state.takeDirty('IPv4')]).toEqual([]);
+    expect(conditions(state)).toEqual(['110', '110']);
+  });
+
+  it('lapses after five seconds, and at once where the pod is ready again', async () => {
+    const state = prepared();
+    const clock = createFakeClock();
+    const hints = createHints({ clock, endpoints: state.endpoints });
+    hints.note('u1', { ready: false, terminating: false });
+    hints.note('u2', { ready: false, terminating: false });
+    hints.note('u2', { ready: true, terminating: false });
+    expect(conditions(state)).toEqual(['000', '110']);
+    await clock.advance(5_100);
+    expect(conditions(state)).toEqual(['110', '110']);
   });
 });
 
