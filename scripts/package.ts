@@ -108,7 +108,7 @@ async function putTree(tree: string, version: string): Promise<void> {
     `Stevedore ${version}\nLicense: Apache-2.0, whose text is in LICENSE beside this file. Node.js and the libraries in stevedore.mjs have licenses of their own.\n`,
   );
   await put(join(doc, 'LICENSE'), await readFile(join(root, 'LICENSE')));
-  for (const name of ['install.md', 'join.md', 'configuration.md', 'troubleshooting.md'])
+  for (const name of ['install.md', 'join.md', 'upgrade.md', 'configuration.md', 'troubleshooting.md'])
     await put(join(doc, name), await readFile(join(root, 'docs', name)));
 }
 
