@@ -1,5 +1,8 @@
 // The whole node with the manifests everybody starts with: `stevedore run` on a real containerd and real rules, and an unmodified kubectl.
 import { type ChildProcess, spawn } from 'node:child_process';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { resources } from '../../kube/resources.ts';
@@ -181,42 +184,66 @@ describe('a container that fails', () => {
     await kubectl('delete', 'pod', 'hung', '--wait=false');
   });
 
-  it('by its readiness probe, leaves the Service in the rules at once', async () => {
-    await node.cluster.apply(`${demo(
-      'unready',
-      '      readinessProbe: { httpGet: { path: /healthz, port: http }, periodSeconds: 1, failureThreshold: 2 }',
-    )}
+  it('by its readiness probe, leaves the Service in the rules within 100 ms', async () => {
+    // The probe asks this test, which so knows when it failed; the kernel says when the rule went.
+    let healthy = true;
+    let failures: number[] = [];
+    const probed = createServer((_request, response) => {
+      response.writeHead(healthy ? 200 : 503).end(() => {
+        if (!healthy) failures.push(performance.now());
+      });
+    });
+    const outside = node.address.replace(/\d+$/, (last) => String(Number(last) - 1));
+    await new Promise<void>((resolve) => probed.listen(0, outside, resolve));
+    const { port } = probed.address() as AddressInfo;
+    try {
+      await node.cluster.apply(`${demo(
+        'unready',
+        `      readinessProbe: { httpGet: { host: ${outside}, port: ${port} }, periodSeconds: 1, failureThreshold: 2 }`,
+      )}
 ---
 apiVersion: v1
 kind: Service
 metadata: { name: unready }
 spec: { selector: { app: unready }, ports: [{ port: 80, targetPort: http }] }
 `);
-    const pod = await node.waitForPod('unready', isReady);
-    const destination = `--to-destination ${pod.status?.podIP}:8080`;
-    const rules = async (): Promise<boolean> =>
-      (await node.host.exec('iptables-save', ['-t', 'nat'])).stdout.includes(destination);
-    await until('the pod is in the rules', rules, (there) => there);
-    await kubectl('exec', 'unready', '--', 'mv', '/www/healthz', '/www/away');
-    // From when this test sees Ready=False, which the failure that reaches the threshold brings; both sides are looked at every 20 ms or so.
-    let failedAt = 0;
-    const watching = node.waitForPod('unready', (each) => {
-      if (!isReady(each)) failedAt ||= Date.now();
-      return !isReady(each);
-    });
-    let goneAt = 0;
-    await until('the pod is out of the rules', rules, (there) => {
-      if (!there) goneAt = Date.now();
-      return !there;
-    });
-    await watching;
-    console.log(`Ready=False seen → out of the rules: ${goneAt - failedAt} ms (what reading both takes is in it)`);
-    expect(goneAt - failedAt).toBeLessThan(1_000);
-    expect((await node.waitForPod('unready', () => true)).status?.containerStatuses?.[0]?.restartCount).toBe(0);
-    await kubectl('exec', 'unready', '--', 'mv', '/www/away', '/www/healthz');
-    await node.waitForPod('unready', isReady);
-    await until('the pod is back in the rules', rules, (there) => there);
-    await kubectl('delete', 'pod,svc', 'unready', '--wait=false');
+      const pod = await node.waitForPod('unready', isReady);
+      const destination = `--to-destination ${pod.status?.podIP}:8080`;
+      const rules = async (): Promise<string> => (await node.host.exec('iptables-save', ['-t', 'nat'])).stdout;
+      const monitor = node.host.spawn('nft', ['monitor'], { stdio: ['ignore', 'pipe', 'ignore'] });
+      children.push(monitor);
+      const seen: { line: string; atMs: number }[] = [];
+      createInterface({ input: monitor.stdout! }).on('line', (line) => seen.push({ line, atMs: performance.now() }));
+
+      const tookMs: number[] = [];
+      for (let round = 0; round < 5; round++) {
+        const there = await until('the pod is in the rules', rules, (text) => text.includes(destination));
+        const line = there.split('\n').find((each) => each.includes(destination));
+        const chain = /^-A (KUBE-SEP-\S+)/.exec(line ?? '')?.[1];
+        expect(chain).toBeDefined();
+        [seen.length, failures] = [0, []];
+        healthy = false;
+        const gone = await until(
+          'the pod is out of the rules',
+          () => seen.find((each) => each.line.startsWith(`delete chain ip nat ${chain}`)),
+          (event) => event !== undefined,
+        );
+        // The second failure reaches the threshold.
+        tookMs.push(Math.round(gone!.atMs - failures[1]!));
+        healthy = true;
+      }
+      console.log(`failing probe answered → out of the kernel's rules, in ms: ${tookMs.join(', ')}`);
+      // A machine that is busy with other things may be late at times; the way itself has no wait in it.
+      expect(Math.min(...tookMs)).toBeGreaterThan(0);
+      expect(tookMs.toSorted((a, b) => a - b)[1]).toBeLessThan(100);
+      expect(Math.max(...tookMs)).toBeLessThan(1_000);
+      await until('the pod is back in the rules', rules, (text) => text.includes(destination));
+      expect((await node.waitForPod('unready', isReady)).status?.containerStatuses?.[0]?.restartCount).toBe(0);
+      await kubectl('delete', 'pod,svc', 'unready', '--wait=false');
+    } finally {
+      probed.close();
+      probed.closeAllConnections();
+    }
   });
 });
 
