@@ -400,7 +400,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
   const admission = createNodeAdmission(
     {
       node: () => node.node(),
-      allocatable,
+      allocatable: (pod) => devices.allocatableFor(pod, allocatable()),
       async preempt(victim) {
         const uid = victim.metadata.uid ?? '';
         workers.evict(uid, { ...preempted, graceSeconds: victim.spec.terminationGracePeriodSeconds ?? 30 });
@@ -422,10 +422,10 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
       statusWriter,
       probes: createProbeLink(prober, { hostIps }),
       admit: async (pod, others) => {
-        const refusal = upkeep.refuse(pod);
-        const verdict = refusal ? { admitted: false as const, ...refusal } : await admission.admit(pod, others);
-        const noDevice = verdict.admitted ? await devices.admit(pod) : undefined;
-        const decided = noDevice ? { admitted: false as const, ...noDevice } : verdict;
+        // Devices come before the node's amounts: what is handed out already counts there.
+        const refusal = upkeep.refuse(pod) ?? (await devices.admit(pod));
+        const decided = refusal ? { admitted: false as const, ...refusal } : await admission.admit(pod, others);
+        if (!decided.admitted) await devices.release(pod.metadata.uid ?? '');
         if (!decided.admitted) metrics.admissionRejections.inc({ reason: decided.reason });
         return decided;
       },

@@ -11,7 +11,8 @@ import { createSysctlRules } from './sysctls.ts';
 export interface NodeAdmissionDeps {
   /** Undefined until the node is known. */
   node(): Node | undefined;
-  allocatable(): Readonly<ResourceList>;
+  /** What the node has for this pod. */
+  allocatable(pod: Pod): Readonly<ResourceList>;
   /**
    * Ends a pod that gives way to a critical one, with the words of `preempted` (admit-pod.ts) in its status and an Event Preempting;
    * resolves when its containers are gone. Absent: critical pods wait for room like all others.
@@ -48,7 +49,7 @@ export function createNodeAdmission(
       appArmor ??= (deps.appArmor ?? appArmorEnabled)();
       const node = deps.node();
       if (!node) return { admitted: false, reason: 'InvalidNodeInfo', message: 'Kubelet cannot get node info.' };
-      const allocatable = deps.allocatable();
+      const allocatable = deps.allocatable(pod);
       const verdict = admitPod(pod, others, {
         node,
         allocatable,

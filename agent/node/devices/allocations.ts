@@ -20,6 +20,9 @@ export interface Allocations {
   pods(): ReadonlyMap<string, PodAllocations>;
   /** Devices of the resource that belong to a container. */
   inUse(resource: string): ReadonlySet<string>;
+  /** Resources that a plugin registered: after a restart they are a plugin's still, though it has not come back yet. */
+  known(): ReadonlySet<string>;
+  know(resource: string, is: boolean): Promise<void>;
   /** Writes through to disk. */
   set(uid: string, pod: PodAllocations): Promise<void>;
   release(uid: string): Promise<void>;
@@ -27,29 +30,37 @@ export interface Allocations {
 
 const version = 1;
 
-function parse(text: string): Map<string, PodAllocations> {
-  const parsed = JSON.parse(text) as { version?: number; pods?: Record<string, PodAllocations> };
+interface Kept {
+  readonly pods: Map<string, PodAllocations>;
+  readonly known: Set<string>;
+}
+
+function parse(text: string): Kept {
+  const parsed = JSON.parse(text) as { version?: number; pods?: Record<string, PodAllocations>; known?: string[] };
   if (parsed.version !== version) throw new Error(`version ${parsed.version} is not ${version}`);
-  return new Map(Object.entries(parsed.pods ?? {}));
+  return { pods: new Map(Object.entries(parsed.pods ?? {})), known: new Set(parsed.known) };
 }
 
 /** Rejects where the file is there and cannot be understood: devices in use would be handed out twice. */
 export async function openAllocations(path: string): Promise<Allocations> {
   const text = await readFileIfThere(path);
-  let pods: Map<string, PodAllocations>;
+  let kept: Kept;
   try {
-    pods = text === undefined ? new Map() : parse(text);
+    kept = text === undefined ? { pods: new Map(), known: new Set() } : parse(text);
   } catch (error) {
     throw new Error(
       `the record of handed-out devices, ${path}, cannot be read; end the pods that use devices and remove it`,
       { cause: error },
     );
   }
+  const { pods, known } = kept;
   let writing = Promise.resolve();
   const write = (): Promise<void> => {
     writing = writing
       .catch(() => undefined)
-      .then(() => writeFileAtomic(path, JSON.stringify({ version, pods: Object.fromEntries(pods) }), 0o600));
+      .then(() =>
+        writeFileAtomic(path, JSON.stringify({ version, pods: Object.fromEntries(pods), known: [...known] }), 0o600),
+      );
     return writing;
   };
   return {
@@ -61,6 +72,13 @@ export async function openAllocations(path: string): Promise<Allocations> {
         for (const allocation of Object.values(containers).flat())
           if (allocation.resource === resource) for (const device of allocation.devices) used.add(device);
       return used;
+    },
+    known: () => known,
+    async know(resource, is) {
+      if (known.has(resource) === is) return;
+      if (is) known.add(resource);
+      else known.delete(resource);
+      await write();
     },
     set(uid, pod) {
       pods.set(uid, pod);

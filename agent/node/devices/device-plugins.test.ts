@@ -235,6 +235,39 @@ describe('device plugins', () => {
     });
   });
 
+  it('until its plugin is back after a restart, a resource is one without devices: nobody new gets past it, who has some keeps it', async () => {
+    let plugins = await start();
+    await sleep(50);
+    let plugin = await startPlugin(folder);
+    plugin.show([['g1', true]]);
+    // A resource of nobody's is not ours to refuse.
+    expect(await plugins.admit(pod('early', '1'))).toBeUndefined();
+    await register();
+    await until('counted', () => plugins.extendedResources().allocatable[resource] === 1);
+    expect(await plugins.admit(pod('a', '1'))).toBeUndefined();
+
+    stop.abort();
+    stop = new AbortController();
+    plugins = await start();
+    expect(plugins.extendedResources()).toEqual({ capacity: { [resource]: 0 }, allocatable: { [resource]: 0 } });
+    expect(await plugins.admit(pod('b', '1'))).toEqual({
+      reason: 'UnexpectedAdmissionError',
+      message: `Allocate failed due to no healthy devices present; cannot allocate unhealthy devices ${resource}, which is unexpected`,
+    });
+    expect(await plugins.admit(pod('a', '1'))).toBeUndefined();
+    expect(plugins.allocatableFor(pod('a', '1'), { cpu: '2', [resource]: '0' })).toEqual({ cpu: '2', [resource]: '1' });
+    expect(plugins.allocatableFor(pod('b', '1'), { [resource]: '0' })).toEqual({ [resource]: '0' });
+    // A plugin sees that our socket is another, and starts anew.
+    await plugin.close();
+    plugin = await startPlugin(folder);
+    ends.push(plugin.close);
+    plugin.show([['g1', true]]);
+    await register();
+    await until('back', () => plugins.extendedResources().allocatable[resource] === 1);
+    await plugins.release('a');
+    expect(await plugins.admit(pod('b', '1'))).toBeUndefined();
+  });
+
   it('a plugin that went away leaves its devices unhealthy', async () => {
     const plugins = await start();
     await sleep(50);

@@ -3,14 +3,18 @@
 //
 //   (nothing) ──Register──▶ connected ──ListAndWatch ends──▶ away ──five minutes──▶ gone (capacity 0)
 //                              ▲────────────Register──────────┘
+//
+// After a restart of the agent the resources of the plugins that were there are away, with no devices: a pod that wants one is refused rather than
+// started without it.
 import { mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../../../lib/clock.ts';
 import type { Log } from '../../../lib/log.ts';
+import type { ResourceList } from '../../../kube/types/meta.ts';
 import type { Container, Pod } from '../../../kube/types/pod.ts';
 import { isSidecar } from '../../resources/pod-resources.ts';
 import type { ExtendedResources } from '../capacity.ts';
-import { type Allocation, type Allocations, openAllocations } from './allocations.ts';
+import { type Allocation, type Allocations, openAllocations, type PodAllocations } from './allocations.ts';
 import { choose, firstChoice } from './choose-devices.ts';
 import { type ContainerAllocateResponse, Empty, RegisterRequest } from './gen/device-plugin.ts';
 import { connectPlugin, type Plugin } from './plugin.ts';
@@ -41,6 +45,11 @@ export interface DevicePlugins {
   /** Serves registrations until the signal aborts. */
   run(signal: AbortSignal): Promise<void>;
   extendedResources(): ExtendedResources;
+  /**
+   * What the node has for this pod. One that has its devices already is not short of them because their plugin is away: of each resource there
+   * is at least what is handed out.
+   */
+  allocatableFor(pod: Pod, allocatable: Readonly<ResourceList>): Readonly<ResourceList>;
   /** Chooses and allocates devices for the pod's containers, once; says why where that cannot be. */
   admit(pod: Pod): Promise<{ readonly reason: string; readonly message: string } | undefined>;
   /** What the container's devices need; undefined where it has none. Plugins that want it are told that it starts. */
@@ -74,6 +83,11 @@ export const wantedDevices = (container: Container): [resource: string, count: n
     .map(([name, quantity]): [string, number] => [name, Number(quantity)])
     .filter(([, count]) => count > 0);
 
+const resourcesOf = ({ containers }: PodAllocations): string[] =>
+  Object.values(containers)
+    .flat()
+    .map(({ resource }) => resource);
+
 const merge = (responses: readonly ContainerAllocateResponse[]): ContainerAllocateResponse => ({
   envs: Object.assign({}, ...responses.map(({ envs }) => envs)) as Record<string, string>,
   annotations: Object.assign({}, ...responses.map(({ annotations }) => annotations)) as Record<string, string>,
@@ -91,6 +105,21 @@ export async function createDevicePlugins(
   await mkdir(folder, { recursive: true, mode: 0o750 });
   const allocations = await openAllocations(join(folder, 'stevedore_checkpoint.json'));
   const resources = new Map<string, Resource>();
+  const goAway = (name: string, resource: Resource): void => {
+    resource.plugin = undefined;
+    resource.awaySinceMs = clock.monotonicMs();
+    resource.devices = new Map([...resource.devices].map(([id, device]) => [id, { ...device, healthy: false }]));
+    clock.setTimer(goneAfterMs, () => {
+      if (resource.awaySinceMs === undefined || clock.monotonicMs() - resource.awaySinceMs < goneAfterMs) return;
+      allocations.know(name, false).catch((error: unknown) => log.warn('a record was not written', { folder, error }));
+      deps.onChange();
+    });
+  };
+  for (const name of allocations.known()) {
+    const resource: Resource = { plugin: undefined, end: undefined, devices: new Map(), awaySinceMs: undefined };
+    resources.set(name, resource);
+    goAway(name, resource);
+  }
   // Two pods admitted at the same time must not be given the same device.
   let admitting: Promise<unknown> = Promise.resolve();
 
@@ -120,11 +149,8 @@ export async function createDevicePlugins(
     } finally {
       plugin.close();
       if (resource.plugin === plugin) {
-        resource.plugin = undefined;
-        resource.awaySinceMs = clock.monotonicMs();
-        resource.devices = new Map([...resource.devices].map(([id, device]) => [id, { ...device, healthy: false }]));
+        goAway(name, resource);
         deps.onChange();
-        clock.setTimer(goneAfterMs, deps.onChange);
       }
     }
   };
@@ -149,6 +175,7 @@ export async function createDevicePlugins(
     resource.end?.abort();
     const end = new AbortController();
     Object.assign(resource, { plugin, end, awaySinceMs: undefined });
+    await allocations.know(name, true);
     log.info('device plugin registered', { resource: name, endpoint: request.endpoint });
     void follow(name, resource, plugin, end);
   };
@@ -224,6 +251,15 @@ export async function createDevicePlugins(
         allocatable[name] = gone ? 0 : [...devices.values()].filter(({ healthy }) => healthy).length;
       }
       return { capacity, allocatable };
+    },
+    allocatableFor(pod, allocatable) {
+      if (!allocations.pods().has(pod.metadata.uid ?? '')) return allocatable;
+      const enough: Record<string, string> = {};
+      for (const name of new Set([...allocations.pods().values()].flatMap(resourcesOf))) {
+        const used = allocations.inUse(name).size;
+        if (Number(allocatable[name] ?? 0) < used) enough[name] = String(used);
+      }
+      return { ...allocatable, ...enough };
     },
     admit(pod) {
       const work = admitting.then(() => allocatePod(pod));
