@@ -11,7 +11,7 @@ import type { PodMemory } from './memory.ts';
 import type { ObservedContainer, ObservedPod } from './observed.ts';
 import { isSidecar, newestOf } from './observed.ts';
 import type { PlanFacts } from './plan.ts';
-import { formatBackoff, formatPod, shouldRestart } from './restart.ts';
+import { formatBackoff, formatPod, restartsAll, shouldRestart } from './restart.ts';
 
 export type ContainerKind = 'init' | 'regular' | 'ephemeral';
 
@@ -47,6 +47,10 @@ function cut(text: string, bytes: number): string {
 }
 
 const restartingAll = 'RestartingAllContainers';
+
+/** It was removed so that all containers of the pod begin anew, and has not begun yet. */
+export const beginsAnew = (status: ContainerStatus | undefined): boolean =>
+  status?.state?.waiting?.reason === restartingAll;
 
 function terminatedState(container: ObservedContainer, containerID: string, pod: Pod): ContainerStateTerminated {
   const { containers, initContainers = [], ephemeralContainers = [] } = pod.spec;
@@ -98,7 +102,10 @@ function absent(
     imageID: '',
     started: false,
   };
-  if (memory.restartAll && before?.state && !before.state.waiting) {
+  if (before?.state && beginsAnew(before)) return { ...base, state: before.state };
+  // The one whose end asked for it goes last, when nothing else is left that tells of it.
+  const asked = before?.state?.terminated && restartsAll(container, before.state.terminated.exitCode);
+  if ((memory.restartAll || asked) && before?.state && !before.state.waiting) {
     const removed = {
       reason: restartingAll,
       message: 'The container is removed because RestartAllContainers in place',

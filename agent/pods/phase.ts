@@ -1,5 +1,6 @@
 // A pod's phase, from its spec and the container statuses that are about to be shown. Same rules as the kubelet's getPhase.
 import type { Container, ContainerStatus, Pod, PodPhase } from '../../kube/types/pod.ts';
+import { beginsAnew } from './container-status.ts';
 import { isSidecar } from './observed.ts';
 import { shouldRestart } from './restart.ts';
 
@@ -26,7 +27,8 @@ function exitOf(status: ContainerStatus): number | undefined {
 function tallyInit(tally: Tally, pod: Pod, container: Container, status: ContainerStatus | undefined): void {
   const exitCode = status ? exitOf(status) : undefined;
   if (exitCode === undefined) tally.pendingInit++;
-  else if (exitCode !== 0 && !shouldRestart(pod, container, exitCode)) tally.initFailedForGood = true;
+  else if (exitCode !== 0 && !beginsAnew(status) && !shouldRestart(pod, container, exitCode))
+    tally.initFailedForGood = true;
   else if (exitCode === 0 && status?.state?.waiting) return;
   else if (exitCode !== 0) return;
 }
@@ -57,7 +59,7 @@ function tallyRegular(tally: Tally, pod: Pod, container: Container, status: Cont
     return;
   }
   tally.stopped++;
-  if (!shouldRestart(pod, container, exitCode)) tally.final++;
+  if (!beginsAnew(status) && !shouldRestart(pod, container, exitCode)) tally.final++;
   if (status.state.terminated && exitCode === 0) tally.succeeded++;
 }
 

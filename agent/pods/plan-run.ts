@@ -1,12 +1,14 @@
 // What a pod that is to run needs next: volumes and a sandbox side by side, then its containers in the order Kubernetes promises.
 // Behaviour follows the kubelet's computePodActions; pulls of later containers' images go ahead of their turn.
 import type { SandboxStatus } from '../../cri/types.ts';
-import type { Container, ContainerStatus } from '../../kube/types/pod.ts';
+import type { Container } from '../../kube/types/pod.ts';
 import { isSidecar, judgeSandbox, mayRun, newestOf, type ObservedContainer } from './observed.ts';
 import { keyOfOperation, type Operation } from './operations.ts';
 import { type Draft, graceOf, type PlanInput, wakeAt, want } from './plan.ts';
 import { planPreStop, planStop } from './plan-kill.ts';
-import { formatBackoff, nextBackoff, restartsAfterKill, restartsAll, shouldRestart } from './restart.ts';
+import { asksForAll, planRestartAll } from './plan-restart-all.ts';
+import { formatBackoff, nextBackoff, restartsAfterKill, shouldRestart } from './restart.ts';
+import { shownOf } from './shown.ts';
 
 /** Fills the draft; returns true where the pod is finished: all has ended and nothing starts again. */
 export function planRun(draft: Draft, input: PlanInput): boolean {
@@ -50,47 +52,6 @@ export function planRun(draft: Draft, input: PlanInput): boolean {
   // Images are fetched while the sandbox comes up.
   for (const container of firstContainers(input)) planPull(draft, input, container);
   return false;
-}
-
-/**
- * A rule of a container that ended may ask for all of the pod's containers to begin anew: those that run are killed, all are removed, the
- * one whose end asked for it last, so that an agent that is restarted meanwhile finds it. Returns true until nothing is left of them.
- */
-function planRestartAll(draft: Draft, input: PlanInput): boolean {
-  const { pod, observed, memory } = input;
-  const specs = [...(pod.spec.initContainers ?? []), ...pod.spec.containers];
-  const asks = (container: ObservedContainer): boolean => {
-    const spec = specs.find((each) => each.name === container.metadata.name);
-    return container.state === 'exited' && spec !== undefined && restartsAll(spec, container.exitCode);
-  };
-  if (
-    !memory.restartAll &&
-    !specs.some((spec) => newestOf(observed, spec.name) && asks(newestOf(observed, spec.name)!))
-  )
-    return false;
-  const all = observed.containers.filter((each) => specs.some((spec) => spec.name === each.metadata.name));
-  const starting = [...memory.running.values()].some(({ operation }) => operation.kind === 'start-container');
-  if (all.length === 0 && !starting) return false;
-  draft.restartAll = true;
-  draft.waitingFor.push('all containers to be removed, to begin anew');
-  const alive = all.filter(mayRun);
-  for (const container of alive) {
-    const { name } = container.metadata;
-    const message = `Container ${name} is killed to restart all containers of the pod`;
-    draft.kills.set(name, {
-      id: container.id,
-      sinceMs: input.facts.nowMs,
-      graceSeconds: 0,
-      message,
-      restartAnyway: false,
-    });
-    want(draft, input, { kind: 'stop-container', container: name, id: container.id, graceSeconds: 0, ofSeconds: 0 });
-  }
-  if (alive.length > 0 || starting) return true;
-  const others = all.filter((container) => !asks(container));
-  for (const { id } of others.length > 0 ? others : all)
-    want(draft, input, { kind: 'remove-container', id, keepLog: true });
-  return true;
 }
 
 /** Of each container the newest ended one is kept, for its log and its last state; of sandboxes those that still have containers. */
@@ -233,16 +194,6 @@ function planStart(
   return 'in-progress';
 }
 
-/** What was shown of a container last, by us or by the agent before us. */
-function shownOf({ memory, pod }: PlanInput, name: string): ContainerStatus | undefined {
-  const status = memory.status ?? pod.status;
-  return [
-    ...(status?.containerStatuses ?? []),
-    ...(status?.initContainerStatuses ?? []),
-    ...(status?.ephemeralContainerStatuses ?? []),
-  ].find((each) => each.name === name);
-}
-
 /** The restart count of the next start: it never falls, whatever the runtime has forgotten. */
 function nextAttempt(input: PlanInput, container: Container, before: ObservedContainer | undefined): number {
   const { memory } = input;
@@ -339,6 +290,11 @@ function planContainers(draft: Draft, input: PlanInput, sandbox: SandboxStatus):
     if (newest?.state === 'running') {
       kept++;
       if (planRunning(draft, input, container, newest).progress === 'in-progress') held = true;
+      continue;
+    }
+    if (newest && asksForAll(pod, newest)) {
+      // All begin anew once those beside it have begun.
+      kept++;
       continue;
     }
     if (!wantsStart(input, container, newest)) continue;

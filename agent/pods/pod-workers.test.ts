@@ -248,6 +248,30 @@ describe('what a maintainer would warn of', () => {
   });
 });
 
+describe('room on the node', () => {
+  it('is free again as soon as a pod is forced out of the API, as the scheduler sees it, not before one has ended', async () => {
+    const beside: Record<string, string[]> = {};
+    const lab = createPodLab({
+      admit: async (pod, others) => {
+        beside[pod.metadata.name] = others.map(({ metadata }) => metadata.name);
+        return { admitted: true };
+      },
+    });
+    lab.runtime.behave('i', { onStop: 'ignore' });
+    lab.bind('a', { containers: one() });
+    lab.bind('b', { containers: one() });
+    await lab.clock.advance(2_000);
+    await lab.delete('a', 30);
+    await lab.delete('b', 0);
+    await lab.clock.advance(200);
+    expect(lab.running('b')).toEqual(['c']);
+    lab.bind('c', { containers: one() });
+    await lab.clock.advance(500);
+    expect(beside.c).toEqual(['a']);
+    await lab.stop();
+  });
+});
+
 describe('a rule that restarts all containers', () => {
   const rules = {
     restartPolicy: 'Never' as const,
@@ -291,6 +315,56 @@ describe('a rule that restarts all containers', () => {
     await lab.clock.advance(5_000);
     expect(lab.running('a')).toEqual(['main', 'other']);
     expect(lab.pod('a')?.status?.containerStatuses?.map(({ restartCount }) => restartCount)).toEqual([1, 1]);
+    await lab.stop();
+  });
+
+  it('may be a sidecar’s, whose pod is Running all the while', async () => {
+    const lab = createPodLab();
+    const phases = new Set<string | undefined>();
+    lab.runtime.behave((config) => config.metadata.name === 'init', { exitAfterMs: 50, exitCode: 0 });
+    lab.bind('a', {
+      restartPolicy: 'Never',
+      initContainers: [
+        ...one('init'),
+        { name: 'side', image: 'i', restartPolicy: 'Always' },
+        { name: 'source', image: 'i', ...rules, restartPolicy: 'Always' },
+      ],
+      containers: one('main'),
+    });
+    await lab.clock.advance(3_000);
+    lab.runtime.kill(lab.runtime.containers().find((each) => each.config.metadata.name === 'source')!.id, 42);
+    for (let i = 0; i < 500; i++) {
+      await lab.clock.advance(10);
+      phases.add(lab.pod('a')?.status?.phase);
+    }
+    expect([...phases]).not.toContain('Failed');
+    expect(lab.running('a')).toEqual(['main', 'side', 'source']);
+    const { status } = lab.pod('a')!;
+    expect(status?.phase).toBe('Running');
+    for (const each of [...status!.initContainerStatuses!, ...status!.containerStatuses!]) {
+      expect(each.restartCount).toBe(1);
+      expect(each.lastState?.terminated).toBeDefined();
+    }
+    await lab.stop();
+  });
+
+  it('waits for those beside it to have begun', async () => {
+    const lab = createPodLab();
+    lab.runtime.behave((config) => config.metadata.name === 'main' && config.metadata.attempt === 0, {
+      exitAfterMs: 1,
+      exitCode: 42,
+    });
+    lab.bind('a', {
+      restartPolicy: 'Never',
+      containers: [{ name: 'main', image: 'i', ...rules }, ...one('b'), ...one('c')],
+    });
+    await lab.clock.advance(10_000);
+    const { status } = lab.pod('a')!;
+    expect(lab.running('a')).toEqual(['b', 'c', 'main']);
+    for (const each of status!.containerStatuses!) {
+      expect(each.restartCount).toBe(1);
+      expect(each.lastState?.terminated).toBeDefined();
+    }
     await lab.stop();
   });
 });

@@ -148,10 +148,17 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
       deps.events.record(podTarget(pod), 'Warning', memory.admission.reason, memory.admission.message);
   };
 
+  /** A pod that is gone from its source, forced out of the API, has given its room away already: the scheduler counts it no more. */
   const othersOf = (worker: Worker): Pod[] =>
-    [...workers.values()]
-      .filter((each) => each !== worker && each.memory.admission?.admitted && !(each.plan?.terminal ?? false))
-      .map((each) => each.pod);
+    [...workers]
+      .filter(
+        ([uid, each]) =>
+          each !== worker &&
+          each.memory.admission?.admitted &&
+          !each.plan?.terminal &&
+          deps.pods.get(uid) !== undefined,
+      )
+      .map(([, each]) => each.pod);
 
   const namesake = ({ pod }: Worker): boolean => {
     const { name, namespace = 'default', uid } = pod.metadata;

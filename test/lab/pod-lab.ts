@@ -62,6 +62,8 @@ export interface LabOptions {
   readonly probe?: PodWorkersDeps['probes']['verdict'];
   readonly statics?: PodSource;
   readonly parts?: Partial<PodParts>;
+  /** Default: all are admitted. */
+  readonly admit?: PodWorkersDeps['admit'];
 }
 
 export function createPodLab(options: LabOptions = {}) {
@@ -184,7 +186,7 @@ export function createPodLab(options: LabOptions = {}) {
           sync: () => undefined,
           forget: () => undefined,
         },
-        admit: async () => ({ admitted: true }),
+        admit: options.admit ?? (async () => ({ admitted: true })),
         orphan: orphanPod,
         hashOf: containerHash,
         states: {
