@@ -46,6 +46,15 @@ async function main(): Promise<number> {
   let plane: ControlPlane | undefined;
   let machine: Machine | undefined;
   let failed = 0;
+  // Ended from outside, nothing may be left running either.
+  const ended = new Promise<void>((resolve) => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const)
+      process.once(signal, () => {
+        resolve();
+        if (!over) process.exit(1);
+      });
+  });
+  let over = false;
   try {
     const startedMs = performance.now();
     machine = await startMachine();
@@ -65,16 +74,12 @@ async function main(): Promise<number> {
     const table = reportTable(report.results);
     say(`\n${table}\n${report.results.length - failed} of ${report.results.length} steps passed\n`);
     if (values.write) await writeResult(machine, table);
+    over = true;
     if (values.keep) {
       say(`kept: nsenter -t ${process.pid} -n; end it with kill ${process.pid}\n`);
-      await new Promise<void>((resolve) => {
-        const alive = setTimeout(() => resolve(), 2 ** 31 - 1);
-        for (const signal of ['SIGTERM', 'SIGINT'] as const)
-          process.once(signal, () => {
-            clearTimeout(alive);
-            resolve();
-          });
-      });
+      const alive = setTimeout(() => undefined, 2 ** 31 - 1);
+      await ended;
+      clearTimeout(alive);
     }
   } finally {
     await plane?.stop();
