@@ -1,5 +1,8 @@
-// Runs another program and collects what it says. The only place that starts child processes which end by themselves.
-import { spawn } from 'node:child_process';
+// Runs another program and collects what it says.
+import { accessSync, constants } from 'node:fs';
+import { join } from 'node:path';
+import { fitsShell, runInShell } from './shell-pool.ts';
+import { type Run, type RunOptions, spawnRun } from './spawn.ts';
 
 export interface ExecOptions {
   readonly input?: string | Uint8Array;
@@ -43,77 +46,80 @@ export class ExecError extends Error {
   }
 }
 
+/** The program's file, looked for as a shell would; undefined where there is none. */
+function findProgram(command: string): string | undefined {
+  if (command.includes('/')) return isProgram(command) ? command : undefined;
+  return (process.env.PATH ?? '')
+    .split(':')
+    .map((folder) => join(folder || '.', command))
+    .find(isProgram);
+}
+
+function isProgram(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+// Where no shell can or may, and where the program is not there, a plain spawn does, and says what is wrong.
+function start(command: string, args: readonly string[], options: RunOptions): Run {
+  const path = fitsShell([command, ...args], options) ? findProgram(command) : undefined;
+  return (path === undefined ? undefined : runInShell([path, ...args], options)) ?? spawnRun(command, args, options);
+}
+
 /** Runs `command` with `args`; resolves with its output where it exits 0, else rejects with an ExecError. */
-export function exec(command: string, args: readonly string[], options: ExecOptions = {}): Promise<ExecResult> {
+export async function exec(command: string, args: readonly string[], options: ExecOptions = {}): Promise<ExecResult> {
   const { timeoutMs = 60_000, maxOutputBytes = 64 * 1024 * 1024, signal } = options;
-  return new Promise((resolve, reject) => {
-    if (signal?.aborted) {
-      reject(new ExecError(command, 'aborted', 'not started: cancelled', { cause: signal.reason }));
-      return;
-    }
-    const child = spawn(command, args, {
-      stdio: ['pipe', 'pipe', 'pipe'],
-      ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
-      ...(options.env === undefined ? {} : { env: { ...process.env, ...options.env } }),
-    });
-    if (child.pid !== undefined) options.onSpawn?.(child.pid);
-    const out: Buffer[] = [];
-    const err: Buffer[] = [];
-    let bytes = 0;
-    let ended: ExecError['code'] | undefined;
-    const end = (why: ExecError['code']): void => {
-      ended ??= why;
-      child.kill('SIGKILL');
-      // Children of its own may live on and hold its output open; nobody waits for those.
-      child.stdout.destroy();
-      child.stderr.destroy();
-    };
-    const collect = (into: Buffer[]) => (chunk: Buffer) => {
-      bytes += chunk.length;
+  if (signal?.aborted) throw new ExecError(command, 'aborted', 'not started: cancelled', { cause: signal.reason });
+  let bytes = 0;
+  let ended: ExecError['code'] | undefined;
+  const end = (why: ExecError['code']): void => {
+    ended ??= why;
+    run.kill();
+  };
+  const run = start(command, args, {
+    ...options,
+    onOutput(more) {
+      bytes += more;
       if (bytes > maxOutputBytes) end('output-too-large');
-      else into.push(chunk);
-    };
-    child.stdout.on('data', collect(out));
-    child.stderr.on('data', collect(err));
-    const timer = setTimeout(() => end('timeout'), timeoutMs);
-    const onAbort = (): void => end('aborted');
-    signal?.addEventListener('abort', onAbort, { once: true });
-    const done = (): void => {
-      clearTimeout(timer);
-      signal?.removeEventListener('abort', onAbort);
-    };
-    child.on('error', (error: NodeJS.ErrnoException) => {
-      done();
-      const code = error.code === 'ENOENT' ? 'not-found' : 'failed';
-      const detail = code === 'not-found' ? 'no such program on PATH' : error.message;
-      reject(new ExecError(command, code, detail, { cause: error }));
-    });
-    child.on('close', (exitCode, killedBy) => {
-      done();
-      const stdout = Buffer.concat(out).toString('utf8');
-      const stderr = Buffer.concat(err).toString('utf8');
-      if (exitCode === 0 && ended === undefined) {
-        resolve({ stdout, stderr });
-        return;
-      }
-      const how = ended ?? 'failed';
-      const said = stderr.trim().slice(0, 2000) || stdout.trim().slice(-500);
-      const what =
-        how === 'timeout'
-          ? `ended after ${timeoutMs} ms`
-          : how === 'failed'
-            ? `exit ${exitCode ?? `by ${killedBy}`}`
-            : how;
-      reject(
-        new ExecError(command, how, `${what}${said ? `: ${said}` : ''}`, {
-          exitCode: exitCode ?? undefined,
-          stdout,
-          stderr,
-        }),
-      );
-    });
-    // The program may exit without reading its input.
-    child.stdin.on('error', () => undefined);
-    child.stdin.end(options.input);
+    },
   });
+  const timer = setTimeout(() => end('timeout'), timeoutMs);
+  const onAbort = (): void => end('aborted');
+  signal?.addEventListener('abort', onAbort, { once: true });
+  try {
+    const came = await run.done;
+    const [stdout, stderr] = [came.stdout.toString('utf8'), came.stderr.toString('utf8')];
+    if (came.exitCode === 0 && ended === undefined) return { stdout, stderr };
+    throw failureOf(command, ended ?? 'failed', timeoutMs, { ...came, stdout, stderr });
+  } catch (error) {
+    if (error instanceof ExecError) throw error;
+    if (ended) throw failureOf(command, ended, timeoutMs, {});
+    const code = (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'not-found' : 'failed';
+    throw new ExecError(command, code, code === 'not-found' ? 'no such program on PATH' : (error as Error).message, {
+      cause: error,
+    });
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener('abort', onAbort);
+  }
+}
+
+function failureOf(
+  command: string,
+  how: ExecError['code'],
+  timeoutMs: number,
+  came: { exitCode?: number | undefined; killedBy?: string | undefined; stdout?: string; stderr?: string },
+): ExecError {
+  const said = came.stderr?.trim().slice(0, 2000) || came.stdout?.trim().slice(-500);
+  const what =
+    how === 'timeout'
+      ? `ended after ${timeoutMs} ms`
+      : how === 'failed'
+        ? `exit ${came.exitCode ?? `by ${came.killedBy}`}`
+        : how;
+  return new ExecError(command, how, `${what}${said ? `: ${said}` : ''}`, came);
 }

@@ -49,6 +49,40 @@ describe('exec', () => {
   });
 });
 
+describe('exec, from a shell that stays', () => {
+  it('says every word as it is, and starts nothing else', async () => {
+    const words = ["it's", '$HOME', '`id`', 'a b', '', '-n', '\\n', 'ä\n"', ';ls', '*'];
+    const script = 'for each; do printf "%s|" "$each"; done';
+    const { stdout } = await exec('/bin/sh', ['-c', script, 'sh', ...words], { env: { Y: "it's $X" } });
+    expect(stdout).toBe(`${words.join('|')}|`);
+    expect((await exec('/bin/sh', ['-c', 'printf %s "$Y"'], { env: { Y: "it's $X" } })).stdout).toBe("it's $X");
+    const input = "line $HOME `id`\nit's \\ done\n";
+    expect((await exec('cat', [], { input })).stdout).toBe(input);
+    expect((await exec('cat', [])).stdout).toBe('');
+  });
+
+  it('keeps what runs side by side apart, whatever is printed and however large', async () => {
+    const many = Array.from({ length: 20 }, (_, at) => at);
+    const said = await Promise.all(
+      many.map((at) => exec('/bin/sh', ['-c', `head -c ${at * 20_000} /dev/zero | tr '\\0' x; echo ${at} >&2`])),
+    );
+    expect(said.map(({ stdout }) => stdout.length)).toEqual(many.map((at) => at * 20_000));
+    expect(said.map(({ stderr }) => stderr)).toEqual(many.map((at) => `${at}\n`));
+  });
+
+  it('tells the process id, and is of use again after one was ended', async () => {
+    let pid = 0;
+    const onSpawn = (id: number): void => {
+      pid = id;
+    };
+    const running = failure(exec('sleep', ['30'], { onSpawn, timeoutMs: 300 }));
+    expect((await running).code).toBe('timeout');
+    expect(pid).toBeGreaterThan(1);
+    expect((await exec('echo', ['again'])).stdout).toBe('again\n');
+    expect(() => process.kill(pid, 0)).toThrow();
+  });
+});
+
 describe('files', () => {
   it('are written whole, with their mode, and leave nothing beside', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'files-'));
