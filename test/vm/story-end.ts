@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ending, web } from './manifests.ts';
 import { expect, type Report } from './report.ts';
 import { joinCluster } from './story-join.ts';
-import { nodeName, type World } from './world.ts';
+import { lenient, nodeName, type World } from './world.ts';
 
 const minutes = 60_000;
 
@@ -28,8 +28,7 @@ const deleteAll = async (world: World): Promise<void> => {
   );
 };
 
-/** What is left of pods, of the daemon and of the package, as lines; empty: nothing. */
-const remains = (checks: readonly string[]): string => checks.map((each) => `{ ${each}; } || true`).join('\n');
+/** What is left of pods and of the daemon, as lines; empty: nothing. */
 const remainsOfPods = [
   'ls -d /sys/fs/cgroup/kubepods.slice 2>/dev/null',
   'systemctl list-units --all --no-legend "kubepods*" | grep .',
@@ -112,7 +111,7 @@ async function leave(world: World): Promise<string> {
   await kubectl('drain', nodeName, '--ignore-daemonsets', '--delete-emptydir-data', '--timeout=300s');
   const { ok, output } = await machine.tryRun('stevedore leave', { timeoutMs: 15 * minutes });
   expect(ok, output);
-  const left = (await machine.run(remains(remainsOfPods), { timeoutMs: 5 * minutes })).trim();
+  const left = (await machine.run(lenient(remainsOfPods), { timeoutMs: 5 * minutes })).trim();
   expect(left === '', `left behind: ${left}\n${output}`);
   const unit = (
     await machine.run('systemctl is-enabled stevedore || true; systemctl is-active stevedore || true')
@@ -137,7 +136,7 @@ async function purge(world: World): Promise<string> {
   });
   expect(ok, output.slice(-2000));
   const left = await machine.run(
-    remains([
+    lenient([
       'ls -d /etc/stevedore /etc/default/stevedore /usr/lib/stevedore /var/lib/stevedore /run/stevedore /var/log/pods /var/log/containers /etc/kubernetes 2>/dev/null',
       'systemctl list-unit-files --no-legend | grep stevedore',
       ...remainsOfPods,

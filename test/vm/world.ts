@@ -34,6 +34,10 @@ export interface World {
 
 export const nodeName = 'vm1';
 
+/** Commands of which each may fail. */
+export const lenient = (commands: readonly string[]): string =>
+  commands.map((each) => `{ ${each}; } || true`).join('\n');
+
 // Emulated processors are slow, and one whose deadline cuts calls short never gets on: hence the time for the runtime's calls.
 const kubeletConfiguration = `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
