@@ -1,5 +1,6 @@
 // The kubelet half, put together: node, pods, volumes, images, probes, server. Nothing is decided here; docs/architecture.md draws it.
 import { mkdir } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import type { Runtime } from '../cri/runtime.ts';
 import type { RuntimeStatus } from '../cri/types.ts';
@@ -31,6 +32,7 @@ import { servePodResources } from './node/devices/pod-resources-server.ts';
 import { readInstanceMetadata } from './node/instance-metadata.ts';
 import { createNodeAgent, type NodeAgent } from './node/node-agent.ts';
 import { createMeasuredRuntime } from './observe/measured-runtime.ts';
+import { createPacedRuntime } from './observe/paced-runtime.ts';
 import { createObserver } from './observe/observer.ts';
 import { createApiSource } from './pods/api-source.ts';
 import { createContainerLinks } from './pods/container-links.ts';
@@ -138,7 +140,11 @@ function createLoggedEvents(log: Log): OwnedEventRecorder {
 export async function createAgent(given: AgentDeps, options: AgentOptions, signal: AbortSignal): Promise<Agent> {
   const { clock, log, registry } = given;
   const metrics = createKubeletMetrics(registry);
-  const runtime = createMeasuredRuntime(given.runtime, { clock, metrics });
+  const runtime = createPacedRuntime(
+    createMeasuredRuntime(given.runtime, { clock, metrics }),
+    { clock },
+    { width: Math.max(4, 3 * availableParallelism()) },
+  );
   const standalone = given.client === undefined;
   const client = given.client ?? createNoClient();
   const deps = { ...given, client, runtime };
