@@ -46,6 +46,7 @@ import { createHousekeeping, podLogFolders } from './pods/housekeeping.ts';
 import { createManifestSources } from './pods/manifest-source.ts';
 import { createMirrorPods, mirrors } from './pods/mirror-pods.ts';
 import { createPodResize } from './pods/pod-resize.ts';
+import { createRuntimeHandlers } from './pods/runtime-handlers.ts';
 import { createPodStates } from './pods/pod-state.ts';
 import { createPodWorkers, type PodWorkers } from './pods/pod-workers.ts';
 import { createProbeLink } from './pods/probe-link.ts';
@@ -269,6 +270,10 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
     config,
     options.imageCredentials,
   );
+  const handlers = createRuntimeHandlers({
+    get: (name, inner) => objects.get(resources.runtimeClasses, { name }, 'runtime-classes', inner),
+    node: () => node.node(),
+  });
   const volumes = createPodVolumes(
     {
       ...deps,
@@ -279,6 +284,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
       wake: (uid) => workers.nudge(uid),
       ending: (uid) => pods.get(uid)?.pod.metadata.deletionTimestamp !== undefined,
       ensureImage: images.ensureVolumeImage,
+      supportsRecursiveReadOnly: (pod) => handlers.recursiveReadOnly(pod),
     },
     { rootDir, nodeName },
   );
@@ -338,7 +344,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
         const prepared = await devices.prepare(uid, container);
         return prepared && containerDevices(prepared);
       },
-      runtimeClass: (name, inner) => objects.get(resources.runtimeClasses, { name }, 'runtime-classes', inner),
+      runtimeClass: handlers.runtimeClass,
       services: () => (standalone ? [] : services.synced ? services.store.list() : undefined),
       hostIps,
       allocatable,
@@ -424,7 +430,15 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
       events,
       pods,
       observer,
-      executor: createExecutor({ runtime, client: given.client, clock, log, events, parts }),
+      executor: createExecutor({
+        runtime,
+        client: given.client,
+        clock,
+        log,
+        events,
+        parts,
+        count: (pod, what) => podMetrics.sandbox(pod, what),
+      }),
       statusWriter,
       probes: createProbeLink(prober, { hostIps }),
       admit: async (pod, others) => {
@@ -453,7 +467,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
         conditions: resize.conditions(pod.metadata.uid ?? ''),
         podExtras: resize.podShown(pod),
         extras: (container, observed) => ({
-          ...containerExtras(container, observed, { recursiveReadOnly: false }),
+          ...containerExtras(container, observed, { recursiveReadOnly: handlers.recursiveReadOnly(pod) }),
           ...healthOf(pod, container.name),
           ...(observed ? resize.shown(pod, container, observed.id) : {}),
         }),

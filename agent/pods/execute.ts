@@ -75,6 +75,8 @@ export interface ExecuteDeps {
   readonly log: Log;
   readonly events: EventRecorder;
   readonly parts: PodParts;
+  /** For metrics: a sandbox is about to be run, or could not be; or a container of it could not be started the first time. */
+  count?(pod: Pod, what: 'begun' | 'failed'): void;
 }
 
 export interface OperationContext {
@@ -155,6 +157,7 @@ export function createExecutor(deps: ExecuteDeps): Executor {
     message: string,
   ): void => {
     known.failures++;
+    if (known.failures === 1) deps.count?.(context.pod, 'failed');
     known.trouble = troubleAfter(keyFor(context, name), reason, message, known.trouble);
     tell(context.pod, name, 'Warning', 'Failed', `Error: ${message}`);
   };
@@ -231,6 +234,7 @@ export function createExecutor(deps: ExecuteDeps): Executor {
 
     'run-sandbox': async (context, { attempt }) => {
       const { pod, memory } = context;
+      deps.count?.(pod, 'begun');
       try {
         if (attempt > 0)
           tell(pod, undefined, 'Normal', 'SandboxChanged', 'Pod sandbox changed, it will be killed and re-created.');
@@ -241,6 +245,7 @@ export function createExecutor(deps: ExecuteDeps): Executor {
         memory.sandboxNames = { ...memory.sandboxNames, taken: 0 };
         startErrors.reset(keyFor(context, ' sandbox'));
       } catch (error) {
+        deps.count?.(pod, 'failed');
         const taken = nameTaken(error) ? memory.sandboxNames.taken + 1 : 0;
         memory.sandboxNames = {
           least: taken >= takenTries ? attempt + 1 : memory.sandboxNames.least,

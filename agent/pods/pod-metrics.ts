@@ -24,6 +24,8 @@ export interface PodMetricsDeps {
 export interface PodMetrics {
   status(pod: Pod, status: PodStatus, before: PodStatus | undefined): void;
   started(pod: Pod, container: string): void;
+  /** A sandbox is about to be run, or could not be; or a container of it could not be started the first time. */
+  sandbox(pod: Pod, what: 'begun' | 'failed'): void;
   relisted(error: unknown, tookMs: number): void;
   /** Something that is counted changed. */
   changed(): void;
@@ -123,6 +125,10 @@ export function createPodMetrics(deps: PodMetricsDeps): PodMetrics {
     },
     started(pod, container) {
       metrics.startedContainers.inc({ container_type: containerType(pod, container) });
+    },
+    sandbox(pod, what) {
+      if (pod.spec.hostUsers !== false) return;
+      (what === 'begun' ? metrics.startedUserNamespacedPods : metrics.startedUserNamespacedPodsErrors).inc();
     },
     relisted(error, tookMs) {
       if (error !== undefined) return;

@@ -1,9 +1,10 @@
 // What a container's status shows beside its state and its resources: mounts, the user it runs as.
-import type { Container, ContainerStatus } from '../../kube/types/pod.ts';
+import { posix } from 'node:path';
+import type { Container, ContainerStatus, VolumeMount } from '../../kube/types/pod.ts';
 import type { ObservedContainer } from './observed.ts';
 
 export interface ExtrasFacts {
-  /** Whether the pod's runtime handler can make mounts read-only all the way down. */
+  /** Whether the pod's runtime handler can make mounts read-only all the way down: for containers that are not made yet. */
   readonly recursiveReadOnly: boolean;
 }
 
@@ -15,7 +16,7 @@ export function containerExtras(
   const mounts = (container.volumeMounts ?? []).map((mount) => ({
     name: mount.name,
     mountPath: mount.mountPath,
-    ...(mount.readOnly ? { readOnly: true, recursiveReadOnly: recursive(mount.recursiveReadOnly, facts) } : {}),
+    ...(mount.readOnly ? { readOnly: true, recursiveReadOnly: recursive(mount, observed, facts) } : {}),
   }));
   const user = observed?.user;
   return {
@@ -35,7 +36,15 @@ export function containerExtras(
   };
 }
 
-function recursive(asked: string | undefined, facts: ExtrasFacts): 'Enabled' | 'Disabled' {
-  if (asked === 'Enabled') return 'Enabled';
-  return asked === 'IfPossible' && facts.recursiveReadOnly ? 'Enabled' : 'Disabled';
+function recursive(
+  mount: VolumeMount,
+  observed: ObservedContainer | undefined,
+  facts: ExtrasFacts,
+): 'Enabled' | 'Disabled' {
+  const { recursiveReadOnly: asked = 'Disabled' } = mount;
+  const path = posix.resolve('/', mount.mountPath);
+  const made = observed?.mounts.find(({ containerPath }) => posix.resolve('/', containerPath) === path);
+  // What the container was made with; a runtime that tells nothing of it was not given what it does not know.
+  if (made) return made.recursiveReadOnly ? 'Enabled' : 'Disabled';
+  return asked === 'Enabled' || (asked === 'IfPossible' && facts.recursiveReadOnly) ? 'Enabled' : 'Disabled';
 }

@@ -191,6 +191,14 @@ function runtimeMetrics(r: MetricsRegistry) {
       name: 'kubelet_started_pods_errors_total',
       help: 'Number of errors when starting pods',
     }),
+    startedUserNamespacedPods: counter(r, {
+      name: 'kubelet_started_user_namespaced_pods_total',
+      help: 'Number of pods with a user namespace of their own that were started',
+    }),
+    startedUserNamespacedPodsErrors: counter(r, {
+      name: 'kubelet_started_user_namespaced_pods_errors_total',
+      help: 'Number of errors when starting pods with a user namespace of their own',
+    }),
     startedContainers: counter(r, {
       name: 'kubelet_started_containers_total',
       help: 'Number of containers started, by type',
