@@ -109,7 +109,7 @@ export async function failToJoin(world: World, report: Report): Promise<void> {
     },
     {
       what: 'port taken',
-      before: 'systemd-run --quiet --unit=squatter busybox nc -lk -p 10250 -e true; sleep 2',
+      before: 'systemd-run --quiet --unit=squatter busybox nc -l -p 10250; sleep 2; ss -tln | grep -q :10250',
       after: 'systemctl stop squatter',
       message: /\[Port-10250\] port 10250, wanted for the node server, is taken/,
     },

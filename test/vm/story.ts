@@ -1,6 +1,7 @@
 // The story of a node on a virtual machine, from a fresh host to a purged one: run by run.sh, in a network namespace that holds the machine, the control
-// plane and nothing that leads out. --packages FOLDER; --keep leaves everything running at the end; --write adds the result to docs/conformance.md.
-import { appendFile, readdir, readFile } from 'node:fs/promises';
+// plane and nothing that leads out. --packages FOLDER; --keep leaves everything running at the end; --write puts the result into docs/conformance.md.
+import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -88,15 +89,26 @@ async function main(): Promise<number> {
   return failed === 0 ? 0 : 1;
 }
 
+const marks = ['<!-- written by npm run test:vm -- --write -->', '<!-- end of test:vm -->'] as const;
+
+/** Replaces what an earlier run wrote. */
 async function writeResult(machine: Machine, table: string): Promise<void> {
   const page = fileURLToPath(new URL('../../docs/conformance.md', import.meta.url));
   const facts = await machine.tryRun(
-    'uname -r; containerd --version; runc --version | head -1; systemctl --version | head -1',
+    'uname -r; containerd --version | cut -d" " -f2,3; runc --version | head -1; systemctl --version | head -1 | cut -d" " -f1,2',
   );
-  const there = await readFile(page, 'utf8').catch(() => '# Conformance\n');
-  const heading = `## On a virtual machine (${new Date().toISOString().slice(0, 10)})`;
-  const text = `\n${heading}\n\n\`npm run test:vm\`: Debian 12 under qemu without hardware virtualization (all times are of emulated processors): ${facts.output.replaceAll('\n', ', ')}.\n\n${table}`;
-  await appendFile(page, there === '# Conformance\n' ? `${there}${text}` : text);
+  const there = await readFile(page, 'utf8');
+  const [before, rest] = there.split(marks[0]);
+  const after = rest?.split(marks[1])[1] ?? '\n';
+  const load = loadavg()[0]?.toFixed(0);
+  const text = [
+    marks[0],
+    `## On a virtual machine (${new Date().toISOString().slice(0, 10)})`,
+    `\`npm run test:vm\`: Debian 12 under qemu without hardware virtualization, ${cpus().length} processors of the host for all, whose load was ${load} at the end: times say nothing about real hardware. kernel ${facts.output.replaceAll('\n', ', ')}.`,
+    table,
+    marks[1],
+  ].join('\n\n');
+  await writeFile(page, `${(before ?? '').trimEnd()}\n\n${text}${after}`);
 }
 
 process.exitCode = await main();
