@@ -243,13 +243,16 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
           if (abort.signal.aborted) return;
           const nowMs = clock.now();
           const delayMs = retryDelays.next(`${uid}/${key}`, nowMs);
-          const failures = (memory.retries.get(key)?.failures ?? 0) + 1;
-          memory.retries.set(key, {
-            failures,
-            retryAtMs: nowMs + delayMs,
-            message: `${operation.kind}: ${describeError(error)}`,
+          const before = memory.retries.get(key);
+          const message = `${operation.kind}: ${describeError(error)}`;
+          memory.retries.set(key, { failures: (before?.failures ?? 0) + 1, retryAtMs: nowMs + delayMs, message });
+          // The same failure is told once, however often it is tried again.
+          const level = before?.message === message ? 'debug' : 'warn';
+          log[level](`${operation.kind} failed; tried again`, {
+            pod: formatPod(worker.pod),
+            error,
+            retryInMs: delayMs,
           });
-          log.warn(`${operation.kind} failed; tried again`, { pod: formatPod(worker.pod), error, retryInMs: delayMs });
         },
       )
       .finally(() => {

@@ -49,6 +49,8 @@ interface PodState {
   readonly refreshTimers: Map<string, Timer>;
   /** Volumes being made anew, and whether they must be once more. */
   readonly refreshing: Map<string, { again: boolean }>;
+  /** Why volumes could not be refreshed, by name, and what was told of it. */
+  readonly stale: Map<string, { readonly sinceMs: number; readonly told: string | undefined }>;
   /** The last work on each volume: one at a time. */
   readonly busy: Map<string, Promise<void>>;
   /** Volumes being worked on, since when on the monotonic clock. */
@@ -59,6 +61,8 @@ interface PodState {
 }
 
 const refreshRetryMs = 10_000;
+// What a pod shows may go a moment before the pod does, with their namespace: only what lasts is told, and once.
+const refreshPatienceMs = 5_000;
 const patienceMs = 10_000;
 
 export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOptions): PodVolumes {
@@ -110,6 +114,7 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
       pvNames: new Map(),
       refreshTimers: new Map(),
       refreshing: new Map(),
+      stale: new Map(),
       busy: new Map(),
       active: new Map(),
       ending: new AbortController(),
@@ -143,6 +148,7 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
         signal,
       }).finally(() => state.active.delete(volume.name));
       state.volumes.set(volume.name, mounted);
+      state.stale.delete(volume.name);
       schedule(state, volume, mounted.refreshAtMs);
     });
     const settled = mine.catch(() => undefined);
@@ -170,14 +176,17 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
       .catch((error: unknown) => {
         if (signal.aborted) return;
         const failure = failureOf(state, volume, error);
-        const ending = deps.ending?.(state.uid) ?? false;
-        log[ending ? 'debug' : 'warn']('a volume could not be refreshed; its files stay as they are', {
+        const known = state.stale.get(volume.name) ?? { sinceMs: clock.monotonicMs(), told: undefined };
+        const lasts = clock.monotonicMs() - known.sinceMs >= refreshPatienceMs && !deps.ending?.(state.uid);
+        const telling = lasts && known.told !== failure.message;
+        log[telling ? 'warn' : 'debug']('a volume could not be refreshed; its files stay as they are', {
           pod: `${state.pod.metadata.namespace}/${state.pod.metadata.name}`,
           volume: volume.name,
           error,
         });
-        if (!ending) deps.events?.record(podTarget(state.pod), 'Warning', failure.reason, failure.message);
-        schedule(state, volume, clock.now() + refreshRetryMs);
+        if (telling) deps.events?.record(podTarget(state.pod), 'Warning', failure.reason, failure.message);
+        state.stale.set(volume.name, telling ? { ...known, told: failure.message } : known);
+        schedule(state, volume, clock.now() + (lasts ? refreshRetryMs : refreshPatienceMs));
       })
       .finally(() => state.refreshing.delete(volume.name));
   };
