@@ -1,9 +1,8 @@
 // How fast Services reach the kernel: cold load, one endpoint change, restart, each beside the raw tool doing the same rules in the same
 // run. Needs root. `node bench/proxy.ts [--mode iptables|nftables] [--services 1,100,1000] [--endpoints 10] [--changes 200]`
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
 import type { EndpointSlice, Service } from '../kube/types/core.ts';
 import { systemClock } from '../lib/clock.ts';
@@ -13,6 +12,7 @@ import { createBackendContext, openBackend, type BackendContext, type BackendKin
 import { createProxyState, type ProxyState } from '../proxy/state.ts';
 import { createSync, type Sync } from '../proxy/sync.ts';
 import { createLabHost, type LabHost } from '../test/lab/netns.ts';
+import { watchLoop } from './loop-watch.ts';
 
 const { values } = parseArgs({
   options: {
@@ -154,6 +154,12 @@ async function measurePoint(services: number): Promise<Record<string, unknown>> 
   const wakers: (() => void)[] = [];
   const monitorStop = new AbortController();
   const running: Promise<unknown>[] = [];
+  const loop = watchLoop();
+  const noteLoop = (what: string): void => {
+    const { wallMs, cpuMs } = loop.take();
+    point[`${what}LoopMs`] = ms(wallMs);
+    point[`${what}LoopCpuMs`] = ms(cpuMs);
+  };
   try {
     const state = createProxyState({ nodeName: 'n1', startedAtMs: 0, onDirty: () => wakers[0]?.() });
     const filled = await timed(async () => fill(state, services));
@@ -198,13 +204,11 @@ async function measurePoint(services: number): Promise<Record<string, unknown>> 
     point.rawLoadMs = ms((await timed(() => raw.load(text))).took);
     point.rawListMs = ms((await timed(() => raw.list())).took);
 
-    const delay = monitorEventLoopDelay({ resolution: 5 });
-    delay.enable();
+    loop.take();
     const cold = start(backend, state, wakers);
     point.coldMs = ms((await timed(() => written(cold))).took);
     point.coldOverRaw = ms((point.coldMs as number) / (point.rawLoadMs as number));
-    point.coldLoopMaxMs = ms(delay.max / 1e6);
-    delay.reset();
+    noteLoop('cold');
 
     inputs.length = 0;
     const latencies: number[] = [];
@@ -227,29 +231,31 @@ async function measurePoint(services: number): Promise<Record<string, unknown>> 
     point.changeP50Ms = ms(quantile(latencies, 0.5));
     point.changeP99Ms = ms(quantile(latencies, 0.99));
     if (rawPartial.length > 0) point.rawPartialP50Ms = ms(quantile(rawPartial, 0.5));
-    point.changeLoopMaxMs = ms(delay.max / 1e6);
+    noteLoop('change');
     await cold.stop();
 
-    delay.reset();
+    loop.take();
     const again = start(await open(), state, wakers);
     point.restartMs = ms((await timed(() => written(again))).took);
     point.restartOverRawList = ms((point.restartMs as number) / (point.rawListMs as number));
-    point.restartLoopMaxMs = ms(delay.max / 1e6);
+    noteLoop('restart');
     await again.stop();
 
     // A crash leaves nothing behind that spares the listing.
     rmSync(stateDir, { recursive: true });
-    delay.reset();
+    loop.take();
     const crashed = start(await open(), state, wakers);
     point.crashRestartMs = ms((await timed(() => written(crashed))).took);
     point.crashRestartOverRawList = ms((point.crashRestartMs as number) / (point.rawListMs as number));
-    point.crashRestartLoopMaxMs = ms(delay.max / 1e6);
+    noteLoop('crashRestart');
     await crashed.stop();
     point.rssMB = Math.round(process.memoryUsage.rss() / 2 ** 20);
     point.heapMB = Math.round(process.memoryUsage().heapUsed / 2 ** 20);
   } catch (error) {
     point.unfinished = String(error).slice(0, 300);
   } finally {
+    loop.stop();
+    point.load = ms(loadavg()[0] ?? 0);
     monitorStop.abort();
     await Promise.all(running);
     await Promise.all([rawHost.stop(), host.stop()]);

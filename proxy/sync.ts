@@ -10,6 +10,7 @@
 //                                                                 └──▶ settled without it; it is reported
 import { createBackoff } from '../lib/backoff.ts';
 import type { Clock } from '../lib/clock.ts';
+import { createSlices } from '../lib/slices.ts';
 import { describeError, type Log } from '../lib/log.ts';
 import { bisectRefused } from './bisect.ts';
 import { type ApplyResult, type Changes, isRejected, type NetfilterError, type RulesBackend } from './backend.ts';
@@ -152,19 +153,25 @@ export function createSync(deps: SyncDeps, options: SyncOptions = {}): Sync {
   const bisect = (part: Changes, error: NetfilterError, signal: AbortSignal): Promise<void> =>
     bisectRefused({ apply: applyPart, refuse }, part, error, signal);
 
-  const allStates = (): ServicePortState[] =>
-    [...desired.keys()].flatMap((key) => {
+  const allStates = async (): Promise<ServicePortState[]> => {
+    const states: ServicePortState[] = [];
+    const slices = createSlices(clock);
+    for (const key of [...desired.keys()]) {
       // A refused port keeps the rules that worked last, if any.
       const wanted = desired.get(key);
       const known = refused.get(key);
       const chosen = known && known.state === wanted ? inKernel.get(key) : wanted;
-      return chosen ? [chosen] : [];
-    });
+      if (chosen) states.push(chosen);
+      const pause = slices.giveWay();
+      if (pause) await pause;
+    }
+    return states;
+  };
 
   const applyAll = async (signal: AbortSignal): Promise<void> => {
     const startedMs = clock.monotonicMs();
     await backend.adopt(signal);
-    const upserts = allStates();
+    const upserts = await allStates();
     const keep = new Set(upserts.map((after) => after.port.key));
     const removals = [...inKernel.keys()].filter((key) => !keep.has(key));
     const everything: Changes = { upserts, removals };

@@ -23,7 +23,12 @@ export async function planFull(
 ): Promise<FullPlan> {
   const script = createScript();
   const totals: Record<Table, number> = { nat: 0, filter: 0 };
-  const stale = new Set([...kernel.nat.chains.keys()].filter(isServiceChain));
+  const stale = new Set<string>();
+  for (const chain of kernel.nat.chains.keys()) {
+    if (isServiceChain(chain)) stale.add(chain);
+    const pause = slices.giveWay();
+    if (pause) await pause;
+  }
   const shared: Record<Table, Map<string, RuleText[]>> = {
     nat: new Map(sharedChains.nat.map((chain) => [chain, []])),
     filter: new Map(sharedChains.filter.map((chain) => [chain, []])),
@@ -59,7 +64,11 @@ export async function planFull(
       totals[table] += tail.length;
     }
   for (const table of tables) if (!kernel[table].chains.has(canaryChain)) script.setChain(table, canaryChain, []);
-  for (const chain of stale) script.deleteChain('nat', chain);
+  for (const chain of stale) {
+    script.deleteChain('nat', chain);
+    const pause = slices.giveWay();
+    if (pause) await pause;
+  }
 
   const wantsKubeletChain = fixedRules(env).filter.has(kubeletFirewallChain);
   for (const { table, from, rule } of [...jumps, ...(wantsKubeletChain ? kubeletJumps : [])]) {

@@ -63,11 +63,12 @@ export function createIptablesBackend(deps: IptablesBackendDeps): RulesBackend {
   const write = async (script: Script, signal: AbortSignal): Promise<void> => {
     if (script.isEmpty) return;
     try {
-      await tool.restore(script.text(), signal);
+      await tool.restore(await script.input(createSlices(clock)), signal);
     } catch (error) {
       // A foreign rule may still jump to a chain that is to go: better left behind empty than nothing done.
       if (!isRejected(error) || !script.deletesChains) throw error;
-      await tool.restore(script.text({ keepChains: true }), signal).catch(() => {
+      const gentler = await script.input(createSlices(clock), { keepChains: true });
+      await tool.restore(gentler, signal).catch(() => {
         throw error;
       });
     }

@@ -1,4 +1,5 @@
 // Collects what one call of iptables-restore --noflush is to do, and writes it down. Pure.
+import type { Slices } from '../../lib/slices.ts';
 import type { Table } from './names.ts';
 import type { RuleText } from './rules.ts';
 
@@ -28,8 +29,17 @@ export interface Script {
   readonly deletesChains: boolean;
   readonly isEmpty: boolean;
   /** The input of iptables-restore; without `-X` lines where chains may be referred to by others. */
-  text(options?: { keepChains?: boolean }): string;
+  text(options?: ScriptOptions): string;
+  /** The same, made in slices: bytes where it is long. */
+  input(slices: Slices, options?: ScriptOptions): Promise<string | Uint8Array>;
 }
+
+export interface ScriptOptions {
+  readonly keepChains?: boolean;
+}
+
+/** Lines that are put together in one go. */
+const linesAtOnce = 1_000;
 
 const tableOf = (step: Step): Table => (step === 'nat' ? 'nat' : 'filter');
 
@@ -40,6 +50,18 @@ export function createScript(): Script {
   let deletesChains = false;
   const isUsed = ({ chains, rules, deletions }: Section): boolean =>
     chains.length + rules.length + deletions.length > 0;
+
+  function* parts({ keepChains = false }: ScriptOptions = {}): Generator<readonly string[]> {
+    for (const step of stepOrder) {
+      const section = sections[step];
+      if (!isUsed(section)) continue;
+      yield [`*${tableOf(step)}\n`];
+      yield section.chains;
+      yield section.rules;
+      if (!keepChains) yield section.deletions;
+      yield ['COMMIT\n'];
+    }
+  }
 
   return {
     setChain(step, chain, rules) {
@@ -68,16 +90,20 @@ export function createScript(): Script {
     get isEmpty() {
       return !stepOrder.some((step) => isUsed(sections[step]));
     },
-    text({ keepChains = false } = {}) {
-      const parts: string[] = [];
-      for (const step of stepOrder) {
-        const section = sections[step];
-        if (!isUsed(section)) continue;
-        parts.push(`*${tableOf(step)}\n`, section.chains.join(''), section.rules.join(''));
-        if (!keepChains) parts.push(section.deletions.join(''));
-        parts.push('COMMIT\n');
-      }
-      return parts.join('');
+    text: (options) => [...parts(options)].map((lines) => lines.join('')).join(''),
+    async input(slices, options) {
+      const chunks: string[] = [];
+      const bytes: Uint8Array[] = [];
+      for (const lines of parts(options))
+        for (let at = 0; at < lines.length; at += linesAtOnce) {
+          chunks.push(lines.slice(at, at + linesAtOnce).join(''));
+          if (chunks.length < 2) continue;
+          bytes.push(Buffer.from(chunks.splice(0).join('')));
+          const pause = slices.giveWay();
+          if (pause) await pause;
+        }
+      const rest = chunks.join('');
+      return bytes.length === 0 ? rest : Buffer.concat([...bytes, Buffer.from(rest)]);
     },
   };
 }

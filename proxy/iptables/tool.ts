@@ -16,7 +16,7 @@ export interface IptablesTool {
   /** What iptables-save prints of the table. */
   save(table: string, signal: AbortSignal): Promise<string>;
   /** Runs iptables-restore --noflush. Each table's part is done whole or not at all. */
-  restore(input: string, signal: AbortSignal): Promise<void>;
+  restore(input: string | Uint8Array, signal: AbortSignal): Promise<void>;
   /** The chain's rules with counters, as `-S -v` prints them; undefined where there is no such chain. */
   list(table: string, chain: string, signal: AbortSignal): Promise<readonly string[] | undefined>;
 }
