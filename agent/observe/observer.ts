@@ -42,10 +42,15 @@ interface Entry {
   observed: ObservedPod;
   dirty: boolean;
   signature: string;
+  /** How often the runtime was asked. */
+  inspections: number;
 }
 
 /** How long a container that was said to have stopped may still be shown running before the hint is dropped. */
 const earlyHintMs = 1_000;
+
+/** How long the news that something was made or removed may wait. */
+const othersHintMs = 100;
 
 export const podUidLabel = 'io.kubernetes.pod.uid';
 
@@ -58,7 +63,7 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
   const entryOf = (uid: string): Entry => {
     const known = entries.get(uid);
     if (known) return known;
-    const fresh: Entry = { observed: nothingObserved, dirty: false, signature: '' };
+    const fresh: Entry = { observed: nothingObserved, dirty: false, signature: '', inspections: 0 };
     entries.set(uid, fresh);
     return fresh;
   };
@@ -109,6 +114,7 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
 
   const inspect = async (uid: string, entry: Entry): Promise<ObservedPod> => {
     entry.dirty = false;
+    entry.inspections++;
     try {
       const [sandboxes, containers] = await Promise.all([
         runtime.listSandboxes({ podUid: uid }),
@@ -167,17 +173,50 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
     }
   };
 
+  /** What is known already says what the event says. */
+  const isNews = (uid: string, { kind, containerId }: Exclude<RuntimeEvent, { kind: 'lost' }>): boolean => {
+    const entry = entries.get(uid);
+    if (!entry || entry.dirty) return true;
+    const { containers, sandboxes } = entry.observed;
+    const shown =
+      containers.find((each) => each.id === containerId)?.state ??
+      sandboxes.find((each) => each.id === containerId)?.state;
+    switch (kind) {
+      case 'created':
+        return shown === undefined;
+      case 'started':
+        return shown === undefined || shown === 'created';
+      case 'stopped':
+        return shown !== 'exited' && shown !== 'notready';
+      case 'deleted':
+        return shown !== undefined;
+      case 'oom':
+        return true;
+    }
+  };
+
+  // What begins or goes is mostly our own doing, whose end wakes the pod anyway. Others' is seen a moment later.
+  const lookSoon = (uid: string): void => {
+    const { inspections } = entryOf(uid);
+    clock.setTimer(othersHintMs, () => {
+      if (entries.get(uid)?.inspections !== inspections || !entries.get(uid)?.dirty) return;
+      deps.onChange(uid);
+    });
+  };
+
   const hear = async (event: RuntimeEvent): Promise<void> => {
     if (event.kind === 'lost') {
       await relist();
       return;
     }
     const uid = owners.get(event.containerId) ?? event.podUid ?? (event.sandboxId && owners.get(event.sandboxId));
-    if (!uid) return;
-    if (event.kind === 'stopped')
-      hinted.set(event.containerId, { untilMs: clock.monotonicMs() + earlyHintMs, delayMs: 5 });
+    if (!uid || !isNews(uid, event)) return;
     entryOf(uid).dirty = true;
-    deps.onChange(uid);
+    if (event.kind === 'stopped') {
+      hinted.set(event.containerId, { untilMs: clock.monotonicMs() + earlyHintMs, delayMs: 5 });
+      deps.onChange(uid);
+    } else if (event.kind === 'oom') deps.onChange(uid);
+    else lookSoon(uid);
   };
 
   const listen = async (signal: AbortSignal): Promise<void> => {

@@ -77,3 +77,16 @@ export function keyOfOperation(operation: Operation): OperationKey {
 /** What can be cut short without leaving something half-made in the runtime. */
 export const isAbortable = (kind: Operation['kind']): boolean =>
   kind === 'set-up-volumes' || kind === 'pull-image' || kind === 'run-post-start' || kind === 'run-pre-stop';
+
+const runtimeKinds: ReadonlySet<Operation['kind']> = new Set([
+  'run-sandbox',
+  'start-container',
+  'stop-container',
+  'remove-container',
+  'stop-sandbox',
+  'remove-sandbox',
+  'resize-pod',
+]);
+
+/** After its end the runtime may have something else of the pod. */
+export const changesRuntime = (kind: Operation['kind']): boolean => runtimeKinds.has(kind);

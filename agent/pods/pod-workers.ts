@@ -12,7 +12,7 @@ import type { DesiredPod, DesiredPods } from './desired.ts';
 import type { Executor } from './execute.ts';
 import { createMemory, memoryOf, type PodMemory, type Termination } from './memory.ts';
 import type { ObservedPod } from './observed.ts';
-import { keyOfOperation, type Operation } from './operations.ts';
+import { changesRuntime, keyOfOperation, type Operation } from './operations.ts';
 import { type OutstandingResize, type Plan, type PlanFacts, plan } from './plan.ts';
 import type { PodState, PodStates } from './pod-state.ts';
 import { formatPod } from './restart.ts';
@@ -259,7 +259,7 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
         memory.running.delete(key);
         const nowMs = clock.now();
         if (memory.timeline.length < 200) memory.timeline.push({ what: key, atMs: nowMs, tookMs: nowMs - startedAtMs });
-        observer.invalidate(uid);
+        if (changesRuntime(operation.kind)) observer.invalidate(uid);
         queue.wake(uid);
         operations.delete(run);
       });

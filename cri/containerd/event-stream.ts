@@ -135,12 +135,27 @@ async function fromContainerd(deps: EventStreamDeps, emit: Emit, signal: AbortSi
     { filters: ['namespace==k8s.io,topic~="^/(tasks|containers)/"'] },
     signal,
   );
+  // Exits that the CRI may not have noted yet; it does so when it has deleted the task.
+  const exits = new Map<string, () => void>();
+  const hold = async (id: string): Promise<void> => {
+    const deleted = new Promise<void>((resolve) => exits.set(id, resolve));
+    const event = await settled(deps, id, deleted, signal);
+    exits.delete(id);
+    emit(event);
+  };
   for await (const envelope of opening(deps, items, () => emit({ kind: 'lost' }))) {
+    if (envelope.topic === '/tasks/delete') exits.get(taskOf(envelope) ?? '')?.();
     const event = eventOfEnvelope(envelope);
     if (!event) continue;
-    if (event.kind === 'stopped') void settled(deps, event.containerId, signal).then(emit);
+    if (event.kind === 'stopped') void hold(event.containerId);
     else emit(event);
   }
+}
+
+/** The container whose task, not an exec in it, the event is about. */
+function taskOf(envelope: Envelope): string | undefined {
+  const { containerId, id } = TaskExit.decode(envelope.event?.value ?? new Uint8Array());
+  return id === containerId || id === '' ? containerId : undefined;
 }
 
 type ContainerEvent = Exclude<RuntimeEvent, { kind: 'lost' }>;
@@ -155,10 +170,8 @@ export function eventOfEnvelope(envelope: Envelope): ContainerEvent | undefined 
     podUid: undefined,
   });
   switch (envelope.topic) {
-    case '/tasks/exit': {
-      const { containerId, id } = TaskExit.decode(bytes);
-      return id === containerId || id === '' ? about('stopped') : undefined;
-    }
+    case '/tasks/exit':
+      return taskOf(envelope) === undefined ? undefined : about('stopped');
     case '/tasks/start':
       return about('started');
     case '/tasks/oom':
@@ -172,33 +185,49 @@ export function eventOfEnvelope(envelope: Envelope): ContainerEvent | undefined 
   }
 }
 
-const settleDelaysMs = [0, 5, 10, 20, 40, 80, 160, 320, 640];
+/** How often to look once the task is deleted: the CRI notes the end a moment later. */
+const settleDelaysMs = [0, 2, 4, 6, 8, 12, 20, 40, 80, 160, 320];
+/** How long the deletion of the task is waited for. It has no event where the shim is gone. */
+const deletionMs = 300;
 
 /**
  * containerd tells of an exit before its CRI has noted it, and who asks at once is told `running`. So the event is held until the CRI
- * agrees, or about 1.3 s have passed. It also learns the pod that way.
+ * agrees, or about a second has passed. It also learns the pod that way.
  */
-async function settled(deps: EventStreamDeps, id: string, signal: AbortSignal): Promise<ContainerEvent> {
+async function settled(
+  deps: EventStreamDeps,
+  id: string,
+  deleted: Promise<void>,
+  signal: AbortSignal,
+): Promise<ContainerEvent> {
   const event: ContainerEvent = { kind: 'stopped', containerId: id, sandboxId: undefined, podUid: undefined };
-  const container = { containerId: id as ContainerId };
-  const options = { timeoutMs: 5_000, signal };
+  const timer = new AbortController();
+  const late = deps.clock.sleep(deletionMs, AbortSignal.any([signal, timer.signal])).catch(() => undefined);
+  await Promise.race([deleted, late]);
+  timer.abort();
   try {
     for (const delayMs of settleDelaysMs) {
       if (delayMs > 0) await deps.clock.sleep(delayMs, signal);
-      const { status } = await deps.connection.unary(
-        `${service}/ContainerStatus`,
-        wire.ContainerStatusRequest,
-        wire.ContainerStatusResponse,
-        container,
-        options,
-      );
-      if (status && status.state !== wire.ContainerState.CONTAINER_RUNNING)
-        return { ...event, podUid: status.labels[podUidLabel] };
+      const uid = await endedPod(deps, id, signal);
+      if (uid !== undefined) return { ...event, podUid: uid === '' ? undefined : uid };
     }
     return event;
   } catch (error) {
     return isNotFound(error) ? sandboxSettled(deps, event, signal).catch(() => event) : event;
   }
+}
+
+/** The pod of a container that the CRI shows as ended; undefined while it runs. */
+async function endedPod(deps: EventStreamDeps, id: string, signal: AbortSignal): Promise<string | undefined> {
+  const { status } = await deps.connection.unary(
+    `${service}/ContainerStatus`,
+    wire.ContainerStatusRequest,
+    wire.ContainerStatusResponse,
+    { containerId: id as ContainerId },
+    { timeoutMs: 5_000, signal },
+  );
+  if (!status || status.state === wire.ContainerState.CONTAINER_RUNNING) return undefined;
+  return status.labels[podUidLabel] ?? '';
 }
 
 async function sandboxSettled(
