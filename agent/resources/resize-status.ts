@@ -164,13 +164,16 @@ export interface PodResourcesShown {
 const inBytes = (name: string): boolean =>
   name === 'memory' || name === 'ephemeral-storage' || name.startsWith('hugepages-');
 
-const toList = (amounts: Amounts): ResourceList =>
-  Object.fromEntries(
-    Object.entries(amounts).map(([name, amount]) => [
-      name,
-      name === 'cpu' ? formatMilliCpu(amount) : inBytes(name) ? formatBytes(amount) : canonicalQuantity(amount),
-    ]),
-  );
+/** As `own` writes it where that is the amount: it may be finer than our numbers are. */
+function written(name: string, amount: number, own: ResourceList | undefined): string {
+  const text = own?.[name];
+  if (text !== undefined && (name === 'cpu' ? millis(text) : units(text)) === amount) return canonicalQuantity(text);
+  if (name === 'cpu') return formatMilliCpu(amount);
+  return inBytes(name) ? formatBytes(amount) : canonicalQuantity(amount);
+}
+
+const toList = (amounts: Amounts, own: ResourceList | undefined): ResourceList =>
+  Object.fromEntries(Object.entries(amounts).map(([name, amount]) => [name, written(name, amount, own)]));
 
 const requirements = (requests: ResourceList, limits: ResourceList): ResourceRequirements => ({
   ...(Object.keys(requests).length > 0 ? { requests } : {}),
@@ -182,16 +185,16 @@ const requirements = (requests: ResourceList, limits: ResourceList): ResourceReq
  * carries its allocation.
  */
 export function podResourcesShown(pod: Pod, whole: ActualResources): PodResourcesShown {
-  const requests = toList(podRequests(pod));
+  const own = pod.spec.resources;
+  const requests = toList(podRequests(pod), own?.requests);
   const allocated = Object.keys(requests).length > 0 ? { allocatedResources: requests } : {};
   if (pod.status?.phase !== 'Running')
-    return { ...allocated, resources: requirements(requests, toList(podLimits(pod))) };
-  const has = (own: ResourceList | undefined, cpu: number, memory: number): ResourceList => ({
-    ...own,
-    ...(cpu > 0 ? { cpu: formatMilliCpu(cpu) } : {}),
-    ...(memory > 0 ? { memory: formatBytes(memory) } : {}),
+    return { ...allocated, resources: requirements(requests, toList(podLimits(pod), own?.limits)) };
+  const has = (list: ResourceList | undefined, cpu: number, memory: number): ResourceList => ({
+    ...list,
+    ...(cpu > 0 ? { cpu: written('cpu', cpu, list) } : {}),
+    ...(memory > 0 ? { memory: written('memory', memory, list) } : {}),
   });
-  const own = pod.spec.resources;
   return {
     ...allocated,
     resources: requirements(

@@ -190,6 +190,12 @@ describe('a pod with resources of its own', () => {
     expect(allocationFromStatus(asked).pod).toBeUndefined();
   });
 
+  it('shows fractions as they are asked for', () => {
+    const asked = whole('1', '10m', { name: 'a' });
+    const shown = podResourcesShown({ ...asked, status: { phase: 'Running' } }, wantedOfPod(asked, facts));
+    expect(shown).toEqual({ allocatedResources: { cpu: '1', memory: '10m' }, resources: resources('1', '10m') });
+  });
+
   it('shows all it asks for until it runs, then what it has', () => {
     const a = container('a', '100m', '8Mi', {
       resources: { requests: { cpu: '100m', memory: '8Mi', 'example.com/gpu': '1' }, limits: { cpu: '100m' } },
