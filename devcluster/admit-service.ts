@@ -1,210 +1,147 @@
-// A Service's defaults, and the addresses and node ports it is given. Source: the API reference, 1.36.
+// A Service's defaults, what is wrong with it, and the address and node ports it is given. Source: the API reference, 1.36.
 import type { Service } from '../kube/types/core.ts';
 import { contains, familyOf, pickAddress } from './addresses.ts';
-import type { Cause } from './failure.ts';
+import { type Cause, forbiddenField, required, wrong } from './failure.ts';
+import { checkPort } from './validate.ts';
+import type { StrategyContext } from './strategies.ts';
 
-export interface ServiceDeps {
-  /** One range for each family served; the first is the default. */
-  readonly serviceCidrs: readonly string[];
-  services(): readonly Service[];
-  random(): number;
+type ServiceContext = Pick<StrategyContext, 'serviceCidr' | 'all' | 'random'>;
+type Spec = Service['spec'];
+
+/** Gives the Service what it has not got yet, carries over what it had, and takes away what its type has not. Returns what is wrong. */
+export function admitService(context: ServiceContext, service: Service, before: Service | undefined): Cause[] {
+  service.spec ??= {};
+  const { spec } = service;
+  setDefaults(service);
+  const causes = validate(spec);
+  if (causes.length > 0) return causes;
+  if (spec.type === 'ExternalName') {
+    for (const field of ['clusterIP', 'clusterIPs', 'ipFamilies', 'ipFamilyPolicy'] as const) delete spec[field];
+    for (const port of spec.ports ?? []) delete port.nodePort;
+    return [];
+  }
+  if (before && before.spec.type !== 'ExternalName') {
+    const had = before.spec.clusterIP;
+    if (had && spec.clusterIP && spec.clusterIP !== had)
+      return [wrong('spec.clusterIPs[0]', [spec.clusterIP], 'may not change once set')];
+    carryOver(spec, before.spec);
+  }
+  const others = context.all<Service>('services').filter(({ metadata }) => metadata.uid !== service.metadata.uid);
+  const taken = others.map((other) => other.spec);
+  return [...allocateAddress(context, spec, taken), ...allocatePorts(context, spec, taken, before?.spec)];
 }
 
-const nodePorts = { first: 30_000, count: 2768 } as const;
-
-export function defaultService(service: Service): void {
+function setDefaults(service: Service): void {
   const { spec } = service;
   spec.type ??= 'ClusterIP';
   spec.sessionAffinity ??= 'None';
-  if (spec.sessionAffinity === 'ClientIP') {
-    spec.sessionAffinityConfig ??= {};
-    spec.sessionAffinityConfig.clientIP ??= {};
-    spec.sessionAffinityConfig.clientIP.timeoutSeconds ??= 10_800;
-  } else delete spec.sessionAffinityConfig;
+  if (spec.sessionAffinity === 'None') delete spec.sessionAffinityConfig;
+  else spec.sessionAffinityConfig = { clientIP: { timeoutSeconds: 10_800, ...spec.sessionAffinityConfig?.clientIP } };
   for (const port of spec.ports ?? []) {
     port.protocol ??= 'TCP';
     port.targetPort ??= port.port;
   }
   if (spec.type === 'ExternalName') return;
   spec.internalTrafficPolicy ??= 'Cluster';
-  if (spec.type === 'NodePort' || spec.type === 'LoadBalancer' || spec.externalIPs?.length)
-    spec.externalTrafficPolicy ??= 'Cluster';
+  if (spec.type !== 'ClusterIP' || spec.externalIPs?.length) spec.externalTrafficPolicy ??= 'Cluster';
   if (spec.type === 'LoadBalancer') spec.allocateLoadBalancerNodePorts ??= true;
-  service.status ??= {};
-  service.status.loadBalancer ??= {};
+  service.status = { loadBalancer: {}, ...service.status };
 }
 
-/** Gives the Service what it has not got yet, carries over what it had, and takes away what its type has not. Returns what is wrong. */
-export function allocateService(deps: ServiceDeps, service: Service, before: Service | undefined): Cause[] {
-  const { spec } = service;
-  if (spec.type === 'ExternalName') {
-    for (const field of ['clusterIP', 'clusterIPs', 'ipFamilies', 'ipFamilyPolicy'] as const) delete spec[field];
-    for (const port of spec.ports ?? []) delete port.nodePort;
-    return [];
-  }
-  carryOver(spec, before?.spec);
-  const others = deps.services().filter(({ metadata }) => metadata.uid !== service.metadata.uid);
-  return [...allocateAddresses(deps, spec, others), ...allocatePorts(deps, spec, others, before)];
+function validate({ type, ports = [], clusterIP, externalName }: Spec): Cause[] {
+  const missing = ports.length === 0 && type !== 'ExternalName' && clusterIP !== 'None';
+  return [
+    ...(missing ? [required('spec.ports')] : []),
+    ...ports.flatMap(({ port }, index) => checkPort(`spec.ports[${index}].port`, port)),
+    ...ports.flatMap(({ name }, index) => (ports.length > 1 && !name ? [required(`spec.ports[${index}].name`)] : [])),
+    ...(type === 'ExternalName' && !externalName ? [required('spec.externalName')] : []),
+  ];
 }
 
-function carryOver(spec: Service['spec'], before: Service['spec'] | undefined): void {
-  if (!before || before.type === 'ExternalName') return;
-  if (!spec.clusterIP && before.clusterIP) spec.clusterIP = before.clusterIP;
-  if (!spec.clusterIPs?.length && before.clusterIPs && spec.clusterIP === before.clusterIP)
-    spec.clusterIPs = [...before.clusterIPs];
-  if (!spec.ipFamilyPolicy && before.ipFamilyPolicy) spec.ipFamilyPolicy = before.ipFamilyPolicy;
-  if (!spec.ipFamilies?.length && before.ipFamilies) spec.ipFamilies = [...before.ipFamilies];
-  if (!spec.healthCheckNodePort && before.healthCheckNodePort) spec.healthCheckNodePort = before.healthCheckNodePort;
+function carryOver(spec: Spec, before: Spec): void {
+  const { clusterIP, clusterIPs, ipFamilyPolicy, ipFamilies, healthCheckNodePort } = structuredClone(before);
+  const kept = { clusterIP, clusterIPs, ipFamilyPolicy, ipFamilies, healthCheckNodePort };
+  for (const [field, value] of Object.entries(kept))
+    if (value !== undefined && !spec[field as keyof typeof kept]) Object.assign(spec, { [field]: value });
   for (const port of spec.ports ?? []) {
-    if (port.nodePort) continue;
     const same = before.ports?.find((one) => one.port === port.port && one.protocol === port.protocol);
-    if (same?.nodePort) port.nodePort = same.nodePort;
+    if (!port.nodePort && same?.nodePort) port.nodePort = same.nodePort;
   }
 }
 
-function allocateAddresses(deps: ServiceDeps, spec: Service['spec'], others: readonly Service[]): Cause[] {
-  const served = deps.serviceCidrs.map(familyOf);
-  spec.ipFamilyPolicy ??=
-    (spec.clusterIPs?.length ?? 0) > 1 || (spec.ipFamilies?.length ?? 0) > 1 ? 'RequireDualStack' : 'SingleStack';
-  const wanted = spec.clusterIPs?.length ? spec.clusterIPs : spec.clusterIP ? [spec.clusterIP] : [];
-  if (wanted[0] === 'None') {
-    spec.clusterIP = 'None';
-    spec.clusterIPs = ['None'];
-    const count = spec.ipFamilyPolicy === 'SingleStack' ? 1 : 2;
-    const families = spec.ipFamilies?.length ? spec.ipFamilies : served.length > 0 ? served : ['IPv4' as const];
-    spec.ipFamilies = families.slice(0, count);
-    return [];
-  }
-  const families = spec.ipFamilies?.length ? [...spec.ipFamilies] : wanted.map(familyOf);
-  const missing = families.find((family) => !served.includes(family));
-  if (missing)
+/** One family is served, that of the range; a Service that must have both is refused. */
+function allocateAddress({ serviceCidr, random }: ServiceContext, spec: Spec, taken: readonly Spec[]): Cause[] {
+  const family = familyOf(serviceCidr);
+  const other = spec.ipFamilies?.find((one) => one !== family);
+  if (other) return [wrong('spec.ipFamilies[0]', other, 'not configured on this cluster')];
+  spec.ipFamilyPolicy ??= 'SingleStack';
+  if (spec.ipFamilyPolicy === 'RequireDualStack')
     return [
-      {
-        reason: 'FieldValueInvalid',
-        field: 'spec.ipFamilies[0]',
-        message: `Invalid value: "${missing}": not configured on this cluster`,
-      },
+      wrong('spec.ipFamilyPolicy', spec.ipFamilyPolicy, 'this cluster is not configured for dual-stack services'),
     ];
-  if (families.length === 0) families.push(served[0]!);
-  if (spec.ipFamilyPolicy === 'RequireDualStack' && served.length < 2)
-    return [
-      {
-        reason: 'FieldValueInvalid',
-        field: 'spec.ipFamilyPolicy',
-        message: 'Invalid value: "RequireDualStack": this cluster is not configured for dual-stack services',
-      },
-    ];
-  if (spec.ipFamilyPolicy !== 'SingleStack')
-    for (const family of served) if (!families.includes(family)) families.push(family);
-  const count = spec.ipFamilyPolicy === 'SingleStack' ? 1 : families.length;
-  spec.ipFamilies = families.slice(0, count);
-  const used = new Set(others.flatMap((other) => other.spec.clusterIPs ?? []));
-  const addresses: string[] = [];
-  for (const [index, family] of spec.ipFamilies.entries()) {
-    const cidr = deps.serviceCidrs[served.indexOf(family)]!;
-    const asked = wanted[index];
-    if (asked !== undefined && asked !== '') {
-      const field = `spec.clusterIPs[${index}]`;
-      const said = `Invalid value: ["${asked}"]: failed to allocate IP ${asked}: `;
-      if (!contains(cidr, asked))
-        return [
-          {
-            reason: 'FieldValueInvalid',
-            field,
-            message: `${said}the provided IP (${asked}) is not in the valid range. The range of valid IPs is ${cidr}`,
-          },
-        ];
-      if (used.has(asked))
-        return [{ reason: 'FieldValueInvalid', field, message: `${said}provided IP is already allocated` }];
-      addresses.push(asked);
-    } else {
-      const picked = pickAddress(cidr, used, deps.random);
-      if (!picked)
-        return [
-          {
-            reason: 'FieldValueInvalid',
-            field: 'spec.clusterIPs',
-            message: `Invalid value: []: the range ${cidr} is full`,
-          },
-        ];
-      addresses.push(picked);
-    }
+  spec.ipFamilies = [family];
+  const asked = spec.clusterIP ?? spec.clusterIPs?.[0];
+  const used = new Set(taken.flatMap(({ clusterIPs = [] }) => clusterIPs));
+  if (asked && asked !== 'None') {
+    const said = `failed to allocate IP ${asked}: `;
+    const range = `the provided IP (${asked}) is not in the valid range. The range of valid IPs is ${serviceCidr}`;
+    if (!contains(serviceCidr, asked)) return [wrong('spec.clusterIPs[0]', [asked], said + range)];
+    if (used.has(asked)) return [wrong('spec.clusterIPs[0]', [asked], `${said}provided IP is already allocated`)];
   }
-  spec.clusterIPs = addresses;
-  spec.clusterIP = addresses[0]!;
+  const address = asked || pickAddress(serviceCidr, used, random);
+  if (!address) return [wrong('spec.clusterIPs', [], `the range ${serviceCidr} is full`)];
+  spec.clusterIP = address;
+  spec.clusterIPs = [address];
   return [];
 }
 
-const portKey = (protocol: string | undefined, port: number): string => `${protocol ?? 'TCP'}/${port}`;
+const nodePorts = { first: 30_000, last: 32_767 } as const;
 
-function allocatePorts(
-  deps: ServiceDeps,
-  spec: Service['spec'],
-  others: readonly Service[],
-  before: Service | undefined,
-): Cause[] {
-  const wants =
-    spec.type === 'NodePort' || (spec.type === 'LoadBalancer' && spec.allocateLoadBalancerNodePorts !== false);
-  if (!wants && spec.type !== 'LoadBalancer') {
+function allocatePorts({ random }: ServiceContext, spec: Spec, taken: readonly Spec[], before?: Spec): Cause[] {
+  const balanced = spec.type === 'LoadBalancer';
+  const fieldOf = (index: number): string => `spec.ports[${index}].nodePort`;
+  const local = balanced && spec.externalTrafficPolicy === 'Local';
+  if (!local) delete spec.healthCheckNodePort;
+  if (spec.type === 'ClusterIP') {
     // A port that was allocated goes with the type; one that the user names is an error.
-    for (const [index, port] of (spec.ports ?? []).entries()) {
-      if (!port.nodePort) continue;
-      if (!before?.spec.ports?.some((one) => one.nodePort === port.nodePort))
-        return [
-          {
-            reason: 'FieldValueForbidden',
-            field: `spec.ports[${index}].nodePort`,
-            message: "Forbidden: may not be used when `type` is 'ClusterIP'",
-          },
-        ];
-      delete port.nodePort;
-    }
-    delete spec.healthCheckNodePort;
+    for (const [index, port] of (spec.ports ?? []).entries())
+      if (port.nodePort && !before?.ports?.some(({ nodePort }) => nodePort === port.nodePort))
+        return [forbiddenField(fieldOf(index), "may not be used when `type` is 'ClusterIP'")];
+      else delete port.nodePort;
     return [];
   }
+  const keyOf = (protocol: string | undefined, port: number | undefined): string => `${protocol ?? 'TCP'}/${port}`;
   const used = new Set(
-    others.flatMap((other) => [
-      ...(other.spec.ports ?? []).flatMap((port) => (port.nodePort ? [portKey(port.protocol, port.nodePort)] : [])),
-      ...(other.spec.healthCheckNodePort ? [portKey('TCP', other.spec.healthCheckNodePort)] : []),
+    taken.flatMap(({ ports = [], healthCheckNodePort }) => [
+      ...ports.map(({ protocol, nodePort }) => keyOf(protocol, nodePort)),
+      keyOf('TCP', healthCheckNodePort),
     ]),
   );
-  const pick = (protocol: string | undefined): number | undefined => {
-    const start = Math.floor(deps.random() * nodePorts.count);
-    for (let tries = 0; tries < nodePorts.count; tries++) {
-      const port = nodePorts.first + ((start + tries) % nodePorts.count);
-      if (!used.has(portKey(protocol, port))) return port;
-    }
-    return undefined;
+  const pick = (protocol?: string): number | undefined => {
+    const count = nodePorts.last - nodePorts.first + 1;
+    const start = Math.floor(random() * count);
+    const all = Array.from({ length: count }, (_, index) => nodePorts.first + ((start + index) % count));
+    return all.find((port) => !used.has(keyOf(protocol, port)));
   };
   for (const [index, port] of (spec.ports ?? []).entries()) {
-    const field = `spec.ports[${index}].nodePort`;
-    if (port.nodePort) {
-      if (used.has(portKey(port.protocol, port.nodePort)))
-        return [
-          {
-            reason: 'FieldValueInvalid',
-            field,
-            message: `Invalid value: ${port.nodePort}: provided port is already allocated`,
-          },
-        ];
-      if (port.nodePort < nodePorts.first || port.nodePort >= nodePorts.first + nodePorts.count)
-        return [
-          {
-            reason: 'FieldValueInvalid',
-            field,
-            message: `Invalid value: ${port.nodePort}: provided port is not in the valid range. The range of valid ports is 30000-32767`,
-          },
-        ];
-    } else if (wants) {
-      const picked = pick(port.protocol);
-      if (!picked) return [{ reason: 'FieldValueInvalid', field, message: 'Invalid value: 0: no node port is free' }];
-      port.nodePort = picked;
-    }
-    if (port.nodePort) used.add(portKey(port.protocol, port.nodePort));
+    const asked = port.nodePort;
+    if (asked && used.has(keyOf(port.protocol, asked)))
+      return [wrong(fieldOf(index), asked, 'provided port is already allocated')];
+    if (asked && (asked < nodePorts.first || asked > nodePorts.last))
+      return [
+        wrong(
+          fieldOf(index),
+          asked,
+          'provided port is not in the valid range. The range of valid ports is 30000-32767',
+        ),
+      ];
+    if (!asked && balanced && spec.allocateLoadBalancerNodePorts === false) continue;
+    const given = asked || pick(port.protocol);
+    if (!given) return [wrong(fieldOf(index), 0, 'no node port is free')];
+    port.nodePort = given;
+    used.add(keyOf(port.protocol, given));
   }
-  if (spec.type === 'LoadBalancer' && spec.externalTrafficPolicy === 'Local') {
-    const picked = spec.healthCheckNodePort ?? pick('TCP');
-    if (picked) spec.healthCheckNodePort = picked;
-  } else delete spec.healthCheckNodePort;
+  const health = local ? (spec.healthCheckNodePort ?? pick()) : undefined;
+  if (health) spec.healthCheckNodePort = health;
   return [];
 }

@@ -1,6 +1,13 @@
 // Who may do what: RBAC as it is stored, what every node may, and what comes with the cluster.
 import type { KubeObject } from '../kube/types/meta.ts';
-import type { User } from './registry.ts';
+import type { Registry } from './registry.ts';
+
+export interface User {
+  readonly name: string;
+  readonly groups: readonly string[];
+  readonly uid?: string;
+  readonly extra?: Readonly<Record<string, readonly string[]>>;
+}
 
 export interface Attributes {
   readonly verb: string;
@@ -30,95 +37,68 @@ interface Binding extends KubeObject {
   subjects?: { kind: string; name: string; namespace?: string }[];
 }
 
-export interface AuthorizeDeps {
-  role(namespace: string | undefined, name: string): Role | undefined;
-  bindings(namespace: string | undefined): readonly Binding[];
-}
-
 export type Authorize = (user: User, attributes: Attributes) => boolean;
 
-const rule = (verbs: string, group: string, resources: string): Rule => ({
-  verbs: verbs.split(' '),
-  apiGroups: [group],
-  resources: resources.split(' '),
-});
+/** `verbs group resources`, words separated by commas; the core group is empty. */
+export function rule(text: string): Rule {
+  const [verbs = '', group = '', resources = ''] = text.split(' ');
+  return { verbs: verbs.split(','), apiGroups: [group], resources: resources.split(',') };
+}
 
 // The Node authorizer's rules, without its graph: this is one machine's cluster.
-const nodeRules: readonly Rule[] = [
-  rule('get list watch', '', 'services'),
-  rule('create get list watch', '', 'nodes'),
-  rule('update patch', '', 'nodes nodes/status'),
-  rule('create get list watch delete', '', 'pods'),
-  rule('update patch', '', 'pods/status'),
-  rule('create', '', 'pods/eviction serviceaccounts/token'),
-  rule('create update patch', '', 'events'),
-  rule('create update patch', 'events.k8s.io', 'events'),
-  rule('get list watch', '', 'configmaps secrets persistentvolumeclaims persistentvolumes serviceaccounts'),
-  rule('update patch', '', 'persistentvolumeclaims/status'),
-  rule('get create update patch delete', 'coordination.k8s.io', 'leases'),
-  rule('create', 'authentication.k8s.io', 'tokenreviews'),
-  rule('create', 'authorization.k8s.io', 'subjectaccessreviews localsubjectaccessreviews'),
-  rule('create get list watch', 'certificates.k8s.io', 'certificatesigningrequests'),
-  rule('get list watch', 'node.k8s.io', 'runtimeclasses'),
-  rule('get list watch', 'storage.k8s.io', 'csidrivers volumeattachments'),
-  rule('get create update patch delete', 'storage.k8s.io', 'csinodes'),
-];
+const nodeRules = [
+  'get,list,watch  services,configmaps,secrets,persistentvolumeclaims,persistentvolumes,serviceaccounts',
+  'create,get,list,watch,update,patch  nodes',
+  'update,patch  nodes/status,pods/status,persistentvolumeclaims/status',
+  'create,get,list,watch,delete  pods',
+  'create  pods/eviction,serviceaccounts/token',
+  'create,update,patch  events',
+  'get,create,update,patch,delete coordination.k8s.io leases',
+  'create authentication.k8s.io tokenreviews',
+  'create authorization.k8s.io subjectaccessreviews,localsubjectaccessreviews',
+  'get,list,watch node.k8s.io runtimeclasses',
+  'get,list,watch storage.k8s.io csidrivers,volumeattachments',
+  'get,create,update,patch,delete storage.k8s.io csinodes',
+].map(rule);
 
 const everybody: readonly Rule[] = [
   { verbs: ['get'], nonResourceURLs: ['/healthz', '/livez', '/readyz', '/version', '/version/'] },
 ];
 
 const authenticated: readonly Rule[] = [
-  {
-    verbs: ['get'],
-    nonResourceURLs: ['/api', '/api/*', '/apis', '/apis/*', '/openapi', '/openapi/*', '/.well-known/*', '/openid/*'],
-  },
-  rule('create', 'authorization.k8s.io', 'selfsubjectaccessreviews selfsubjectrulesreviews'),
-  rule('create', 'authentication.k8s.io', 'selfsubjectreviews'),
+  { verbs: ['get'], nonResourceURLs: ['/api', '/api/*', '/apis', '/apis/*', '/openapi', '/openapi/*'] },
+  rule('create authorization.k8s.io selfsubjectaccessreviews'),
+  rule('create authentication.k8s.io selfsubjectreviews'),
 ];
 
-const bootstrappers: readonly Rule[] = [
-  rule('create get list watch', 'certificates.k8s.io', 'certificatesigningrequests'),
-  { verbs: ['get'], apiGroups: [''], resources: ['nodes'] },
-  {
-    verbs: ['get'],
-    apiGroups: [''],
-    resources: ['configmaps'],
-    resourceNames: ['kubeadm-config', 'kubelet-config', 'kube-proxy'],
-  },
-];
-
-export function createAuthorize(deps: AuthorizeDeps): Authorize {
+export function createAuthorize({ registry }: { readonly registry: Registry }): Authorize {
   return (user, asked) => {
-    const { groups } = user;
+    const { name, groups } = user;
     if (groups.includes('system:masters')) return true;
-    if (everybody.some((one) => allows(one, asked))) return true;
-    if (groups.includes('system:authenticated') && authenticated.some((one) => allows(one, asked))) return true;
-    if (
-      groups.includes('system:nodes') &&
-      user.name.startsWith('system:node:') &&
-      nodeRules.some((one) => allows(one, asked))
-    )
-      return true;
-    if (groups.includes('system:bootstrappers') && bootstrappers.some((one) => allows(one, asked))) return true;
-    return (
-      byBindings(deps, user, asked, undefined) ||
-      (asked.namespace ? byBindings(deps, user, asked, asked.namespace) : false)
-    );
+    const own = [
+      ...everybody,
+      ...(groups.includes('system:authenticated') ? authenticated : []),
+      ...(groups.includes('system:nodes') && name.startsWith('system:node:') ? nodeRules : []),
+    ];
+    if (own.some((one) => allows(one, asked))) return true;
+    const scopes = asked.namespace ? [undefined, asked.namespace] : [undefined];
+    return scopes.some((namespace) => byBindings(registry, user, asked, namespace));
   };
 }
 
-function byBindings(deps: AuthorizeDeps, user: User, asked: Attributes, namespace: string | undefined): boolean {
-  return deps.bindings(namespace).some((binding) => {
-    const bound = binding.subjects?.some((subject) => {
+function byBindings(registry: Registry, user: User, asked: Attributes, namespace: string | undefined): boolean {
+  const bindings = registry.all<Binding>(namespace ? 'rolebindings' : 'clusterrolebindings', namespace);
+  return bindings.some(({ subjects, roleRef }) => {
+    const bound = subjects?.some((subject) => {
       if (subject.kind === 'Group') return user.groups.includes(subject.name);
-      if (subject.kind === 'ServiceAccount')
-        return user.name === `system:serviceaccount:${subject.namespace ?? namespace}:${subject.name}`;
-      return user.name === subject.name;
+      if (subject.kind === 'User') return user.name === subject.name;
+      return user.name === `system:serviceaccount:${subject.namespace ?? namespace}:${subject.name}`;
     });
     if (!bound) return false;
-    const { kind, name } = binding.roleRef;
-    const role = deps.role(kind === 'ClusterRole' ? undefined : namespace, name);
+    const role =
+      roleRef.kind === 'ClusterRole'
+        ? registry.find<Role>('clusterroles', undefined, roleRef.name)
+        : registry.find<Role>('roles', namespace, roleRef.name);
     return role?.rules?.some((one) => allows(one, asked)) ?? false;
   });
 }
@@ -126,17 +106,21 @@ function byBindings(deps: AuthorizeDeps, user: User, asked: Attributes, namespac
 const covers = (list: readonly string[] | undefined, value: string): boolean =>
   list?.some((one) => one === '*' || one === value) ?? false;
 
-function allows(one: Rule, asked: Attributes): boolean {
-  if (!covers(one.verbs, asked.verb)) return false;
-  if (asked.path !== undefined)
-    return (
-      one.nonResourceURLs?.some(
-        (url) => url === asked.path || url === '*' || (url.endsWith('*') && asked.path!.startsWith(url.slice(0, -1))),
-      ) ?? false
-    );
-  const resource = asked.subresource ? `${asked.resource}/${asked.subresource}` : (asked.resource ?? '');
-  if (!covers(one.apiGroups, asked.group ?? '')) return false;
-  if (!covers(one.resources, resource) && !(asked.subresource && covers(one.resources, `*/${asked.subresource}`)))
-    return false;
-  return !one.resourceNames?.length || one.resourceNames.includes(asked.name ?? '');
+function allows(one: Rule, { verb, path, group = '', resource = '', subresource, name = '' }: Attributes): boolean {
+  if (!covers(one.verbs, verb)) return false;
+  const matches = (url: string): boolean => (url.endsWith('*') ? path!.startsWith(url.slice(0, -1)) : url === path);
+  if (path !== undefined) return one.nonResourceURLs?.some(matches) ?? false;
+  const what = subresource ? `${resource}/${subresource}` : resource;
+  if (!covers(one.apiGroups, group) || !covers(one.resources, what)) return false;
+  return !one.resourceNames?.length || one.resourceNames.includes(name);
+}
+
+/** The API server's words for a request that may not be made. */
+export function refusalOf(user: User, asked: Attributes): string {
+  if (asked.path !== undefined) return `forbidden: User "${user.name}" cannot ${asked.verb} path "${asked.path}"`;
+  const resource = `${asked.resource}${asked.group ? `.${asked.group}` : ''}`;
+  const what = asked.name ? `${resource} "${asked.name}" is forbidden` : `${resource} is forbidden`;
+  const where = asked.namespace ? ` in the namespace "${asked.namespace}"` : ' at the cluster scope';
+  const part = asked.subresource ? `${asked.resource}/${asked.subresource}` : asked.resource;
+  return `${what}: User "${user.name}" cannot ${asked.verb} resource "${part}" in API group "${asked.group ?? ''}"${where}`;
 }

@@ -1,117 +1,36 @@
 // From a request that may be made to the handler that answers it.
-import { Failure, noSuchPath, notAllowed } from './failure.ts';
 import { discover } from './discovery.ts';
-import { type Answer, checkVerb, type Handlers } from './handlers.ts';
+import { badRequest, noSuchPath } from './failure.ts';
+import { type Answer, handlers } from './handlers.ts';
 import { apiVersionOf } from './kinds.ts';
 import { type NodeLinkDeps, streamLog } from './node-link.ts';
 import { openApi } from './openapi.ts';
-import type { Registry } from './registry.ts';
 import { type ApiRequest, readObject, type Target, verbOf } from './request.ts';
 import { review, type ReviewDeps } from './reviews.ts';
-import type { OpenStream } from './server.ts';
 import { bind, evict, issueToken, scale, type SubresourceDeps } from './subresources.ts';
-import { issuer } from './tokens.ts';
-import { serveWatch, type WatchDeps } from './watch.ts';
+import { type OpenStream, watch } from './watch.ts';
 
-export interface DispatchDeps extends SubresourceDeps, ReviewDeps, Omit<WatchDeps, 'collection'> {
-  readonly registry: Registry;
-  readonly handlers: Handlers;
+export interface DispatchDeps extends SubresourceDeps, ReviewDeps {
   readonly nodeLink: NodeLinkDeps;
-  readonly version: { readonly gitVersion: string };
-  serverAddress(): string;
-  /** Called after a write of a certificate request. */
-  onCertificateRequest(): void;
+  readonly version: object;
 }
 
-export type Dispatch = (
+/** Answers, or streams and returns nothing. */
+export async function dispatch(
+  deps: DispatchDeps,
   request: ApiRequest,
   target: Target | undefined,
   open: OpenStream,
-) => Promise<Answer | undefined>;
-
-export function createDispatch(deps: DispatchDeps): Dispatch {
-  return async (request, target, open) => {
-    if (!target) return elsewhere(deps, request);
-    const verb = verbOf(request.method, target, request.query);
-    checkVerb(target, verb);
-    if (target.kind.virtual) {
-      const { kind, apiVersion = apiVersionOf(target.kind.resource), ...rest } = await readObject(request);
-      const answer = review(
-        deps,
-        target.kind.resource.kind,
-        { kind: kind ?? target.kind.resource.kind, apiVersion, ...rest },
-        request.user,
-      );
-      return { status: 201, body: JSON.stringify(answer) };
-    }
-    if (target.subresource) return below(deps, request, target, verb, open);
-    return plain(deps, request, target, verb, open);
-  };
-}
-
-async function plain(
-  deps: DispatchDeps,
-  request: ApiRequest,
-  target: Target,
-  verb: string,
-  open: OpenStream,
 ): Promise<Answer | undefined> {
-  const { handlers } = deps;
-  switch (verb) {
-    case 'get':
-      return handlers.get(request, target);
-    case 'list':
-      return handlers.list(request, target);
-    case 'watch': {
-      const table = (request.header('accept') ?? '').includes('as=Table');
-      const sink = open(
-        table ? 'application/json;as=Table;v=v1;g=meta.k8s.io;stream=watch' : 'application/json;stream=watch',
-      );
-      serveWatch({ ...deps, collection: deps.registry.collectionOf(target.kind) }, request, target, sink);
-      return undefined;
-    }
-    case 'create': {
-      const made = await handlers.create(request, target);
-      if (target.kind.resource.kind === 'CertificateSigningRequest') deps.onCertificateRequest();
-      return made;
-    }
-    case 'update':
-      return handlers.update(request, target);
-    case 'patch':
-      return handlers.patch(request, target);
-    case 'delete':
-      return handlers.remove(request, target);
-    case 'deletecollection':
-      return handlers.removeAll(request, target);
-    default:
-      throw notAllowed('the server does not allow this method on the requested resource');
-  }
-}
-
-const writable = ['status', 'approval', 'finalize', 'ephemeralcontainers', 'resize'];
-
-async function below(
-  deps: DispatchDeps,
-  request: ApiRequest,
-  target: Target,
-  verb: string,
-  open: OpenStream,
-): Promise<Answer | undefined> {
-  const { handlers } = deps;
+  if (!target) return elsewhere(deps, request);
+  const verb = verbOf(request, target);
   const { kind, subresource } = target;
-  const known =
-    subresource === 'status'
-      ? kind.hasStatus
-      : subresource === 'finalize'
-        ? kind.resource.kind === 'Namespace'
-        : subresource! in kind.subresources;
-  if (!known) throw noSuchPath();
-  if (writable.includes(subresource!)) {
-    if (verb === 'get') return handlers.get(request, target);
-    const done = verb === 'patch' ? await handlers.patch(request, target) : await handlers.update(request, target);
-    if (subresource === 'approval') deps.onCertificateRequest();
-    return done;
+  if (kind.virtual) {
+    const { kind: name } = kind.resource;
+    const asked = { kind: name, apiVersion: apiVersionOf(kind.resource), ...(await readObject(request)) };
+    return { status: 201, body: JSON.stringify(review(deps, name, asked, request.user)) };
   }
+  if (subresource !== undefined && !kind.subresources[subresource]) throw noSuchPath();
   switch (subresource) {
     case 'binding':
       return bind(deps, request, target);
@@ -122,39 +41,23 @@ async function below(
     case 'token':
       return issueToken(deps, request, target);
     case 'log':
-      await streamLog(deps.nodeLink, request, target, open);
-      return undefined;
+      return streamLog(deps.nodeLink, request, target, open);
+    case 'exec':
+    case 'attach':
+    case 'portforward':
+      throw badRequest('Upgrade request required');
     default:
-      // exec, attach and port-forward come as upgrades only.
-      throw new Failure(400, 'BadRequest', 'Upgrade request required');
   }
+  if (verb !== 'watch') return handlers[verb](deps, request, target);
+  watch(deps, request, target, open);
+  return undefined;
 }
 
-function elsewhere(deps: DispatchDeps, request: ApiRequest): Answer {
-  const { path } = request;
-  const found = discover(path, request.header('accept'), deps.serverAddress()) ?? openApi(path);
-  if (found) return { status: 200, ...found };
-  const json = (value: unknown): Answer => ({ status: 200, body: JSON.stringify(value) });
-  switch (path) {
-    case '/healthz':
-    case '/livez':
-    case '/readyz':
-      return { status: 200, body: 'ok', contentType: 'text/plain' };
-    case '/version':
-      return json(deps.version);
-    case '/.well-known/openid-configuration':
-      return json({
-        issuer,
-        jwks_uri: `https://${deps.serverAddress()}/openid/v1/jwks`,
-        response_types_supported: ['id_token'],
-        subject_types_supported: ['public'],
-        id_token_signing_alg_values_supported: ['ES256'],
-      });
-    case '/openid/v1/jwks':
-      return { ...json(deps.tokens.jwks()), contentType: 'application/jwk-set+json' };
-    case '/':
-      return json({ paths: ['/api', '/apis', '/healthz', '/livez', '/openapi/v3', '/readyz', '/version'] });
-    default:
-      throw new Failure(404, 'NotFound', 'the server could not find the requested resource');
-  }
+function elsewhere({ version }: DispatchDeps, { path }: ApiRequest): Answer {
+  const discovered = discover(path);
+  if (discovered) return { status: 200, ...discovered };
+  if (['/healthz', '/livez', '/readyz'].includes(path)) return { status: 200, body: 'ok', contentType: 'text/plain' };
+  const body = path === '/version' ? JSON.stringify(version) : openApi(path);
+  if (body === undefined) throw noSuchPath();
+  return { status: 200, body };
 }

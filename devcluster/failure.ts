@@ -3,10 +3,32 @@ import type { Resource } from '../kube/resources.ts';
 import type { Status } from '../kube/types/meta.ts';
 
 export interface Cause {
-  readonly reason: 'FieldValueRequired' | 'FieldValueInvalid' | 'FieldValueForbidden' | 'FieldManagerConflict';
+  readonly reason: string;
   readonly message: string;
   readonly field: string;
 }
+
+export const required = (field: string, detail = ''): Cause => ({
+  reason: 'FieldValueRequired',
+  field,
+  message: detail ? `Required value: ${detail}` : 'Required value',
+});
+
+/** A value that is wrong, in the API server's words: `Invalid value: "x": why`. */
+export const wrong = (field: string, value: unknown, why: string): Cause => ({
+  reason: 'FieldValueInvalid',
+  field,
+  message: `Invalid value: ${JSON.stringify(value)}: ${why}`,
+});
+
+/** What is wrong in other words than those. */
+export const fault = (field: string, message: string): Cause => ({ reason: 'FieldValueInvalid', field, message });
+
+export const forbiddenField = (field: string, detail: string): Cause => ({
+  reason: 'FieldValueForbidden',
+  field,
+  message: `Forbidden: ${detail}`,
+});
 
 /** What a handler throws instead of answering; it becomes a Status. */
 export class Failure extends Error {
@@ -18,52 +40,46 @@ export class Failure extends Error {
   }
 }
 
-/** `pods`, or `deployments.apps`. */
-export const qualified = (resource: Resource): string =>
-  resource.group ? `${resource.plural}.${resource.group}` : resource.plural;
+const qualified = ({ group }: Resource, name: string): string => (group ? `${name}.${group}` : name);
 
-const detailsOf = (resource: Resource, name: string): Status['details'] => ({
+const detailsOf = (resource: Resource, name: string): NonNullable<Status['details']> => ({
   name,
   ...(resource.group ? { group: resource.group } : {}),
   kind: resource.plural,
 });
 
 export const notFound = (resource: Resource, name: string): Failure =>
-  new Failure(404, 'NotFound', `${qualified(resource)} "${name}" not found`, detailsOf(resource, name));
-
-export const alreadyExists = (resource: Resource, name: string): Failure =>
-  new Failure(409, 'AlreadyExists', `${qualified(resource)} "${name}" already exists`, detailsOf(resource, name));
-
-export const conflict = (resource: Resource, name: string, why?: string): Failure =>
   new Failure(
-    409,
-    'Conflict',
-    `Operation cannot be fulfilled on ${qualified(resource)} "${name}": ${
-      why ?? 'the object has been modified; please apply your changes to the latest version and try again'
-    }`,
+    404,
+    'NotFound',
+    `${qualified(resource, resource.plural)} "${name}" not found`,
     detailsOf(resource, name),
   );
 
+export const alreadyExists = (resource: Resource, name: string): Failure => {
+  const message = `${qualified(resource, resource.plural)} "${name}" already exists`;
+  return new Failure(409, 'AlreadyExists', message, detailsOf(resource, name));
+};
+
+const modified = 'the object has been modified; please apply your changes to the latest version and try again';
+
+export const conflict = (resource: Resource, name: string, why = modified): Failure => {
+  const message = `Operation cannot be fulfilled on ${qualified(resource, resource.plural)} "${name}": ${why}`;
+  return new Failure(409, 'Conflict', message, detailsOf(resource, name));
+};
+
 export const invalid = (resource: Resource, name: string, causes: readonly Cause[]): Failure => {
-  const kind = resource.group ? `${resource.kind}.${resource.group}` : resource.kind;
   const texts = causes.map((cause) => `${cause.field}: ${cause.message}`);
-  const text = texts.length === 1 ? texts[0] : `[${texts.join(', ')}]`;
-  return new Failure(422, 'Invalid', `${kind} "${name}" is invalid: ${text}`, {
-    name,
-    kind: resource.kind,
-    causes: [...causes],
-  });
+  const message = `${qualified(resource, resource.kind)} "${name}" is invalid: ${texts.length === 1 ? texts[0] : `[${texts.join(', ')}]`}`;
+  return new Failure(422, 'Invalid', message, { name, kind: resource.kind, causes: [...causes] });
 };
 
 export const badRequest = (message: string): Failure => new Failure(400, 'BadRequest', message);
 export const unauthorized = (): Failure => new Failure(401, 'Unauthorized', 'Unauthorized');
 export const forbidden = (message: string): Failure => new Failure(403, 'Forbidden', message);
 export const expired = (message: string): Failure => new Failure(410, 'Expired', message);
-export const notAllowed = (message: string): Failure => new Failure(405, 'MethodNotAllowed', message);
+export const notAllowed = (): Failure =>
+  new Failure(405, 'MethodNotAllowed', 'the server does not allow this method on the requested resource');
 export const noSuchPath = (): Failure =>
   new Failure(404, 'NotFound', 'the server could not find the requested resource');
-export const tooNew = (asked: number, current: number): Failure =>
-  new Failure(504, 'Timeout', `Too large resource version: ${asked}, current: ${current}`, {
-    retryAfterSeconds: 1,
-    causes: [{ reason: 'ResourceVersionTooLarge', message: 'Too large resource version' }],
-  });
+export const unsupportedType = (message: string): Failure => new Failure(415, 'UnsupportedMediaType', message);

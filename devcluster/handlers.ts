@@ -1,21 +1,13 @@
-// The verbs of the API on any kind: get, list, watch, create, update, patch, delete, deletecollection.
+// The verbs of the API on any kind: get, list, create, update, patch, delete, deletecollection. Watches have a file of their own.
 import type { Clock } from '../lib/clock.ts';
-import {
-  type FieldRequirement,
-  matchesFieldSelector,
-  matchesRequirements,
-  parseFieldSelector,
-  parseLabelSelector,
-  type Requirement,
-  SelectorError,
-} from '../kube/selectors.ts';
-import { badRequest, expired, invalid, notAllowed, tooNew } from './failure.ts';
-import { at, type Kind, kinds } from './kinds.ts';
-import { isApply, patchObject } from './patches.ts';
-import type { DeletionRequest, Registry, WriteContext } from './registry.ts';
-import { type ApiRequest, isTrue, readBody, readObject, type Target } from './request.ts';
-import type { Obj, Storage } from './store.ts';
-import { encodeList, encodeObject, type Format, formatOf, fromView } from './wire.ts';
+import { badRequest, expired, Failure, fault, invalid } from './failure.ts';
+import type { Kind } from './kinds.ts';
+import { isApply, patchObject, patchOf } from './patches.ts';
+import type { DeletionRequest, Registry, WriteOptions } from './registry.ts';
+import { type ApiRequest, readBody, readObject, type Target } from './request.ts';
+import { selectionOf } from './selection.ts';
+import { keyOf, type Obj, type Storage } from './store.ts';
+import { encodeList, encodeObject, type Format, formatOf, stripped } from './wire.ts';
 
 export interface Answer {
   readonly status: number;
@@ -29,201 +21,145 @@ export interface HandlerDeps {
   readonly registry: Registry;
 }
 
-export type Selected = (object: Obj) => boolean;
+export type Handler = (deps: HandlerDeps, request: ApiRequest, target: Target) => Answer | Promise<Answer>;
 
-export function createHandlers(deps: HandlerDeps) {
-  const { clock, storage, registry } = deps;
-  const formatFor = (request: ApiRequest): Format =>
-    formatOf(request.header('accept'), request.query.get('includeObject'));
-  const answer = (request: ApiRequest, target: Target, object: Obj, status = 200): Answer => ({
-    status,
-    body: encodeObject(target.kind, object, formatFor(request), clock.now()),
-  });
-  const contextOf = (request: ApiRequest): WriteContext => ({
-    user: request.user,
-    dryRun: request.query.getAll('dryRun').includes('All'),
-  });
+export const formatFor = (request: ApiRequest): Format =>
+  formatOf(request.header('accept'), request.query.get('includeObject'));
 
-  const list = (request: ApiRequest, { kind, namespace, name }: Target): Answer => {
-    const { query } = request;
-    const collection = registry.collectionOf(kind);
-    const selected = selection(kind, query, name);
-    const token = query.get('continue');
-    const from = token ? decodeContinue(token) : undefined;
-    const asked = query.get('resourceVersion');
-    const exact = query.get('resourceVersionMatch') === 'Exact';
-    const version = from?.version ?? (exact ? parseVersion(asked) : storage.version());
-    if (!from && asked && parseVersion(asked) > storage.version()) throw tooNew(parseVersion(asked), storage.version());
-    const then = version === storage.version() ? collection.list(namespace) : collection.listAt(version, namespace);
-    if (!then)
-      throw expired(
-        from
-          ? 'The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.'
-          : `The resourceVersion for the provided list is too old: ${version}`,
-      );
-    const all = then.filter(selected).filter((object) => !from || sortKey(object) > from.after);
-    const limit = Number(query.get('limit') ?? 0);
-    const page = limit > 0 ? all.slice(0, limit) : all;
-    const more = all.length - page.length;
-    const metadata = {
-      resourceVersion: String(version),
-      ...(more > 0 ? { continue: encodeContinue(version, sortKey(page.at(-1)!)), remainingItemCount: more } : {}),
-    };
-    return { status: 200, body: encodeList(kind, page, metadata, formatFor(request), clock.now()) };
-  };
+export const writeOptionsOf = ({ query }: ApiRequest, part?: string): WriteOptions => ({
+  dryRun: query.getAll('dryRun').includes('All'),
+  part,
+});
 
-  return {
-    contextOf,
-    answer,
-    get(request: ApiRequest, target: Target): Answer {
-      return answer(request, target, registry.read(target.kind, target.namespace, target.name!));
-    },
-    list,
-    async create(request: ApiRequest, target: Target): Promise<Answer> {
-      const object = fromView(target.kind, (await readObject(request)) as Obj);
-      object.metadata = { ...object.metadata };
-      if (target.kind.resource.namespaced) {
-        const said = object.metadata.namespace;
-        if (said && said !== target.namespace)
-          throw badRequest(`the namespace of the provided object does not match the namespace sent on the request`);
-        object.metadata.namespace = target.namespace!;
-      } else delete object.metadata.namespace;
-      return answer(request, target, registry.create(target.kind, object, contextOf(request)), 201);
-    },
-    async update(request: ApiRequest, target: Target): Promise<Answer> {
-      const object = fromView(target.kind, (await readObject(request)) as Obj);
-      const context = { ...contextOf(request), part: target.subresource };
-      return answer(
-        request,
-        target,
-        registry.update(target.kind, target.namespace, target.name!, context, () => object),
-      );
-    },
-    async patch(request: ApiRequest, target: Target): Promise<Answer> {
-      const { kind, namespace, name } = target;
-      const contentType = request.header('content-type') ?? '';
-      const patch = {
-        contentType,
-        body: await readBody(request),
-        fieldManager: request.query.get('fieldManager') ?? '',
-        force: isTrue(request.query.get('force')),
-        now: clock.now(),
-      };
-      const there = registry.collectionOf(kind).get(namespace, name!);
-      if (!there && isApply(contentType) && target.subresource === undefined) {
-        const object = patchObject(kind, undefined, patch);
-        object.metadata = { ...object.metadata, name: name!, ...(namespace ? { namespace } : {}) };
-        return answer(request, target, registry.create(kind, object, contextOf(request)), 201);
-      }
-      const context = { ...contextOf(request), part: target.subresource };
-      return answer(
-        request,
-        target,
-        registry.update(kind, namespace, name!, context, (current) => patchObject(kind, current, patch)),
-      );
-    },
-    async remove(request: ApiRequest, target: Target): Promise<Answer> {
-      const { kind, namespace, name } = target;
-      const { object, gone } = registry.remove(kind, namespace, name!, await deletionOf(request), contextOf(request));
-      if (!gone || kind.resource.kind === 'Pod') return answer(request, target, object);
-      const { uid } = object.metadata;
-      const details = {
-        name,
-        kind: kind.resource.plural,
-        uid,
-        ...(kind.resource.group ? { group: kind.resource.group } : {}),
-      };
-      return { status: 200, body: statusText({ status: 'Success', details }) };
-    },
-    async removeAll(request: ApiRequest, target: Target): Promise<Answer> {
-      const { kind, namespace } = target;
-      const selected = selection(kind, request.query, undefined);
-      const asked = await deletionOf(request);
-      for (const object of registry.collectionOf(kind).list(namespace).filter(selected))
-        registry.remove(kind, object.metadata.namespace, object.metadata.name, asked, contextOf(request));
-      return list(request, target);
-    },
-  };
-}
-
-export type Handlers = ReturnType<typeof createHandlers>;
+const answer = (deps: HandlerDeps, request: ApiRequest, { kind }: Target, object: Obj, status = 200): Answer => ({
+  status,
+  body: encodeObject(kind, object, formatFor(request), deps.clock.now()),
+});
 
 export const statusText = (status: object): string =>
   JSON.stringify({ kind: 'Status', apiVersion: 'v1', metadata: {}, ...status });
 
-export function parseVersion(text: string | null): number {
-  if (!text) return 0;
-  if (!/^\d+$/.test(text))
-    throw invalid(kinds[0]!.resource, '', [
-      { reason: 'FieldValueInvalid', field: 'resourceVersion', message: `Invalid value: "${text}": must be a number` },
-    ]);
-  return Number(text);
+/** Throws 422 for what is no number. */
+export function parseVersion(kind: Kind, text: string | null): number {
+  if (text && !/^\d+$/.test(text))
+    throw invalid(kind.resource, '', [fault('resourceVersion', `Invalid value: "${text}": must be a number`)]);
+  return Number(text ?? 0);
 }
 
-const sortKey = ({ metadata }: Obj): string =>
-  metadata.namespace ? `${metadata.namespace}/${metadata.name}` : metadata.name;
-
-const encodeContinue = (version: number, after: string): string =>
-  Buffer.from(JSON.stringify({ v: version, after })).toString('base64url');
-
-function decodeContinue(token: string): { version: number; after: string } {
-  try {
-    const { v, after } = JSON.parse(Buffer.from(token, 'base64url').toString('utf8')) as { v: number; after: string };
-    if (typeof v === 'number' && typeof after === 'string') return { version: v, after };
-  } catch {}
-  throw badRequest('continue key is not valid');
+function list({ clock, storage, registry }: HandlerDeps, request: ApiRequest, target: Target): Answer {
+  const { kind, namespace, name } = target;
+  const { query } = request;
+  const collection = registry.collectionOf(kind);
+  const selected = selectionOf(kind, query, name);
+  const token = query.get('continue');
+  const from = token ? decodeContinue(token) : undefined;
+  const asked = parseVersion(kind, query.get('resourceVersion'));
+  const newest = storage.version();
+  if (!from && asked > newest)
+    throw new Failure(504, 'Timeout', `Too large resource version: ${asked}, current: ${newest}`, {
+      retryAfterSeconds: 1,
+      causes: [{ reason: 'ResourceVersionTooLarge', message: 'Too large resource version' }],
+    });
+  const version = from?.version ?? (query.get('resourceVersionMatch') === 'Exact' ? asked : newest);
+  const then = version === newest ? collection.list(namespace) : collection.listAt(version, namespace);
+  if (!then) throw expired(`The resourceVersion for the provided list is too old: ${version}. Start a new list.`);
+  const sortKey = ({ metadata }: Obj): string => keyOf(metadata.namespace, metadata.name);
+  const all = then.filter(selected).filter((object) => !from || sortKey(object) > from.after);
+  const page = all.slice(0, Number(query.get('limit') ?? 0) || all.length);
+  const more = all.length - page.length;
+  const next = more > 0 ? encodeContinue({ version, after: sortKey(page.at(-1)!) }) : undefined;
+  const metadata = { resourceVersion: String(version), ...(next ? { continue: next, remainingItemCount: more } : {}) };
+  return { status: 200, body: encodeList(kind, page, metadata, formatFor(request), clock.now()) };
 }
 
-/** Label and field selectors of the query as one test. Throws 400 for what makes no sense. */
-export function selection(kind: Kind, query: URLSearchParams, name: string | undefined): Selected {
-  let labels: readonly Requirement[];
-  let fields: readonly FieldRequirement[];
+interface Continue {
+  readonly version: number;
+  readonly after: string;
+}
+
+const encodeContinue = (from: Continue): string => Buffer.from(JSON.stringify(from)).toString('base64url');
+
+function decodeContinue(token: string): Continue {
   try {
-    labels = parseLabelSelector(query.get('labelSelector') ?? '');
-    fields = parseFieldSelector(query.get('fieldSelector') ?? '');
-  } catch (error) {
-    if (error instanceof SelectorError) throw badRequest(error.message);
-    throw error;
+    return JSON.parse(Buffer.from(token, 'base64url').toString('utf8')) as Continue;
+  } catch {
+    throw badRequest('continue key is not valid');
   }
-  const known = ['metadata.name', 'metadata.namespace', ...kind.fields];
-  // The Event API of its own group calls the same fields otherwise.
-  const asKept = fields.map((field) => ({ ...field, field: field.field.replace(/^regarding\./, 'involvedObject.') }));
-  const odd = asKept.find(({ field }) => !known.includes(field));
-  if (odd)
-    throw badRequest(
-      `Unable to find "${kind.resource.plural}" that match label selector "", field selector "${query.get('fieldSelector')}": field label not supported: ${odd.field}`,
-    );
-  return (object) =>
-    (name === undefined || object.metadata.name === name) &&
-    (labels.length === 0 || matchesRequirements(labels, object.metadata.labels)) &&
-    (asKept.length === 0 || matchesFieldSelector(asKept, selectable(object)));
 }
 
-// What a field selector sees differs from the object in few places: booleans that are absent are false, an event's source is its component.
-const selectable = (object: Obj): unknown => ({
-  ...object,
-  spec: { unschedulable: false, hostNetwork: false, ...(object.spec as object) },
-  ...(object.source === undefined ? {} : { source: at(object, 'source.component') ?? '' }),
-});
+async function create(deps: HandlerDeps, request: ApiRequest, target: Target): Promise<Answer> {
+  const object = stripped((await readObject(request)) as Obj);
+  object.metadata = { ...object.metadata };
+  if (target.kind.resource.namespaced) {
+    object.metadata.namespace ??= target.namespace!;
+    if (object.metadata.namespace !== target.namespace)
+      throw badRequest('the namespace of the provided object does not match the namespace sent on the request');
+  } else delete object.metadata.namespace;
+  return answer(deps, request, target, deps.registry.create(target.kind, object, writeOptionsOf(request)), 201);
+}
+
+async function update(deps: HandlerDeps, request: ApiRequest, target: Target): Promise<Answer> {
+  const { kind, namespace, name, subresource } = target;
+  const object = stripped((await readObject(request)) as Obj);
+  const options = writeOptionsOf(request, subresource);
+  return answer(
+    deps,
+    request,
+    target,
+    deps.registry.update(kind, namespace, name!, options, () => object),
+  );
+}
+
+async function patch(deps: HandlerDeps, request: ApiRequest, target: Target): Promise<Answer> {
+  const { registry, clock } = deps;
+  const { kind, namespace, name, subresource } = target;
+  const asked = await patchOf(request, clock.now());
+  if (isApply(asked) && !subresource && !registry.collectionOf(kind).get(namespace, name!)) {
+    const object = patchObject(kind, undefined, asked);
+    object.metadata = { ...object.metadata, name: name!, ...(namespace ? { namespace } : {}) };
+    return answer(deps, request, target, registry.create(kind, object, writeOptionsOf(request)), 201);
+  }
+  const options = writeOptionsOf(request, subresource);
+  const change = (current: Obj): Obj => patchObject(kind, current, asked);
+  return answer(deps, request, target, registry.update(kind, namespace, name!, options, change));
+}
+
+async function remove(deps: HandlerDeps, request: ApiRequest, target: Target): Promise<Answer> {
+  const { kind, namespace, name } = target;
+  const asked = await deletionOf(request);
+  const { object, gone } = deps.registry.remove(kind, namespace, name!, asked, writeOptionsOf(request));
+  if (!gone || kind.resource.kind === 'Pod') return answer(deps, request, target, object);
+  const { group, plural } = kind.resource;
+  const details = { name, kind: plural, uid: object.metadata.uid, ...(group ? { group } : {}) };
+  return { status: 200, body: statusText({ status: 'Success', details }) };
+}
+
+async function removeAll(deps: HandlerDeps, request: ApiRequest, target: Target): Promise<Answer> {
+  const { kind, namespace } = target;
+  const asked = await deletionOf(request);
+  const doomed = deps.registry.collectionOf(kind).list(namespace);
+  for (const { metadata } of doomed.filter(selectionOf(kind, request.query, undefined)))
+    deps.registry.remove(kind, metadata.namespace, metadata.name, asked, writeOptionsOf(request));
+  return list(deps, request, target);
+}
 
 async function deletionOf(request: ApiRequest): Promise<DeletionRequest> {
-  const body = ((await readBody(request)) ?? {}) as DeletionRequest;
-  const { query } = request;
-  const grace = query.get('gracePeriodSeconds');
-  const policy = query.get('propagationPolicy');
+  const grace = request.query.get('gracePeriodSeconds');
+  const policy = request.query.get('propagationPolicy');
   return {
-    ...body,
+    ...((await readBody(request)) as DeletionRequest | undefined),
     ...(grace === null ? {} : { gracePeriodSeconds: Number(grace) }),
     ...(policy === null ? {} : { propagationPolicy: policy }),
   };
 }
 
-/** Which verbs a target takes at all; 405 otherwise. */
-export function checkVerb(target: Target, verb: string): void {
-  const { kind, name, subresource } = target;
-  const wrong =
-    (kind.virtual && verb !== 'create') ||
-    (verb === 'create' && name !== undefined && subresource === undefined) ||
-    (['update', 'patch'].includes(verb) && name === undefined);
-  if (wrong) throw notAllowed('the server does not allow this method on the requested resource');
-}
+export const handlers = {
+  get: (deps, request, target) =>
+    answer(deps, request, target, deps.registry.read(target.kind, target.namespace, target.name!)),
+  list,
+  create,
+  update,
+  patch,
+  delete: remove,
+  deletecollection: removeAll,
+} satisfies Record<string, Handler>;

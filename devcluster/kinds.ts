@@ -1,176 +1,126 @@
 // The kinds this control plane serves, as data: everything generic about a kind is said here and nowhere else.
-import { resources, type Resource } from '../kube/resources.ts';
-import type { Obj } from './store.ts';
+import type { Resource } from '../kube/resources.ts';
+
+export interface Subresource {
+  readonly kind: string;
+  readonly group: string;
+  readonly version: string;
+  readonly verbs: readonly string[];
+}
 
 export interface Kind {
   readonly resource: Resource;
-  readonly singular: string;
   readonly shortNames: readonly string[];
   readonly categories: readonly string[];
   /** Has a status subresource: writes of the main resource leave status alone, and those of /status everything else. */
   readonly hasStatus: boolean;
   /** metadata.generation counts changes of what is neither metadata nor status. */
   readonly counts: boolean;
-  /** Subresources beside status, with the kind of what they take or answer. */
-  readonly subresources: Readonly<
-    Record<string, { kind: string; group?: string; version?: string; verbs: readonly string[] }>
-  >;
+  /** With the kind of what each takes or answers. */
+  readonly subresources: Readonly<Record<string, Subresource>>;
   /** Only POST, and nothing is kept: reviews. */
   readonly virtual: boolean;
   /** Fields a field selector may name beside metadata.name and metadata.namespace. */
   readonly fields: readonly string[];
 }
 
-interface Traits {
-  short?: string[];
-  all?: boolean;
-  status?: boolean;
-  counts?: boolean;
-  virtual?: boolean;
-  fields?: string[];
-  subresources?: Kind['subresources'];
-}
+// apiVersion, plural, Kind, N(amespaced) or C(luster); then what holds of it: `status`, `counts`, `all` (the category), `virtual`, a short name.
+const table = `
+v1 namespaces Namespace C status ns
+v1 nodes Node C status no
+v1 pods Pod N status counts all po
+v1 services Service N status all svc
+v1 endpoints Endpoints N ep
+v1 configmaps ConfigMap N cm
+v1 secrets Secret N
+v1 serviceaccounts ServiceAccount N sa
+v1 events Event N ev
+v1 persistentvolumes PersistentVolume C status pv
+v1 persistentvolumeclaims PersistentVolumeClaim N status pvc
+apps/v1 deployments Deployment N status counts all deploy
+apps/v1 replicasets ReplicaSet N status counts all rs
+discovery.k8s.io/v1 endpointslices EndpointSlice N counts
+coordination.k8s.io/v1 leases Lease N
+node.k8s.io/v1 runtimeclasses RuntimeClass C
+storage.k8s.io/v1 csidrivers CSIDriver C
+storage.k8s.io/v1 csinodes CSINode C
+storage.k8s.io/v1 volumeattachments VolumeAttachment C status
+storage.k8s.io/v1 storageclasses StorageClass C sc
+scheduling.k8s.io/v1 priorityclasses PriorityClass C pc
+rbac.authorization.k8s.io/v1 roles Role N
+rbac.authorization.k8s.io/v1 clusterroles ClusterRole C
+rbac.authorization.k8s.io/v1 rolebindings RoleBinding N
+rbac.authorization.k8s.io/v1 clusterrolebindings ClusterRoleBinding C
+authentication.k8s.io/v1 tokenreviews TokenReview C virtual
+authentication.k8s.io/v1 selfsubjectreviews SelfSubjectReview C virtual
+authorization.k8s.io/v1 subjectaccessreviews SubjectAccessReview C virtual
+authorization.k8s.io/v1 selfsubjectaccessreviews SelfSubjectAccessReview C virtual
+authorization.k8s.io/v1 localsubjectaccessreviews LocalSubjectAccessReview N virtual
+`;
 
-const define = (apiVersion: string, plural: string, kind: string, namespaced: boolean): Resource => {
-  const [version = '', group = ''] = apiVersion.split('/').reverse();
-  return { group, version, plural, kind, namespaced };
+// What is below objects: plural, name, verbs, and the apiVersion and kind of what it takes or answers.
+const below = `
+pods attach create,get v1 PodAttachOptions
+pods binding create v1 Binding
+pods ephemeralcontainers get,patch,update v1 Pod
+pods eviction create policy/v1 Eviction
+pods exec create,get v1 PodExecOptions
+pods log get v1 Pod
+pods portforward create,get v1 PodPortForwardOptions
+pods resize get,patch,update v1 Pod
+namespaces finalize update v1 Namespace
+serviceaccounts token create authentication.k8s.io/v1 TokenRequest
+deployments scale get,patch,update autoscaling/v1 Scale
+replicasets scale get,patch,update autoscaling/v1 Scale
+`;
+
+const fields: Readonly<Record<string, string>> = {
+  pods: 'spec.nodeName spec.restartPolicy spec.schedulerName spec.serviceAccountName status.phase status.podIP',
+  events:
+    'involvedObject.kind involvedObject.namespace involvedObject.name involvedObject.uid involvedObject.apiVersion involvedObject.resourceVersion involvedObject.fieldPath reason reportingComponent source type',
+  nodes: 'spec.unschedulable',
+  namespaces: 'status.phase',
+  secrets: 'type',
+  services: 'spec.clusterIP spec.type',
+  replicasets: 'status.replicas',
 };
 
-const kindOf = (resource: Resource, traits: Traits = {}): Kind => ({
-  resource,
-  singular: resource.kind.toLowerCase(),
-  shortNames: traits.short ?? [],
-  categories: traits.all ? ['all'] : [],
-  hasStatus: traits.status ?? false,
-  counts: traits.counts ?? false,
-  subresources: traits.subresources ?? {},
-  virtual: traits.virtual ?? false,
-  fields: traits.fields ?? [],
+const words = (text: string): string[] => text.split(/[ ,]/).filter(Boolean);
+const rows = (text: string): string[][] =>
+  text
+    .trim()
+    .split('\n')
+    .map((line) => line.split(' '));
+
+const splitVersion = (apiVersion: string): { group: string; version: string } => {
+  const [version = '', group = ''] = apiVersion.split('/').reverse();
+  return { group, version };
+};
+
+const traits = ['status', 'counts', 'all', 'virtual'];
+
+export const kinds: readonly Kind[] = rows(table).map(([apiVersion = '', plural = '', kind = '', scope, ...more]) => {
+  const own = splitVersion(apiVersion);
+  const subresources = rows(below)
+    .filter(([of]) => of === plural)
+    .map(([, name, verbs = '', version = '', sub = '']) => [
+      name,
+      { kind: sub, ...splitVersion(version), verbs: words(verbs) },
+    ]);
+  if (more.includes('status')) subresources.push(['status', { kind, ...own, verbs: ['get', 'patch', 'update'] }]);
+  return {
+    resource: { ...own, plural, kind, namespaced: scope === 'N' },
+    shortNames: more.filter((word) => !traits.includes(word)),
+    categories: more.filter((word) => word === 'all'),
+    hasStatus: more.includes('status'),
+    counts: more.includes('counts'),
+    subresources: Object.fromEntries(subresources) as Kind['subresources'],
+    virtual: more.includes('virtual'),
+    fields: words(fields[plural] ?? ''),
+  };
 });
 
-const scale = { scale: { kind: 'Scale', group: 'autoscaling', version: 'v1', verbs: ['get', 'patch', 'update'] } };
-const stream = (kind: string) => ({ kind, verbs: ['create', 'get'] });
-const edit = (kind: string) => ({ kind, verbs: ['get', 'patch', 'update'] });
-
-const podTraits: Traits = {
-  short: ['po'],
-  all: true,
-  status: true,
-  counts: true,
-  fields: [
-    'spec.nodeName',
-    'spec.restartPolicy',
-    'spec.schedulerName',
-    'spec.serviceAccountName',
-    'spec.hostNetwork',
-    'status.phase',
-    'status.podIP',
-    'status.nominatedNodeName',
-  ],
-  subresources: {
-    attach: stream('PodAttachOptions'),
-    binding: { kind: 'Binding', verbs: ['create'] },
-    ephemeralcontainers: edit('Pod'),
-    eviction: { kind: 'Eviction', group: 'policy', version: 'v1', verbs: ['create'] },
-    exec: stream('PodExecOptions'),
-    log: { kind: 'Pod', verbs: ['get'] },
-    portforward: stream('PodPortForwardOptions'),
-    resize: edit('Pod'),
-  },
-};
-
-const eventFields = [
-  'involvedObject.kind',
-  'involvedObject.namespace',
-  'involvedObject.name',
-  'involvedObject.uid',
-  'involvedObject.apiVersion',
-  'involvedObject.resourceVersion',
-  'involvedObject.fieldPath',
-  'reason',
-  'reportingComponent',
-  'source',
-  'type',
-];
-
-export const deployments = define('apps/v1', 'deployments', 'Deployment', true);
-export const replicaSets = define('apps/v1', 'replicasets', 'ReplicaSet', true);
-export const priorityClasses = define('scheduling.k8s.io/v1', 'priorityclasses', 'PriorityClass', false);
-export const storageClasses = define('storage.k8s.io/v1', 'storageclasses', 'StorageClass', false);
-export const roles = define('rbac.authorization.k8s.io/v1', 'roles', 'Role', true);
-export const clusterRoles = define('rbac.authorization.k8s.io/v1', 'clusterroles', 'ClusterRole', false);
-export const roleBindings = define('rbac.authorization.k8s.io/v1', 'rolebindings', 'RoleBinding', true);
-export const clusterRoleBindings = define(
-  'rbac.authorization.k8s.io/v1',
-  'clusterrolebindings',
-  'ClusterRoleBinding',
-  false,
-);
-export const eventsV1 = define('events.k8s.io/v1', 'events', 'Event', true);
-const review = (plural: string, kind: string, namespaced = false): Kind =>
-  kindOf(define('authorization.k8s.io/v1', plural, kind, namespaced), { virtual: true });
-
-export const kinds: readonly Kind[] = [
-  kindOf(resources.namespaces, { short: ['ns'], status: true, fields: ['status.phase'] }),
-  kindOf(resources.nodes, { short: ['no'], status: true, fields: ['spec.unschedulable'] }),
-  kindOf(resources.pods, podTraits),
-  kindOf(resources.services, {
-    short: ['svc'],
-    all: true,
-    status: true,
-    fields: ['spec.clusterIP', 'spec.type'],
-  }),
-  kindOf(define('v1', 'endpoints', 'Endpoints', true), { short: ['ep'] }),
-  kindOf(resources.configMaps, { short: ['cm'] }),
-  kindOf(resources.secrets, { fields: ['type'] }),
-  kindOf(resources.serviceAccounts, {
-    short: ['sa'],
-    subresources: {
-      token: { kind: 'TokenRequest', group: 'authentication.k8s.io', version: 'v1', verbs: ['create'] },
-    },
-  }),
-  kindOf(resources.events, { short: ['ev'], fields: eventFields }),
-  kindOf(resources.persistentVolumes, { short: ['pv'], status: true }),
-  kindOf(resources.persistentVolumeClaims, { short: ['pvc'], status: true }),
-  kindOf(eventsV1, { short: ['ev'], fields: eventFields }),
-  kindOf(deployments, { short: ['deploy'], all: true, status: true, counts: true, subresources: scale }),
-  kindOf(replicaSets, {
-    short: ['rs'],
-    all: true,
-    status: true,
-    counts: true,
-    fields: ['status.replicas'],
-    subresources: scale,
-  }),
-  kindOf(resources.endpointSlices, { counts: true }),
-  kindOf(resources.leases),
-  kindOf(resources.runtimeClasses),
-  kindOf(resources.csiDrivers),
-  kindOf(resources.csiNodes),
-  kindOf(storageClasses, { short: ['sc'] }),
-  kindOf(resources.volumeAttachments, { status: true }),
-  kindOf(priorityClasses, { short: ['pc'] }),
-  kindOf(resources.certificateSigningRequests, {
-    short: ['csr'],
-    status: true,
-    fields: ['spec.signerName'],
-    subresources: { approval: edit('CertificateSigningRequest') },
-  }),
-  kindOf(resources.serviceCidrs, { status: true }),
-  kindOf(roles),
-  kindOf(clusterRoles),
-  kindOf(roleBindings),
-  kindOf(clusterRoleBindings),
-  kindOf(resources.tokenReviews, { virtual: true }),
-  kindOf(define('authentication.k8s.io/v1', 'selfsubjectreviews', 'SelfSubjectReview', false), { virtual: true }),
-  review('subjectaccessreviews', 'SubjectAccessReview'),
-  review('selfsubjectaccessreviews', 'SelfSubjectAccessReview'),
-  review('selfsubjectrulesreviews', 'SelfSubjectRulesReview'),
-  review('localsubjectaccessreviews', 'LocalSubjectAccessReview', true),
-];
-
-export const apiVersionOf = (resource: Resource): string =>
-  resource.group ? `${resource.group}/${resource.version}` : resource.version;
+export const apiVersionOf = ({ group, version }: Resource): string => (group ? `${group}/${version}` : version);
 
 export const findKind = (group: string, version: string, plural: string): Kind | undefined =>
   kinds.find(({ resource }) => resource.group === group && resource.version === version && resource.plural === plural);
@@ -179,18 +129,16 @@ export const findKind = (group: string, version: string, plural: string): Kind |
 export const verbsOf = (kind: Kind): readonly string[] =>
   kind.virtual ? ['create'] : ['create', 'delete', 'deletecollection', 'get', 'list', 'patch', 'update', 'watch'];
 
-/** Both Event APIs are views of one collection. */
+/** `pods`, or `deployments.apps`. */
 export const collectionNameOf = ({ resource }: Kind): string =>
-  resource.kind === 'Event' ? 'events' : resource.group ? `${resource.plural}.${resource.group}` : resource.plural;
+  resource.group ? `${resource.plural}.${resource.group}` : resource.plural;
 
-/** What no descriptor says: reads a nested field, undefined where any part is absent. */
+/** Of what is served: plurals are unique here. */
+export const kindByName = (plural: string): Kind => kinds.find(({ resource }) => resource.plural === plural)!;
+
+/** Reads a nested field, undefined where any part is absent. */
 export function at(object: unknown, path: string): unknown {
   let value = object;
   for (const part of path.split('.')) value = (value as Record<string, unknown> | null | undefined)?.[part];
   return value;
 }
-
-export const kindByName = (plural: string, group = ''): Kind =>
-  kinds.find(({ resource }) => resource.plural === plural && resource.group === group)!;
-
-export type { Obj };

@@ -6,80 +6,66 @@ import { connect } from 'node:tls';
 import type { Node } from '../kube/types/core.ts';
 import type { Pod } from '../kube/types/pod.ts';
 import { badRequest, Failure, notFound } from './failure.ts';
-import { resources } from '../kube/resources.ts';
-import type { ApiRequest, Target } from './request.ts';
-import type { Sink } from './watch.ts';
+import { kindByName } from './kinds.ts';
+import type { Registry } from './registry.ts';
+import { type ApiRequest, isTrue, type Target } from './request.ts';
+import type { OpenStream } from './watch.ts';
 
 export interface NodeLinkDeps {
-  pod(namespace: string, name: string): Pod;
-  node(name: string): Node | undefined;
+  readonly registry: Registry;
   readonly certPem: string;
   readonly keyPem: string;
 }
 
-interface Endpoint {
-  readonly host: string;
-  readonly port: number;
-}
-
 const connectTimeoutMs = 10_000;
 
-function endpointOf(deps: NodeLinkDeps, pod: Pod): Endpoint {
+function endpointOf({ registry, certPem, keyPem }: NodeLinkDeps, pod: Pod) {
   const { nodeName } = pod.spec;
   if (!nodeName) throw badRequest(`pod ${pod.metadata.name} does not have a host assigned`);
-  const node = deps.node(nodeName);
-  if (!node) throw notFound(resources.nodes, nodeName);
-  const addresses = node.status?.addresses ?? [];
-  const host = ['InternalIP', 'ExternalIP', 'Hostname']
-    .map((type) => addresses.find((one) => one.type === type)?.address)
-    .find(Boolean);
-  const port = node.status?.daemonEndpoints?.kubeletEndpoint?.Port;
+  const node = registry.find<Node>('nodes', undefined, nodeName);
+  if (!node) throw notFound(kindByName('nodes').resource, nodeName);
+  const { addresses = [], daemonEndpoints } = node.status ?? {};
+  const types = ['InternalIP', 'ExternalIP', 'Hostname'];
+  const host = types.map((type) => addresses.find((one) => one.type === type)?.address).find(Boolean);
+  const port = daemonEndpoints?.kubeletEndpoint?.Port;
   if (!host || !port)
     throw new Failure(503, 'ServiceUnavailable', `node ${nodeName} does not say where its server listens`);
-  return { host, port };
+  return { host, port, cert: certPem, key: keyPem, rejectUnauthorized: false, timeout: connectTimeoutMs };
 }
 
-function containerOf(pod: Pod, asked: string | null): string {
-  const { containers, initContainers = [], ephemeralContainers = [] } = pod.spec;
-  const all = [...containers, ...initContainers, ...ephemeralContainers].map(({ name }) => name);
+type Endpoint = ReturnType<typeof endpointOf>;
+
+const podOf = ({ registry }: NodeLinkDeps, { kind, namespace, name }: Target): Pod =>
+  registry.read(kind, namespace, name!) as unknown as Pod;
+
+function containerOf({ metadata, spec }: Pod, asked: string | null): string {
+  const { containers, initContainers = [], ephemeralContainers = [] } = spec;
+  const names = (list: readonly { name: string }[]): string[] => list.map(({ name }) => name);
   if (asked) {
-    if (all.includes(asked)) return asked;
-    throw badRequest(`container ${asked} is not valid for pod ${pod.metadata.name}`);
+    if (names([...containers, ...initContainers, ...ephemeralContainers]).includes(asked)) return asked;
+    throw badRequest(`container ${asked} is not valid for pod ${metadata.name}`);
   }
   if (containers.length === 1) return containers[0]!.name;
-  const inits =
-    initContainers.length > 0
-      ? ` or one of the init containers: [${initContainers.map(({ name }) => name).join(' ')}]`
-      : '';
+  const inits = names(initContainers).join(' ');
   throw badRequest(
-    `a container name must be specified for pod ${pod.metadata.name}, choose one of: [${containers.map(({ name }) => name).join(' ')}]${inits}`,
+    `a container name must be specified for pod ${metadata.name}, choose one of: [${names(containers).join(' ')}]${inits ? ` or one of the init containers: [${inits}]` : ''}`,
   );
 }
 
-const logOptions = [
-  'follow',
-  'previous',
-  'sinceSeconds',
-  'sinceTime',
-  'timestamps',
-  'tailLines',
-  'limitBytes',
-  'stream',
-];
+const logOptions = 'follow previous sinceSeconds sinceTime timestamps tailLines limitBytes stream'.split(' ');
 
 /** GET pods/NAME/log. Throws where the node cannot be asked or refuses. */
 export async function streamLog(
   deps: NodeLinkDeps,
   request: ApiRequest,
   target: Target,
-  open: (contentType: string) => Sink,
-): Promise<void> {
-  const pod = deps.pod(target.namespace!, target.name!);
+  open: OpenStream,
+): Promise<undefined> {
+  const pod = podOf(deps, target);
   const container = containerOf(pod, request.query.get('container'));
-  const to = endpointOf(deps, pod);
   const query = new URLSearchParams([...request.query].filter(([name]) => logOptions.includes(name)));
   const path = `/containerLogs/${target.namespace}/${target.name}/${container}?${query}`;
-  const answer = await get(deps, to, path);
+  const answer = await get(endpointOf(deps, pod), path);
   if (answer.statusCode !== 200) throw await refusalOf(answer);
   const sink = open('text/plain');
   sink.onClose(() => answer.destroy());
@@ -89,53 +75,44 @@ export async function streamLog(
   answer.on('error', () => sink.end());
 }
 
-const get = (deps: NodeLinkDeps, { host, port }: Endpoint, path: string): Promise<IncomingMessage> =>
+const get = (to: Endpoint, path: string): Promise<IncomingMessage> =>
   new Promise((resolve, reject) => {
-    const options = {
-      host,
-      port,
-      path,
-      cert: deps.certPem,
-      key: deps.keyPem,
-      rejectUnauthorized: false,
-      agent: false,
-      timeout: connectTimeoutMs,
-    };
-    const outgoing = httpsRequest(options, (answer) => {
+    const outgoing = httpsRequest({ ...to, path, agent: false }, (answer) => {
       outgoing.setTimeout(0);
       resolve(answer);
     });
     outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer in ${connectTimeoutMs} ms`)));
-    outgoing.on('error', (error) => reject(unreachable(host, port, path, error)));
+    outgoing.on('error', (error) => reject(unreachable(to, path, error)));
     outgoing.end();
   });
 
-const unreachable = (host: string, port: number, path: string, error: Error): Failure =>
+const unreachable = ({ host, port }: Endpoint, path: string, error: Error): Failure =>
   new Failure(500, 'InternalError', `Get "https://${host}:${port}${path}": ${error.message}`);
+
+const reasons: Readonly<Record<number, string>> = {
+  400: 'BadRequest',
+  401: 'Unauthorized',
+  403: 'Forbidden',
+  404: 'NotFound',
+};
 
 async function refusalOf(answer: IncomingMessage): Promise<Failure> {
   const chunks: Buffer[] = [];
   for await (const chunk of answer as AsyncIterable<Buffer>) chunks.push(chunk);
   const text = Buffer.concat(chunks).toString('utf8').trim();
   const code = answer.statusCode ?? 500;
-  const reasons: Record<number, string> = { 400: 'BadRequest', 401: 'Unauthorized', 403: 'Forbidden', 404: 'NotFound' };
   return new Failure(code, reasons[code] ?? 'InternalError', text || `the node answered ${code}`);
 }
 
+const streamOptions = { stdin: 'input', stdout: 'output', stderr: 'error', tty: 'tty' } as const;
+
 /** The node's path for an upgrade of exec, attach or port-forward. */
-function pathOf(request: ApiRequest, target: Target, pod: Pod): string {
-  const { namespace, name, subresource } = target;
+function pathOf({ query }: ApiRequest, { namespace, name, subresource }: Target, pod: Pod): string {
   if (subresource === 'portforward') return `/portForward/${namespace}/${name}`;
-  const query = new URLSearchParams();
-  for (const [from, to] of [
-    ['stdin', 'input'],
-    ['stdout', 'output'],
-    ['stderr', 'error'],
-    ['tty', 'tty'],
-  ] as const)
-    if (request.query.get(from) === 'true' || request.query.get(from) === '1') query.append(to, '1');
-  for (const command of request.query.getAll('command')) query.append('command', command);
-  return `/${subresource}/${namespace}/${name}/${containerOf(pod, request.query.get('container'))}?${query}`;
+  const asked = new URLSearchParams();
+  for (const [from, to] of Object.entries(streamOptions)) if (isTrue(query.get(from))) asked.append(to, '1');
+  for (const command of query.getAll('command')) asked.append('command', command);
+  return `/${subresource}/${namespace}/${name}/${containerOf(pod, query.get('container'))}?${asked}`;
 }
 
 // WebSocket upgrades are refused, on which kubectl falls back to SPDY; that goes through byte for byte.
@@ -153,34 +130,29 @@ export async function spliceUpgrade(
     throw badRequest('this path cannot be upgraded');
   const protocol = message.headers.upgrade ?? '';
   if (!/^spdy\/3\.1$/i.test(protocol)) throw badRequest(`cannot upgrade to ${protocol}: this server speaks SPDY/3.1`);
-  const pod = deps.pod(target.namespace!, target.name!);
+  const pod = podOf(deps, target);
   const path = pathOf(request, target, pod);
-  const { host, port } = endpointOf(deps, pod);
-  const node = connect({
-    host,
-    port,
-    cert: deps.certPem,
-    key: deps.keyPem,
-    rejectUnauthorized: false,
-    ALPNProtocols: ['http/1.1'],
-    timeout: connectTimeoutMs,
-  });
+  const to = endpointOf(deps, pod);
+  const node = connect({ ...to, ALPNProtocols: ['http/1.1'] });
   await new Promise<void>((resolve, reject) => {
     node.once('secureConnect', resolve);
     node.once('timeout', () => node.destroy(new Error(`no answer in ${connectTimeoutMs} ms`)));
-    node.once('error', (error) => reject(unreachable(host, port, path, error)));
+    node.once('error', (error) => reject(unreachable(to, path, error)));
   });
   node.setTimeout(0);
   node.setNoDelay(true);
-  const lines = [`POST ${path} HTTP/1.1`, `host: ${host.includes(':') ? `[${host}]` : host}:${port}`];
+  const lines = [`POST ${path} HTTP/1.1`, `host: ${to.host.includes(':') ? `[${to.host}]` : to.host}:${to.port}`];
   for (let at = 0; at + 1 < message.rawHeaders.length; at += 2) {
     const name = message.rawHeaders[at]!.toLowerCase();
     if (passedOn.includes(name)) lines.push(`${name}: ${message.rawHeaders[at + 1]}`);
   }
-  node.on('error', () => socket.destroy());
-  socket.on('error', () => node.destroy());
-  node.on('close', () => socket.destroy());
-  socket.on('close', () => node.destroy());
+  for (const [one, other] of [
+    [node, socket],
+    [socket, node],
+  ] as const) {
+    one.on('error', () => other.destroy());
+    one.on('close', () => other.destroy());
+  }
   node.write(`${lines.join('\r\n')}\r\n\r\n`);
   if (head.length > 0) node.write(head);
   socket.pipe(node);

@@ -2,57 +2,54 @@
 import { applyJsonPatch } from '../kube/json-patch.ts';
 import { applyMergePatch, applyStrategicMergePatch, PatchError } from '../kube/strategic-merge.ts';
 import { serverSideApply } from './apply.ts';
-import { badRequest, Failure } from './failure.ts';
+import { badRequest, Failure, unsupportedType } from './failure.ts';
 import { apiVersionOf, type Kind } from './kinds.ts';
-import { fromView, toView } from './wire.ts';
+import { type ApiRequest, isTrue, readBody } from './request.ts';
 import type { Obj } from './store.ts';
+import { stripped } from './wire.ts';
 
 export interface Patch {
-  readonly contentType: string;
+  readonly type: string;
   readonly body: unknown;
   readonly fieldManager: string;
   readonly force: boolean;
   readonly now: number;
 }
 
-export const isApply = (contentType: string): boolean => contentType.startsWith('application/apply-patch');
+export const patchOf = async (request: ApiRequest, now: number): Promise<Patch> => ({
+  type: (request.header('content-type') ?? '').split(';')[0]!.trim(),
+  body: await readBody(request),
+  fieldManager: request.query.get('fieldManager') ?? '',
+  force: isTrue(request.query.get('force')),
+  now,
+});
+
+export const isApply = ({ type }: Patch): boolean => type === 'application/apply-patch+yaml';
 
 /** `current` is undefined only for apply, which makes what is not there. */
 export function patchObject(kind: Kind, current: Obj | undefined, patch: Patch): Obj {
-  const wire = current && {
-    apiVersion: apiVersionOf(kind.resource),
-    kind: kind.resource.kind,
-    ...toView(kind, current),
-  };
+  const { resource } = kind;
+  const wire = current && { apiVersion: apiVersionOf(resource), kind: resource.kind, ...current };
   try {
-    return fromView(kind, patchWire(kind, wire, patch) as Obj);
+    return stripped(patchWire(kind, wire, patch) as Obj);
   } catch (error) {
     if (!(error instanceof PatchError)) throw error;
     if (error.code === 'invalid') throw badRequest(error.message);
-    throw new Failure(
-      422,
-      'Invalid',
-      `the server rejected our request due to an error in our request: ${error.message}`,
-    );
+    const message = `the server rejected our request due to an error in our request: ${error.message}`;
+    throw new Failure(422, 'Invalid', message);
   }
 }
 
 function patchWire(kind: Kind, wire: Obj | undefined, patch: Patch): unknown {
-  const type = patch.contentType.split(';')[0]!.trim();
-  switch (type) {
+  if (isApply(patch)) return serverSideApply(kind, wire, patch.body as Obj, patch);
+  switch (patch.type) {
     case 'application/merge-patch+json':
       return applyMergePatch(wire, patch.body);
     case 'application/strategic-merge-patch+json':
       return applyStrategicMergePatch(wire, patch.body, kind.resource.kind);
     case 'application/json-patch+json':
       return applyJsonPatch(wire, patch.body);
-    case 'application/apply-patch+yaml':
-      return serverSideApply(kind, wire, patch.body as Obj, patch);
     default:
-      throw new Failure(
-        415,
-        'UnsupportedMediaType',
-        'the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml, application/strategic-merge-patch+json',
-      );
+      throw unsupportedType(`the body of the request was in an unknown format: ${patch.type || 'no content type'}`);
   }
 }

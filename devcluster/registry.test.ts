@@ -5,7 +5,7 @@ import { kindByName } from './kinds.ts';
 import { createRegistry, type Registry } from './registry.ts';
 import { createStorage, type Obj } from './store.ts';
 
-const context = { user: { name: 'tester', groups: [] }, dryRun: false };
+const context = { dryRun: false };
 const pods = kindByName('pods');
 let registry: Registry;
 
@@ -28,7 +28,7 @@ beforeEach(() => {
   const clock = createFakeClock();
   registry = createRegistry(
     { clock, storage: createStorage({ clock }), random: () => 0.5 },
-    { serviceCidrs: ['10.96.0.0/16'] },
+    { serviceCidr: '10.96.0.0/16' },
   );
   registry.create(kindByName('namespaces'), { metadata: { name: 'n' } }, context);
   registry.create(kindByName('serviceaccounts'), { metadata: { name: 'default', namespace: 'n' } }, context);

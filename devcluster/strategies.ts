@@ -1,266 +1,121 @@
 // What is special about a kind when it is written: its defaults, what admission adds, what is checked. Kinds not named here have nothing.
-import type { ConfigMap, Node, RuntimeClass, Secret, Service, ServiceAccount } from '../kube/types/core.ts';
+import { isDeepStrictEqual } from 'node:util';
+import { defaultPod, defaultPodSpec } from '../kube/pod-defaults.ts';
+import { QuantityError } from '../kube/quantity.ts';
+import type { Secret, Service } from '../kube/types/core.ts';
 import type { Pod } from '../kube/types/pod.ts';
 import { admitPod } from './admit-pod.ts';
-import { allocateService, defaultService } from './admit-service.ts';
-import { defaultPod } from './default-pod.ts';
-import { type Deployment, defaultDeployment, defaultReplicaSet, type ReplicaSet } from './default-workload.ts';
-import { type Cause, notFound } from './failure.ts';
-import { collectionNameOf, type Kind, kindByName } from './kinds.ts';
-import { timestamp } from './names.ts';
-import type { Obj, Storage } from './store.ts';
-import { forbiddenField, validatePod, validatePodUpdate, validateService, validateWorkload } from './validate.ts';
-import { qosClassOf } from './qos.ts';
-import { resources } from '../kube/resources.ts';
+import { admitService } from './admit-service.ts';
+import { badRequest, type Cause, fault, forbiddenField } from './failure.ts';
+import { collectionNameOf, type Kind } from './kinds.ts';
+import type { Obj } from './store.ts';
+import { validatePod, validatePodUpdate, validateWorkload } from './validate.ts';
+import type { Deployment } from './workload.ts';
 
+/** What writing an object may read of others. */
 export interface StrategyContext {
-  readonly storage: Storage;
-  readonly serviceCidrs: readonly string[];
-  readonly now: number;
-  readonly user: { readonly name: string; readonly groups: readonly string[]; readonly uid?: string };
+  readonly serviceCidr: string;
+  find<T>(plural: string, namespace: string | undefined, name: string): T | undefined;
+  all<T>(plural: string): readonly T[];
   random(): number;
 }
 
-const specOf = (object: Obj): Record<string, unknown> => {
-  object.spec ??= {};
-  return object.spec as Record<string, unknown>;
-};
+/** Changes the new object in place; `before` is what is there, undefined where it is created. Returns what is wrong. */
+type Strategy = (object: never, before: never, context: StrategyContext) => Cause[] | undefined;
 
-interface Strategy {
-  /** Changes the new object in place. */
-  create?(context: StrategyContext, object: Obj): Cause[] | undefined;
-  /** Changes the new object in place; `before` is what is there. */
-  update?(context: StrategyContext, object: Obj, before: Obj): Cause[] | undefined;
-}
-
-const all = <T>(context: StrategyContext, kind: Kind, namespace?: string): readonly T[] =>
-  context.storage.collection(collectionNameOf(kind)).list(namespace) as unknown as readonly T[];
-
-const one = <T>(context: StrategyContext, kind: Kind, namespace: string | undefined, name: string): T | undefined =>
-  context.storage.collection(collectionNameOf(kind)).get(namespace, name) as unknown as T | undefined;
-
-const pods: Strategy = {
-  create(context, object) {
-    const pod = object as unknown as Pod;
-    if (!pod.spec?.containers) return validatePod({ ...pod, spec: { ...pod.spec, containers: [] } });
-    pod.status = { phase: 'Pending' };
-    defaultPod(pod);
-    admitPod(
-      {
-        serviceAccount: (namespace, name) =>
-          one<ServiceAccount>(context, kindByName('serviceaccounts'), namespace, name),
-        priorityClasses: () => all(context, kindByName('priorityclasses', 'scheduling.k8s.io')),
-        runtimeClass: (name) =>
-          one<RuntimeClass>(context, kindByName('runtimeclasses', 'node.k8s.io'), undefined, name),
-      },
-      pod,
-    );
-    defaultPod(pod);
-    pod.status.qosClass = qosClassOf(pod);
-    const gates = pod.spec.schedulingGates?.length ?? 0;
-    if (gates > 0)
-      pod.status.conditions = [
-        {
-          type: 'PodScheduled',
-          status: 'False',
-          reason: 'SchedulingGated',
-          message: 'Scheduling is blocked due to non-empty scheduling gates',
-        },
-      ];
-    return validatePod(pod);
-  },
-  update(_context, object, before) {
-    const pod = object as unknown as Pod;
+function writePod(pod: Pod, before: Pod | undefined, context: StrategyContext): Cause[] {
+  if (!pod.spec?.containers) return validatePod({ ...pod, spec: { ...pod.spec, containers: [] } });
+  if (before) {
     defaultPod(pod);
     const causes = validatePod(pod);
-    return causes.length > 0 ? causes : validatePodUpdate(pod, before as unknown as Pod);
-  },
-};
-
-const serviceDeps = (context: StrategyContext) => ({
-  serviceCidrs: context.serviceCidrs,
-  services: () => all<Service>(context, kindByName('services')),
-  random: context.random,
-});
-
-const writeService = (context: StrategyContext, object: Obj, before?: Obj): Cause[] => {
-  const service = object as unknown as Service;
-  service.spec ??= {};
-  defaultService(service);
-  const causes = validateService(service);
-  if (causes.length > 0) return causes;
-  return allocateService(serviceDeps(context), service, before as unknown as Service | undefined);
-};
-
-const services: Strategy = {
-  create: (context, object) => writeService(context, object),
-  update(context, object, before) {
-    const [next, old] = [object as unknown as Service, before as unknown as Service];
-    const asked = next.spec?.clusterIP;
-    if (
-      asked &&
-      old.spec.clusterIP &&
-      asked !== old.spec.clusterIP &&
-      old.spec.type !== 'ExternalName' &&
-      next.spec.type !== 'ExternalName'
-    )
-      return [
-        {
-          reason: 'FieldValueInvalid',
-          field: 'spec.clusterIPs[0]',
-          message: `Invalid value: ["${asked}"]: may not change once set`,
-        },
-      ];
-    return writeService(context, object, before);
-  },
-};
-
-const immutableData = (object: Obj, before: Obj): Cause[] => {
-  const [next, old] = [object as unknown as Secret, before as unknown as Secret];
-  if (!old.immutable) return [];
-  if (!next.immutable) return [forbiddenField('immutable', 'field is immutable when `immutable` is set')];
-  const text = (value: ConfigMap | Secret): string =>
-    JSON.stringify([value.data ?? {}, (value as ConfigMap).binaryData ?? {}]);
-  return text(next) === text(old) ? [] : [forbiddenField('data', 'field is immutable when `immutable` is set')];
-};
-
-const writeSecret = (object: Obj): void => {
-  const secret = object as unknown as Secret;
-  for (const [key, value] of Object.entries(secret.stringData ?? {})) {
-    secret.data ??= {};
-    secret.data[key] = Buffer.from(value).toString('base64');
+    return causes.length > 0 ? causes : validatePodUpdate(pod, before);
   }
-  delete secret.stringData;
-  secret.type ??= 'Opaque';
-};
-
-const sameSelector = (object: Obj, before: Obj): Cause[] => {
-  const selector = (value: Obj): unknown => (value as unknown as Deployment).spec.selector;
-  return JSON.stringify(selector(object)) === JSON.stringify(selector(before))
-    ? []
-    : [{ reason: 'FieldValueInvalid', field: 'spec.selector', message: 'Invalid value: field is immutable' }];
-};
-
-const strategies: Readonly<Record<string, Strategy>> = {
-  pods,
-  services,
-  nodes: {
-    create(_context, object) {
-      object.spec ??= {};
-      object.status ??= {};
-      return [];
-    },
-  },
-  namespaces: {
-    create(_context, object) {
-      object.spec = { finalizers: ['kubernetes'] };
-      object.status = { phase: 'Active' };
-      object.metadata.labels = { ...object.metadata.labels, 'kubernetes.io/metadata.name': object.metadata.name };
-      return [];
-    },
-    update(_context, object) {
-      object.metadata.labels = { ...object.metadata.labels, 'kubernetes.io/metadata.name': object.metadata.name };
-      return [];
-    },
-  },
-  configmaps: { update: (_context, object, before) => immutableData(object, before) },
-  secrets: {
-    create: (_context, object) => {
-      writeSecret(object);
-      return [];
-    },
-    update: (_context, object, before) => {
-      writeSecret(object);
-      return immutableData(object, before);
-    },
-  },
-  'deployments.apps': {
-    create(_context, object) {
-      defaultDeployment(object as unknown as Deployment);
-      return validateWorkload(object as unknown as Deployment);
-    },
-    update(_context, object, before) {
-      defaultDeployment(object as unknown as Deployment);
-      const causes = validateWorkload(object as unknown as Deployment);
-      return causes.length > 0 ? causes : sameSelector(object, before);
-    },
-  },
-  'replicasets.apps': {
-    create(_context, object) {
-      defaultReplicaSet(object as unknown as ReplicaSet);
-      (object as unknown as ReplicaSet).status ??= { replicas: 0 };
-      return validateWorkload(object as unknown as ReplicaSet);
-    },
-    update(_context, object, before) {
-      defaultReplicaSet(object as unknown as ReplicaSet);
-      return sameSelector(object, before);
-    },
-  },
-  'endpointslices.discovery.k8s.io': {
-    create(_context, object) {
-      object.endpoints ??= [];
-      return [];
-    },
-  },
-  persistentvolumes: {
-    create(_context, object) {
-      const spec = specOf(object);
-      spec.persistentVolumeReclaimPolicy ??= 'Retain';
-      spec.volumeMode ??= 'Filesystem';
-      object.status = { phase: 'Pending' };
-      return [];
-    },
-  },
-  persistentvolumeclaims: {
-    create(_context, object) {
-      const spec = specOf(object);
-      spec.volumeMode ??= 'Filesystem';
-      object.status = { phase: 'Pending' };
-      return [];
-    },
-  },
-  'csidrivers.storage.k8s.io': {
-    create(_context, object) {
-      const spec = specOf(object);
-      spec.attachRequired ??= true;
-      spec.podInfoOnMount ??= false;
-      spec.requiresRepublish ??= false;
-      spec.storageCapacity ??= false;
-      spec.seLinuxMount ??= false;
-      spec.fsGroupPolicy ??= 'ReadWriteOnceWithFSType';
-      spec.volumeLifecycleModes ??= ['Persistent'];
-      return [];
-    },
-  },
-  'storageclasses.storage.k8s.io': {
-    create(_context, object) {
-      object.reclaimPolicy ??= 'Delete';
-      object.volumeBindingMode ??= 'Immediate';
-      return [];
-    },
-  },
-  'priorityclasses.scheduling.k8s.io': {
-    create(_context, object) {
-      object.preemptionPolicy ??= 'PreemptLowerPriority';
-      return [];
-    },
-  },
-  'certificatesigningrequests.certificates.k8s.io': {
-    create(context, object) {
-      const spec = specOf(object);
-      object.spec = { ...spec, username: context.user.name, groups: [...context.user.groups] };
-      object.status = {};
-      return [];
-    },
-  },
-};
-
-/** Throws where the namespace is not there; a namespace that is going away takes nothing new. */
-export function checkNamespace(context: StrategyContext, namespace: string): 'ok' | 'terminating' {
-  const found = one<Node>(context, kindByName('namespaces'), undefined, namespace);
-  if (!found) throw notFound(resources.namespaces, namespace);
-  return found.metadata.deletionTimestamp ? 'terminating' : 'ok';
+  pod.status = { phase: 'Pending' };
+  defaultPod(pod);
+  admitPod(context, pod);
+  defaultPod(pod);
+  pod.status.qosClass = qosClassOf(pod);
+  return validatePod(pod);
 }
 
-export const strategyOf = (kind: Kind): Strategy => strategies[collectionNameOf(kind)] ?? {};
-export const creationTime = (context: StrategyContext): string => timestamp(context.now);
+function qosClassOf({ spec }: Pod): 'Guaranteed' | 'Burstable' | 'BestEffort' {
+  const whole = spec.resources?.requests || spec.resources?.limits ? [spec] : undefined;
+  const parts = whole ?? [...spec.containers, ...(spec.initContainers ?? [])];
+  const zero = (value: string | undefined): boolean => value === undefined || Number.parseFloat(value) === 0;
+  const amounts = parts.flatMap(({ resources: { requests = {}, limits = {} } = {} }) =>
+    ['cpu', 'memory'].map((name) => ({ request: requests[name] ?? limits[name], limit: limits[name] })),
+  );
+  if (amounts.every(({ request, limit }) => zero(request) && zero(limit))) return 'BestEffort';
+  return amounts.every(({ request, limit }) => !zero(limit) && request === limit) ? 'Guaranteed' : 'Burstable';
+}
+
+function writeWorkload(object: Deployment, before: Deployment | undefined): Cause[] {
+  object.spec.replicas ??= 1;
+  if (object.spec.template?.spec) defaultPodSpec(object.spec.template.spec);
+  if (before && !isDeepStrictEqual(plain(object.spec.selector), plain(before.spec.selector)))
+    return [fault('spec.selector', 'Invalid value: field is immutable')];
+  return validateWorkload(object);
+}
+
+function writeDeployment(deployment: Deployment, before: Deployment | undefined): Cause[] {
+  const { spec } = deployment;
+  spec.revisionHistoryLimit ??= 10;
+  spec.progressDeadlineSeconds ??= 600;
+  spec.strategy ??= {};
+  spec.strategy.type ??= 'RollingUpdate';
+  if (spec.strategy.type === 'Recreate') delete spec.strategy.rollingUpdate;
+  else spec.strategy.rollingUpdate = { maxUnavailable: '25%', maxSurge: '25%', ...spec.strategy.rollingUpdate };
+  return writeWorkload(deployment, before);
+}
+
+function writeData(object: Secret & { binaryData?: object }, before: typeof object | undefined): Cause[] {
+  if (!before?.immutable) return [];
+  if (!object.immutable) return [forbiddenField('immutable', 'field is immutable when `immutable` is set')];
+  const data = ({ data = {}, binaryData = {} }: typeof object): unknown => plain([data, binaryData]);
+  if (isDeepStrictEqual(data(object), data(before))) return [];
+  return [forbiddenField('data', 'field is immutable when `immutable` is set')];
+}
+
+function writeSecret(secret: Secret, before: Secret | undefined): Cause[] {
+  const texts = Object.entries(secret.stringData ?? {});
+  if (texts.length > 0) secret.data ??= {};
+  for (const [key, value] of texts) secret.data![key] = Buffer.from(value).toString('base64');
+  delete secret.stringData;
+  secret.type ??= 'Opaque';
+  return writeData(secret, before);
+}
+
+function writeNamespace(namespace: Obj, before: Obj | undefined): undefined {
+  const { metadata } = namespace;
+  if (!before) Object.assign(namespace, { spec: { finalizers: ['kubernetes'] }, status: { phase: 'Active' } });
+  metadata.labels = { ...metadata.labels, 'kubernetes.io/metadata.name': metadata.name };
+}
+
+const strategies: Readonly<Record<string, Strategy>> = {
+  pods: writePod,
+  services: (service: Service, before: Service | undefined, context) => admitService(context, service, before),
+  nodes(node: Obj): undefined {
+    node.spec ??= {};
+    node.status ??= {};
+  },
+  namespaces: writeNamespace,
+  configmaps: writeData,
+  secrets: writeSecret,
+  'deployments.apps': writeDeployment,
+  'replicasets.apps': writeWorkload,
+  'endpointslices.discovery.k8s.io'(slice: Obj): undefined {
+    slice.endpoints ??= [];
+  },
+};
+
+/** Throws 400 for a quantity that is none. */
+export function prepare(kind: Kind, object: Obj, before: Obj | undefined, context: StrategyContext): Cause[] {
+  try {
+    return strategies[collectionNameOf(kind)]?.(object as never, before as never, context) ?? [];
+  } catch (error) {
+    if (error instanceof QuantityError) throw badRequest(error.message);
+    throw error;
+  }
+}
+
+export const plain = (value: unknown): unknown => JSON.parse(JSON.stringify(value));

@@ -1,347 +1,235 @@
 // What `kubectl get` prints: a Table whose columns are, for each kind, those kubectl's users know.
 import type { CoreEvent, EndpointSlice, Node, Service } from '../kube/types/core.ts';
-import type { LabelSelector } from '../kube/types/meta.ts';
-import { requirementText } from './selector-text.ts';
-import { collectionNameOf, type Kind } from './kinds.ts';
-import { at } from './kinds.ts';
-import { ageColumn, col, type Column, humanDuration, nameColumn, since, text, textAt } from './columns.ts';
-import { podColumns } from './table-pods.ts';
-import type { Deployment, PodTemplate, ReplicaSet } from './default-workload.ts';
+import type { ContainerStatus, Pod } from '../kube/types/pod.ts';
+import { apiVersionOf, at, collectionNameOf, type Kind } from './kinds.ts';
+import { selectorText } from './names.ts';
 import type { Obj } from './store.ts';
+import type { Deployment } from './workload.ts';
 
-const count =
-  (path: string) =>
-  (object: Obj): number =>
-    Object.keys((at(object, path) as object | undefined) ?? {}).length;
-const joined =
-  (path: string) =>
-  (object: Obj): string =>
-    ((at(object, path) as string[] | undefined) ?? []).join(',');
+// For each kind its columns: `Header=path?what is printed where it is absent`, or `Header=cell()`; those with a star are for -o wide.
+const layouts = `
+pods: Name; Ready=podReady(); Status=podStatus(); Restarts=podRestarts(); Age; IP*=status.podIP; Node*=spec.nodeName;
+  Nominated Node*=status.nominatedNodeName; Readiness Gates*=podGates()
+nodes: Name; Status=nodeStatus(); Roles=nodeRoles(); Age; Version=status.nodeInfo.kubeletVersion?; Internal-IP*=internalIp();
+  External-IP*=externalIp(); OS-Image*=status.nodeInfo.osImage?<unknown>; Kernel-Version*=status.nodeInfo.kernelVersion?<unknown>;
+  Container-Runtime*=status.nodeInfo.containerRuntimeVersion?<unknown>
+services: Name; Type=spec.type; Cluster-IP=spec.clusterIP; External-IP=serviceIp(); Port(s)=servicePorts(); Age; Selector*=serviceSelector()
+deployments.apps: Name; Ready=deploymentReady(); Up-to-date=status.updatedReplicas?0; Available=status.availableReplicas?0; Age;
+  Containers*=containerNames(); Images*=containerImages(); Selector*=selector()
+replicasets.apps: Name; Desired=spec.replicas?0; Current=status.replicas?0; Ready=status.readyReplicas?0; Age;
+  Containers*=containerNames(); Images*=containerImages(); Selector*=selector()
+namespaces: Name; Status=status.phase; Age
+configmaps: Name; Data=dataCount(); Age
+secrets: Name; Type=type; Data=dataCount(); Age
+events: Last Seen=lastSeen(); Type=type?; Reason=reason?; Object=involved(); Subobject*=involvedObject.fieldPath?; Source*=eventSource();
+  Message=message?; First Seen*=firstSeen(); Count*=count?1; Name*=metadata.name
+endpointslices.discovery.k8s.io: Name; AddressType=addressType; Ports=slicePorts(); Endpoints=sliceEndpoints(); Age
+leases.coordination.k8s.io: Name; Holder=spec.holderIdentity?; Age
+persistentvolumes: Name; Capacity=spec.capacity.storage?; Status=status.phase?; Claim=spec.claimRef.name?; Age
+persistentvolumeclaims: Name; Status=status.phase?; Volume=spec.volumeName?; Capacity=status.capacity.storage?; Age
+rolebindings.rbac.authorization.k8s.io: Name; Role=roleRef.name; Age
+clusterrolebindings.rbac.authorization.k8s.io: Name; Role=roleRef.name; Age
+`;
 
-const accessModes = (modes: readonly string[] | undefined): string =>
-  (modes ?? [])
-    .map(
-      (mode) =>
-        ({ ReadWriteOnce: 'RWO', ReadOnlyMany: 'ROX', ReadWriteMany: 'RWX', ReadWriteOncePod: 'RWOP' })[mode] ?? mode,
-    )
-    .join(',');
+type Cell = string | number;
+type Compute = (object: never, nowMs: number) => Cell;
 
-const selectorText = (selector: LabelSelector | undefined): string => requirementText(selector) || '<none>';
+const listed = (items: readonly string[], absent = '<none>'): string => items.join(',') || absent;
+const upToThree = (items: readonly string[]): string =>
+  items.length > 3 ? `${items.slice(0, 3).join(',')} + ${items.length - 3} more...` : listed(items, '<unset>');
+const address = ({ status }: Node, type: string): string =>
+  status?.addresses?.find((one) => one.type === type)?.address ?? '<none>';
+const templateContainers = ({ spec }: Deployment) => spec.template.spec.containers;
+const holds = (pod: Pod, type: string): boolean =>
+  pod.status?.conditions?.some((one) => one.type === type && one.status === 'True') ?? false;
 
-const templateColumns: Column[] = [
-  col(
-    'Containers',
-    (object) =>
-      containersOf(object)
-        .map(({ name }) => name)
-        .join(','),
-    true,
-  ),
-  col(
-    'Images',
-    (object) =>
-      containersOf(object)
-        .map(({ image }) => image ?? '')
-        .join(','),
-    true,
-  ),
-  col('Selector', (object) => selectorText(at(object, 'spec.selector') as LabelSelector), true),
+const cells: Readonly<Record<string, Compute>> = {
+  podReady,
+  podStatus,
+  podRestarts,
+  podGates(pod: Pod) {
+    const wanted = pod.spec.readinessGates ?? [];
+    const met = wanted.filter(({ conditionType }) => holds(pod, conditionType));
+    return wanted.length === 0 ? '<none>' : `${met.length}/${wanted.length}`;
+  },
+  nodeStatus({ spec, status }: Node) {
+    const ready = status?.conditions?.find(({ type }) => type === 'Ready')?.status;
+    const word = ready === undefined ? 'Unknown' : ready === 'True' ? 'Ready' : 'NotReady';
+    return spec.unschedulable ? `${word},SchedulingDisabled` : word;
+  },
+  nodeRoles: ({ metadata }: Node) =>
+    listed(
+      Object.keys(metadata.labels ?? {})
+        .flatMap((key) => (key.startsWith('node-role.kubernetes.io/') ? [key.slice(24)] : []))
+        .sort(),
+    ),
+  internalIp: (node: Node) => address(node, 'InternalIP'),
+  externalIp: (node: Node) => address(node, 'ExternalIP'),
+  serviceIp({ spec, status }: Service) {
+    if (spec.type === 'ExternalName') return spec.externalName ?? '';
+    const given = (status?.loadBalancer?.ingress ?? []).map(({ ip, hostname }) => ip ?? hostname ?? '');
+    return listed([...given, ...(spec.externalIPs ?? [])], spec.type === 'LoadBalancer' ? '<pending>' : '<none>');
+  },
+  servicePorts: ({ spec }: Service) =>
+    listed(
+      (spec.ports ?? []).map(
+        ({ port, nodePort, protocol }) => `${port}${nodePort ? `:${nodePort}` : ''}/${protocol ?? 'TCP'}`,
+      ),
+    ),
+  serviceSelector: ({ spec }: Service) => selectorText({ matchLabels: spec.selector ?? {} }) || '<none>',
+  selector: ({ spec }: Deployment) => selectorText(spec.selector) || '<none>',
+  deploymentReady: ({ spec, status }: Deployment) => `${status?.readyReplicas ?? 0}/${spec.replicas ?? 0}`,
+  containerNames: (object: Deployment) => listed(templateContainers(object).map(({ name }) => name)),
+  containerImages: (object: Deployment) => listed(templateContainers(object).map(({ image }) => image ?? '')),
+  dataCount: ({ data = {}, binaryData = {} }: { data?: object; binaryData?: object }) =>
+    Object.keys(data).length + Object.keys(binaryData).length,
+  lastSeen: (event: CoreEvent, now) =>
+    since(event.lastTimestamp ?? event.firstTimestamp ?? event.eventTime ?? event.metadata.creationTimestamp, now),
+  firstSeen: (event: CoreEvent, now) => since(event.firstTimestamp ?? event.metadata.creationTimestamp, now),
+  involved: ({ involvedObject: { kind = '', name = '' } }: CoreEvent) => `${kind.toLowerCase()}/${name}`,
+  eventSource: ({ source, reportingComponent }: CoreEvent) =>
+    [source?.component || reportingComponent, source?.host].filter(Boolean).join(', '),
+  slicePorts: ({ ports }: EndpointSlice) => upToThree((ports ?? []).map(({ name, port }) => String(port ?? name))),
+  sliceEndpoints: ({ endpoints }: EndpointSlice) => upToThree((endpoints ?? []).flatMap(({ addresses }) => addresses)),
+};
+
+const isSidecar = (pod: Pod, name: string): boolean =>
+  pod.spec.initContainers?.some((one) => one.name === name && one.restartPolicy === 'Always') ?? false;
+
+const endWord = ({ state }: ContainerStatus): string => {
+  const { reason, signal, exitCode } = state!.terminated!;
+  return reason || (signal ? `Signal:${signal}` : `ExitCode:${exitCode}`);
+};
+
+function initWord(pod: Pod): string | undefined {
+  for (const [index, status] of (pod.status?.initContainerStatuses ?? []).entries()) {
+    const { waiting, terminated } = status.state ?? {};
+    if (terminated?.exitCode === 0 || (isSidecar(pod, status.name) && status.started)) continue;
+    if (terminated) return `Init:${endWord(status)}`;
+    if (waiting?.reason && waiting.reason !== 'PodInitializing') return `Init:${waiting.reason}`;
+    return `Init:${index}/${pod.spec.initContainers?.length ?? 0}`;
+  }
+  return undefined;
+}
+
+function podStatus(pod: Pod): string {
+  const { status, metadata } = pod;
+  if (metadata.deletionTimestamp && !['Succeeded', 'Failed'].includes(status?.phase ?? '')) return 'Terminating';
+  const init = initWord(pod);
+  if (init) return init;
+  let word: string = status?.reason || status?.phase || 'Unknown';
+  if (status?.conditions?.some(({ reason }) => reason === 'SchedulingGated')) word = 'SchedulingGated';
+  let running = false;
+  for (const container of (status?.containerStatuses ?? []).toReversed()) {
+    const { waiting, terminated } = container.state ?? {};
+    if (waiting?.reason) word = waiting.reason;
+    else if (terminated) word = endWord(container);
+    else if (container.ready) running = true;
+  }
+  if (word !== 'Completed' || !running) return word;
+  return holds(pod, 'Ready') ? 'Running' : 'NotReady';
+}
+
+const counted = (pod: Pod): ContainerStatus[] => [
+  ...(pod.status?.initContainerStatuses ?? []).filter(({ name }) => isSidecar(pod, name)),
+  ...(pod.status?.containerStatuses ?? []),
 ];
-const containersOf = (object: Obj) => (at(object, 'spec.template') as PodTemplate).spec.containers;
 
-function nodeStatus(node: Node): string {
-  const ready = node.status?.conditions?.find(({ type }) => type === 'Ready');
-  const words = [ready ? (ready.status === 'True' ? 'Ready' : 'NotReady') : 'Unknown'];
-  if (node.spec.unschedulable) words.push('SchedulingDisabled');
-  return words.join(',');
+function podReady(pod: Pod): string {
+  const sidecars = (pod.spec.initContainers ?? []).filter(({ restartPolicy }) => restartPolicy === 'Always').length;
+  return `${counted(pod).filter(({ ready }) => ready).length}/${pod.spec.containers.length + sidecars}`;
 }
 
-function nodeRoles(node: Node): string {
-  const labels = Object.entries(node.metadata.labels ?? {});
-  const roles = labels.flatMap(([key, value]) =>
-    key.startsWith('node-role.kubernetes.io/') ? [key.slice(24)] : key === 'kubernetes.io/role' && value ? [value] : [],
-  );
-  return roles.sort().join(',') || '<none>';
+function podRestarts(pod: Pod, nowMs: number): string {
+  const all = initWord(pod) ? (pod.status?.initContainerStatuses ?? []) : counted(pod);
+  const total = all.reduce((sum, status) => sum + status.restartCount, 0);
+  const ends = all.map((status) => status.lastState?.terminated?.finishedAt ?? '').sort();
+  return total > 0 && ends.at(-1) ? `${total} (${since(ends.at(-1), nowMs)} ago)` : String(total);
 }
 
-const nodeAddress =
-  (type: string) =>
-  (object: Obj): string =>
-    (object as unknown as Node).status?.addresses?.find((one) => one.type === type)?.address ?? '<none>';
+const since = (time: string | null | undefined, nowMs: number): string =>
+  time ? humanDuration(Math.max(0, nowMs - Date.parse(time))) : '<unknown>';
 
-function servicePorts(service: Service): string {
-  const ports = (service.spec.ports ?? []).map(
-    (port) => `${port.port}${port.nodePort ? `:${port.nodePort}` : ''}/${port.protocol ?? 'TCP'}`,
-  );
-  return ports.join(',') || '<none>';
+/** Two units at most, as kubectl writes durations. */
+function humanDuration(ms: number): string {
+  const seconds = Math.floor(ms / 1000);
+  const [minutes, hours, days] = [60, 3600, 86_400].map((unit) => Math.floor(seconds / unit)) as [
+    number,
+    number,
+    number,
+  ];
+  const two = (big: string, small: number, unit: string): string => (small ? `${big}${small}${unit}` : big);
+  if (seconds < 120) return `${seconds}s`;
+  if (minutes < 10) return two(`${minutes}m`, seconds % 60, 's');
+  if (minutes < 180) return `${minutes}m`;
+  if (hours < 8) return two(`${hours}h`, minutes % 60, 'm');
+  if (hours < 48) return `${hours}h`;
+  return hours < 192 ? two(`${days}d`, hours % 24, 'h') : `${days}d`;
 }
 
-function externalIp({ spec, status }: Service): string {
-  if (spec.type === 'ExternalName') return spec.externalName ?? '';
-  const given = (status?.loadBalancer?.ingress ?? []).map(({ ip, hostname }) => ip ?? hostname ?? '');
-  const all = [...given, ...(spec.externalIPs ?? [])].join(',');
-  return all || (spec.type === 'LoadBalancer' ? '<pending>' : '<none>');
+interface Column {
+  readonly name: string;
+  readonly wide: boolean;
+  readonly value: (object: Obj, nowMs: number) => Cell;
 }
 
-const upTo = (items: readonly string[], most: number): string =>
-  items.length > most ? `${items.slice(0, most).join(',')} + ${items.length - most} more...` : items.join(',');
-
-const slicePorts = (slice: EndpointSlice): string =>
-  slice.ports?.length
-    ? upTo(
-        slice.ports.map(({ name, port }) => (port ? String(port) : (name ?? '*'))),
-        3,
-      )
-    : '<unset>';
-const sliceEndpoints = (slice: EndpointSlice): string =>
-  slice.endpoints?.length
-    ? upTo(
-        slice.endpoints.flatMap(({ addresses }) => addresses),
-        3,
-      )
-    : '<unset>';
-
-const eventTime = (event: CoreEvent): string | null | undefined =>
-  event.lastTimestamp ?? event.firstTimestamp ?? event.eventTime ?? event.metadata.creationTimestamp;
-
-const involved = (event: CoreEvent & { regarding?: CoreEvent['involvedObject'] }) =>
-  event.involvedObject ?? event.regarding ?? {};
-
-const eventColumns: Column[] = [
-  col('Last Seen', (object, now) => {
-    const event = object as unknown as CoreEvent;
-    return since(eventTime(event), now);
-  }),
-  text('Type', 'type', ''),
-  text('Reason', 'reason', ''),
-  col('Object', (object) => {
-    const { kind = '', name = '' } = involved(object as unknown as CoreEvent);
-    return `${kind.toLowerCase()}/${name}`;
-  }),
-  col('Subobject', (object) => involved(object as unknown as CoreEvent).fieldPath ?? '', true),
-  col(
-    'Source',
-    (object) => {
-      const { source, reportingComponent } = object as unknown as CoreEvent;
-      return [source?.component || reportingComponent, source?.host].filter(Boolean).join(', ');
-    },
-    true,
-  ),
-  col('Message', (object) => (textAt(object, 'message') || textAt(object, 'note')).trim()),
-  col(
-    'First Seen',
-    (object, now) => since((object as unknown as CoreEvent).firstTimestamp ?? object.metadata.creationTimestamp, now),
-    true,
-  ),
-  col('Count', (object) => Number(at(object, 'count') ?? 1), true),
-  { ...nameColumn, wide: true },
-];
-
-function csrCondition(object: Obj): string {
-  const { conditions = [], certificate } = (object.status ?? {}) as {
-    conditions?: { type: string }[];
-    certificate?: string;
+function columnOf(text: string): Column {
+  const [header = '', source = ''] = text.trim().split('=');
+  const name = header.replace('*', '');
+  const value = (object: Obj, nowMs: number): Cell => {
+    if (header === 'Name') return object.metadata.name;
+    if (header === 'Age') return since(object.metadata.creationTimestamp, nowMs);
+    if (source.endsWith('()')) return cells[source.slice(0, -2)]!(object as never, nowMs);
+    const [path = '', absent = '<none>'] = source.split('?');
+    return String(at(object, path) ?? '') || absent;
   };
-  const types = conditions.map(({ type }) => type);
-  const state = types.includes('Denied') ? 'Denied' : types.includes('Approved') ? 'Approved' : 'Pending';
-  return [state, ...(types.includes('Failed') ? ['Failed'] : []), ...(certificate ? ['Issued'] : [])].join(',');
+  return { name, wide: header.endsWith('*'), value };
 }
 
-const claimOf = (object: Obj): string => {
-  const claim = at(object, 'spec.claimRef') as { namespace?: string; name?: string } | undefined;
-  return claim ? `${claim.namespace}/${claim.name}` : '';
-};
-
-const role = col('Role', (object) => `${textAt(object, 'roleRef.kind')}/${textAt(object, 'roleRef.name')}`);
-const created = col('Created At', (object) => object.metadata.creationTimestamp ?? '');
-const bool = (name: string, path: string): Column => col(name, (object) => String(at(object, path) ?? false));
-
-const columns: Readonly<Record<string, readonly Column[]>> = {
-  pods: podColumns,
-  events: eventColumns,
-  nodes: [
-    nameColumn,
-    col('Status', (object) => nodeStatus(object as unknown as Node)),
-    col('Roles', (object) => nodeRoles(object as unknown as Node)),
-    ageColumn,
-    text('Version', 'status.nodeInfo.kubeletVersion', ''),
-    col('Internal-IP', nodeAddress('InternalIP'), true),
-    col('External-IP', nodeAddress('ExternalIP'), true),
-    text('OS-Image', 'status.nodeInfo.osImage', '<unknown>', true),
-    text('Kernel-Version', 'status.nodeInfo.kernelVersion', '<unknown>', true),
-    text('Container-Runtime', 'status.nodeInfo.containerRuntimeVersion', '<unknown>', true),
-  ],
-  services: [
-    nameColumn,
-    text('Type', 'spec.type'),
-    text('Cluster-IP', 'spec.clusterIP'),
-    col('External-IP', (object) => externalIp(object as unknown as Service)),
-    col('Port(s)', (object) => servicePorts(object as unknown as Service)),
-    ageColumn,
-    col(
-      'Selector',
-      (object) => selectorText({ matchLabels: (object as unknown as Service).spec.selector ?? {} }),
-      true,
-    ),
-  ],
-  'deployments.apps': [
-    nameColumn,
-    col('Ready', (object) => {
-      const { spec, status } = object as unknown as Deployment;
-      return `${status?.readyReplicas ?? 0}/${spec.replicas ?? 0}`;
+const columns = new Map(
+  layouts
+    .trim()
+    .split(/\n(?=\S)/)
+    .map((line) => {
+      const [kind = '', ...rest] = line.split(': ');
+      return [kind, rest.join(': ').split(';').map(columnOf)];
     }),
-    col('Up-to-date', (object) => (object as unknown as Deployment).status?.updatedReplicas ?? 0),
-    col('Available', (object) => (object as unknown as Deployment).status?.availableReplicas ?? 0),
-    ageColumn,
-    ...templateColumns,
-  ],
-  'replicasets.apps': [
-    nameColumn,
-    col('Desired', (object) => (object as unknown as ReplicaSet).spec.replicas ?? 0),
-    col('Current', (object) => (object as unknown as ReplicaSet).status?.replicas ?? 0),
-    col('Ready', (object) => (object as unknown as ReplicaSet).status?.readyReplicas ?? 0),
-    ageColumn,
-    ...templateColumns,
-  ],
-  namespaces: [nameColumn, text('Status', 'status.phase'), ageColumn],
-  configmaps: [nameColumn, col('Data', (object) => count('data')(object) + count('binaryData')(object)), ageColumn],
-  secrets: [nameColumn, text('Type', 'type'), col('Data', count('data')), ageColumn],
-  'endpointslices.discovery.k8s.io': [
-    nameColumn,
-    text('AddressType', 'addressType'),
-    col('Ports', (object) => slicePorts(object as unknown as EndpointSlice)),
-    col('Endpoints', (object) => sliceEndpoints(object as unknown as EndpointSlice)),
-    ageColumn,
-  ],
-  'leases.coordination.k8s.io': [nameColumn, text('Holder', 'spec.holderIdentity', ''), ageColumn],
-  persistentvolumes: [
-    nameColumn,
-    text('Capacity', 'spec.capacity.storage', ''),
-    col('Access Modes', (object) => accessModes(at(object, 'spec.accessModes') as string[])),
-    text('Reclaim Policy', 'spec.persistentVolumeReclaimPolicy', ''),
-    text('Status', 'status.phase', ''),
-    col('Claim', claimOf),
-    text('StorageClass', 'spec.storageClassName', ''),
-    text('VolumeAttributesClass', 'spec.volumeAttributesClassName', '<unset>'),
-    text('Reason', 'status.reason', ''),
-    ageColumn,
-    text('VolumeMode', 'spec.volumeMode', '<unset>', true),
-  ],
-  persistentvolumeclaims: [
-    nameColumn,
-    text('Status', 'status.phase', ''),
-    text('Volume', 'spec.volumeName', ''),
-    text('Capacity', 'status.capacity.storage', ''),
-    col('Access Modes', (object) => accessModes(at(object, 'status.accessModes') as string[])),
-    text('StorageClass', 'spec.storageClassName', ''),
-    text('VolumeAttributesClass', 'spec.volumeAttributesClassName', '<unset>'),
-    ageColumn,
-    text('VolumeMode', 'spec.volumeMode', '<unset>', true),
-  ],
-  'storageclasses.storage.k8s.io': [
-    nameColumn,
-    text('Provisioner', 'provisioner'),
-    text('ReclaimPolicy', 'reclaimPolicy'),
-    text('VolumeBindingMode', 'volumeBindingMode'),
-    bool('AllowVolumeExpansion', 'allowVolumeExpansion'),
-    ageColumn,
-  ],
-  'volumeattachments.storage.k8s.io': [
-    nameColumn,
-    text('Attacher', 'spec.attacher'),
-    text('PV', 'spec.source.persistentVolumeName', ''),
-    text('Node', 'spec.nodeName'),
-    bool('Attached', 'status.attached'),
-    ageColumn,
-  ],
-  'csidrivers.storage.k8s.io': [
-    nameColumn,
-    bool('AttachRequired', 'spec.attachRequired'),
-    bool('PodInfoOnMount', 'spec.podInfoOnMount'),
-    bool('StorageCapacity', 'spec.storageCapacity'),
-    col(
-      'TokenRequests',
-      (object) =>
-        ((at(object, 'spec.tokenRequests') as { audience: string }[]) ?? [])
-          .map(({ audience }) => audience)
-          .join(',') || '<unset>',
-    ),
-    bool('RequiresRepublish', 'spec.requiresRepublish'),
-    col('Modes', joined('spec.volumeLifecycleModes')),
-    ageColumn,
-  ],
-  'csinodes.storage.k8s.io': [
-    nameColumn,
-    col('Drivers', (object) => ((at(object, 'spec.drivers') as unknown[]) ?? []).length),
-    ageColumn,
-  ],
-  'runtimeclasses.node.k8s.io': [nameColumn, text('Handler', 'handler'), ageColumn],
-  'priorityclasses.scheduling.k8s.io': [
-    nameColumn,
-    text('Value', 'value'),
-    bool('Global-Default', 'globalDefault'),
-    ageColumn,
-    text('PreemptionPolicy', 'preemptionPolicy'),
-  ],
-  'certificatesigningrequests.certificates.k8s.io': [
-    nameColumn,
-    ageColumn,
-    text('SignerName', 'spec.signerName'),
-    text('Requestor', 'spec.username'),
-    col('RequestedDuration', (object) => {
-      const seconds = at(object, 'spec.expirationSeconds');
-      return seconds ? humanDuration(Number(seconds) * 1000) : '<none>';
-    }),
-    col('Condition', csrCondition),
-  ],
-  'servicecidrs.networking.k8s.io': [nameColumn, col('CIDRs', joined('spec.cidrs')), ageColumn],
-  'roles.rbac.authorization.k8s.io': [nameColumn, created],
-  'clusterroles.rbac.authorization.k8s.io': [nameColumn, created],
-  'rolebindings.rbac.authorization.k8s.io': [nameColumn, role, ageColumn],
-  'clusterrolebindings.rbac.authorization.k8s.io': [nameColumn, role, ageColumn],
-};
+);
+const plainColumns = ['Name', 'Age'].map(columnOf);
 
+export type IncludeObject = 'Metadata' | 'Object' | 'None';
+
+/** `head` says whether the column's names are sent too: in a watch only with the first row. */
 export function tableOf(
   kind: Kind,
   objects: readonly Obj[],
-  metadata: object,
-  includeObject: 'Metadata' | 'Object' | 'None',
-  nowMs: number,
-  withColumns: boolean,
+  metadata: { resourceVersion?: string; continue?: string; remainingItemCount?: number },
+  options: { readonly include: IncludeObject; readonly nowMs: number; readonly head: boolean },
 ): unknown {
-  const shown = columns[collectionNameOf(kind)] ?? [nameColumn, ageColumn];
-  const meta = metadata as { resourceVersion?: string; continue?: string; remainingItemCount?: number };
+  const shown = columns.get(collectionNameOf(kind)) ?? plainColumns;
+  const { resourceVersion, continue: next, remainingItemCount } = metadata;
+  const objectOf = (object: Obj): object | undefined => {
+    if (options.include === 'None') return undefined;
+    if (options.include === 'Object')
+      return { apiVersion: apiVersionOf(kind.resource), kind: kind.resource.kind, ...object };
+    return { kind: 'PartialObjectMetadata', apiVersion: 'meta.k8s.io/v1', metadata: object.metadata };
+  };
   return {
     kind: 'Table',
     apiVersion: 'meta.k8s.io/v1',
-    metadata: {
-      ...(meta.resourceVersion ? { resourceVersion: meta.resourceVersion } : {}),
-      ...(meta.continue ? { continue: meta.continue, remainingItemCount: meta.remainingItemCount } : {}),
-    },
-    columnDefinitions: withColumns
-      ? shown.map((column) => ({
-          name: column.name,
+    metadata: { resourceVersion, continue: next, remainingItemCount },
+    columnDefinitions: options.head
+      ? shown.map(({ name, wide }) => ({
+          name,
           type: 'string',
-          format: column.name === 'Name' ? 'name' : '',
+          format: name === 'Name' ? 'name' : '',
           description: '',
-          priority: column.wide ? 1 : 0,
+          priority: wide ? 1 : 0,
         }))
       : null,
     rows: objects.map((object) => ({
-      cells: shown.map((column) => column.value(object, nowMs)),
-      ...(includeObject === 'None'
-        ? {}
-        : includeObject === 'Object'
-          ? {
-              object: {
-                apiVersion: kind.resource.group
-                  ? `${kind.resource.group}/${kind.resource.version}`
-                  : kind.resource.version,
-                kind: kind.resource.kind,
-                ...object,
-              },
-            }
-          : { object: { kind: 'PartialObjectMetadata', apiVersion: 'meta.k8s.io/v1', metadata: object.metadata } }),
+      cells: shown.map(({ value }) => value(object, options.nowMs)),
+      object: objectOf(object),
     })),
   };
 }

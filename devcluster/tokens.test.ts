@@ -11,11 +11,11 @@ const keyPem = generateKeyPairSync('ec', { namedCurve: 'P-256' })
 function fixture() {
   const clock = createFakeClock();
   const objects = new Map<string, KubeObject>([
-    ['ServiceAccount/n/sa', { metadata: { name: 'sa', uid: 'u1' } }],
-    ['Pod/n/p', { metadata: { name: 'p', uid: 'u2' } }],
+    ['serviceaccounts/n/sa', { metadata: { name: 'sa', uid: 'u1' } }],
+    ['pods/n/p', { metadata: { name: 'p', uid: 'u2' } }],
   ]);
   const tokens = createTokens(
-    { clock, find: (kind, namespace, name) => objects.get(`${kind}/${namespace}/${name}`) },
+    { clock, find: (plural, namespace, name) => objects.get(`${plural}/${namespace}/${name}`) },
     keyPem,
   );
   const subject = {
@@ -57,9 +57,9 @@ describe('service account tokens', () => {
     expect(tokens.authenticate('a.b.c')).toBeUndefined();
     expect(tokens.authenticate('nonsense')).toBeUndefined();
     expect(tokens.authenticate(token)).toBeDefined();
-    objects.set('Pod/n/p', { metadata: { name: 'p', uid: 'another' } });
+    objects.set('pods/n/p', { metadata: { name: 'p', uid: 'another' } });
     expect(tokens.authenticate(token)).toBeUndefined();
-    objects.set('Pod/n/p', { metadata: { name: 'p', uid: 'u2' } });
+    objects.set('pods/n/p', { metadata: { name: 'p', uid: 'u2' } });
     await clock.advance(601_000);
     expect(tokens.authenticate(token)).toBeUndefined();
   });

@@ -1,116 +1,79 @@
 // The mistakes in manifests that people make, refused with the API server's own words.
 import { isDeepStrictEqual } from 'node:util';
 import { matchesLabelSelector } from '../kube/selectors.ts';
-import type { Service } from '../kube/types/core.ts';
-import type { LabelSelector } from '../kube/types/meta.ts';
 import type { Container, Pod, PodSpec } from '../kube/types/pod.ts';
-import type { Deployment } from './default-workload.ts';
-import type { Cause } from './failure.ts';
+import { type Cause, fault, forbiddenField, required, wrong } from './failure.ts';
 import { isDnsLabel, isDnsSubdomain } from './names.ts';
+import type { Deployment } from './workload.ts';
 
 const labelWords =
   "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 const subdomainWords =
   "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
 
-export const required = (field: string, detail = ''): Cause => ({
-  reason: 'FieldValueRequired',
-  field,
-  message: detail ? `Required value: ${detail}` : 'Required value',
-});
-
-export const wrong = (field: string, value: unknown, detail: string): Cause => ({
-  reason: 'FieldValueInvalid',
-  field,
-  message: `Invalid value: ${JSON.stringify(value)}: ${detail}`,
-});
-
-export const forbiddenField = (field: string, detail: string): Cause => ({
-  reason: 'FieldValueForbidden',
-  field,
-  message: `Forbidden: ${detail}`,
-});
+const checkLabel = (field: string, name: string): Cause[] => (isDnsLabel(name) ? [] : [wrong(field, name, labelWords)]);
 
 /** RBAC's names may hold colons; most others are subdomains, a few are labels. */
 export function validateName(kind: string, group: string, name: string): Cause[] {
   if (group === 'rbac.authorization.k8s.io')
     return /[/%]/.test(name) ? [wrong('metadata.name', name, "may not contain '/'")] : [];
-  if (kind === 'Service' || kind === 'Namespace')
-    return isDnsLabel(name) ? [] : [wrong('metadata.name', name, labelWords)];
+  if (kind === 'Service' || kind === 'Namespace') return checkLabel('metadata.name', name);
   return isDnsSubdomain(name) ? [] : [wrong('metadata.name', name, subdomainWords)];
 }
 
+export const checkPort = (field: string, port: number): Cause[] =>
+  port >= 1 && port <= 65_535 ? [] : [wrong(field, port, 'must be between 1 and 65535, inclusive')];
+
+const policies = ['Always', 'OnFailure', 'Never'];
+
 export const validatePod = (pod: Pod): Cause[] => validatePodSpec(pod.spec, 'spec');
 
-export function validatePodSpec(spec: PodSpec, path: string): Cause[] {
-  const causes: Cause[] = [];
-  if (!spec.containers?.length) causes.push(required(`${path}.containers`));
-  const volumes = new Set((spec.volumes ?? []).map((volume) => volume.name));
+function validatePodSpec(spec: PodSpec, path: string): Cause[] {
+  const { restartPolicy = 'Always', volumes = [], containers = [], initContainers = [] } = spec;
+  const known = new Set(volumes.map(({ name }) => name));
   const seen = new Set<string>();
-  const lists = [
-    ['initContainers', spec.initContainers],
-    ['containers', spec.containers],
-  ] as const;
-  for (const [field, list] of lists)
-    for (const [index, container] of (list ?? []).entries())
-      causes.push(...validateContainer(container, `${path}.${field}[${index}]`, volumes, seen));
-  for (const [index, volume] of (spec.volumes ?? []).entries())
-    if (!isDnsLabel(volume.name)) causes.push(wrong(`${path}.volumes[${index}].name`, volume.name, labelWords));
-  if (spec.restartPolicy && !['Always', 'OnFailure', 'Never'].includes(spec.restartPolicy))
-    causes.push({
-      reason: 'FieldValueInvalid',
-      field: `${path}.restartPolicy`,
-      message: `Unsupported value: "${spec.restartPolicy}": supported values: "Always", "OnFailure", "Never"`,
-    });
-  return causes;
+  const check = (field: string) => (container: Container, index: number) =>
+    validateContainer(container, `${path}.${field}[${index}]`, known, seen);
+  const supported = policies.map((policy) => `"${policy}"`).join(', ');
+  return [
+    ...(containers.length > 0 ? [] : [required(`${path}.containers`)]),
+    ...initContainers.flatMap(check('initContainers')),
+    ...containers.flatMap(check('containers')),
+    ...volumes.flatMap(({ name }, index) => checkLabel(`${path}.volumes[${index}].name`, name)),
+    ...(policies.includes(restartPolicy)
+      ? []
+      : [fault(`${path}.restartPolicy`, `Unsupported value: "${restartPolicy}": supported values: ${supported}`)]),
+  ];
 }
 
 function validateContainer(
-  container: Container,
+  { name, image, volumeMounts = [], ports = [] }: Container,
   path: string,
   volumes: ReadonlySet<string>,
   seen: Set<string>,
 ): Cause[] {
-  const causes: Cause[] = [];
-  if (!container.name) causes.push(required(`${path}.name`));
-  else if (!isDnsLabel(container.name)) causes.push(wrong(`${path}.name`, container.name, labelWords));
-  else if (seen.has(container.name))
-    causes.push({
-      reason: 'FieldValueInvalid',
-      field: `${path}.name`,
-      message: `Duplicate value: "${container.name}"`,
-    });
-  seen.add(container.name);
-  if (!container.image) causes.push(required(`${path}.image`));
-  for (const [index, mount] of (container.volumeMounts ?? []).entries())
-    if (!volumes.has(mount.name))
-      causes.push({
-        reason: 'FieldValueInvalid',
-        field: `${path}.volumeMounts[${index}].name`,
-        message: `Not found: "${mount.name}"`,
-      });
-  for (const [index, port] of (container.ports ?? []).entries())
-    if (!(port.containerPort >= 1 && port.containerPort <= 65_535))
-      causes.push(
-        wrong(`${path}.ports[${index}].containerPort`, port.containerPort, 'must be between 1 and 65535, inclusive'),
-      );
-  return causes;
+  const twice = seen.has(name) ? [fault(`${path}.name`, `Duplicate value: "${name}"`)] : [];
+  seen.add(name);
+  return [
+    ...(name ? [...checkLabel(`${path}.name`, name), ...twice] : [required(`${path}.name`)]),
+    ...(image ? [] : [required(`${path}.image`)]),
+    ...volumeMounts.flatMap((mount, index) =>
+      volumes.has(mount.name) ? [] : [fault(`${path}.volumeMounts[${index}].name`, `Not found: "${mount.name}"`)],
+    ),
+    ...ports.flatMap(({ containerPort }, index) => checkPort(`${path}.ports[${index}].containerPort`, containerPort)),
+  ];
 }
 
 /** A pod's spec may change in few ways once it is there. */
 export function validatePodUpdate(pod: Pod, before: Pod): Cause[] {
-  const frozen = (spec: PodSpec): unknown => ({
-    ...spec,
-    containers: spec.containers.map((container) => ({ ...container, image: '' })),
-    initContainers: spec.initContainers?.map((container) => ({ ...container, image: '' })),
-    activeDeadlineSeconds: undefined,
-    tolerations: undefined,
-    terminationGracePeriodSeconds: undefined,
-    schedulingGates: undefined,
-    nodeSelector: undefined,
-  });
-  const plain = (spec: PodSpec): unknown => JSON.parse(JSON.stringify(frozen(spec)));
-  if (isDeepStrictEqual(plain(pod.spec), plain(before.spec))) return [];
+  const withoutImages = (list: readonly Container[] | undefined) => list?.map((one) => ({ ...one, image: '' }));
+  const frozen = ({ spec }: Pod): unknown => {
+    const { activeDeadlineSeconds, tolerations, terminationGracePeriodSeconds, schedulingGates, ...rest } = spec;
+    const { containers, initContainers } = spec;
+    const lists = { containers: withoutImages(containers), initContainers: withoutImages(initContainers) };
+    return JSON.parse(JSON.stringify({ ...rest, ...lists }));
+  };
+  if (isDeepStrictEqual(frozen(pod), frozen(before))) return [];
   return [
     forbiddenField(
       'spec',
@@ -119,36 +82,12 @@ export function validatePodUpdate(pod: Pod, before: Pod): Cause[] {
   ];
 }
 
-export function validateService(service: Service): Cause[] {
-  const { spec } = service;
-  const causes: Cause[] = [];
-  const ports = spec.ports ?? [];
-  if (ports.length === 0 && spec.type !== 'ExternalName' && spec.clusterIP !== 'None')
-    causes.push(required('spec.ports'));
-  for (const [index, port] of ports.entries()) {
-    const path = `spec.ports[${index}]`;
-    if (!(port.port >= 1 && port.port <= 65_535))
-      causes.push(wrong(`${path}.port`, port.port, 'must be between 1 and 65535, inclusive'));
-    if (ports.length > 1 && !port.name) causes.push(required(`${path}.name`));
-  }
-  if (spec.type === 'ExternalName' && !spec.externalName) causes.push(required('spec.externalName'));
-  return causes;
-}
-
-export function validateWorkload(object: {
-  spec: { selector: LabelSelector; template: Deployment['spec']['template'] };
-}): Cause[] {
-  const { selector, template } = object.spec;
+export function validateWorkload({ spec: { selector, template } }: Deployment): Cause[] {
   if (!selector || Object.keys(selector).length === 0) return [required('spec.selector')];
   if (!template?.spec) return [required('spec.template.spec')];
-  const causes = validatePodSpec(template.spec, 'spec.template.spec');
-  if (!matchesLabelSelector(selector, template.metadata?.labels ?? {}))
-    causes.push(
-      wrong(
-        'spec.template.metadata.labels',
-        template.metadata?.labels ?? {},
-        '`selector` does not match template `labels`',
-      ),
-    );
-  return causes;
+  const labels = template.metadata?.labels ?? {};
+  const apart = matchesLabelSelector(selector, labels)
+    ? []
+    : [wrong('spec.template.metadata.labels', labels, '`selector` does not match template `labels`')];
+  return [...validatePodSpec(template.spec, 'spec.template.spec'), ...apart];
 }

@@ -2,17 +2,16 @@
 import { supervise } from '../../lib/supervise.ts';
 import { createDeploymentController } from './deployments.ts';
 import { createEndpointSliceController } from './endpointslices.ts';
-import { createGarbageCollector, createNamespaceCleaner, trackedKinds } from './garbage.ts';
-import type { Controller } from './loop.ts';
+import { createGarbageCollector, createNamespaceCleaner } from './garbage.ts';
 import { createReplicaSetController } from './replicasets.ts';
 import { createScheduler } from './scheduler.ts';
-import { createNamespaceAccounts, createNodeUpkeep, createVolumeBinder } from './upkeep.ts';
+import { createNamespaceAccounts, createNodeUpkeep } from './upkeep.ts';
 import { type ControllerDeps, createWorld } from './world.ts';
 
 export interface ControllerOptions {
   /** The cluster's CA, for the ConfigMap kube-root-ca.crt. */
   readonly caPem: string;
-  /** Ranges nodes get their podCIDR from, one for each family. Default 10.244.0.0/16. */
+  /** The range nodes get their podCIDR from. Default 10.244.0.0/16. */
   readonly podCidr?: string;
 }
 
@@ -24,30 +23,24 @@ export interface Controllers {
 
 export function startControllers(deps: ControllerDeps, options: ControllerOptions): Controllers {
   const world = createWorld(deps);
-  const tracked = trackedKinds(deps);
-  const podCidrs = (options.podCidr ?? '10.244.0.0/16').split(',');
-  const controllers: Controller[] = [
+  const controllers = [
     createNamespaceAccounts(deps, world, options.caPem),
-    createNodeUpkeep(deps, world, podCidrs),
-    createVolumeBinder(deps, world),
+    createNodeUpkeep(deps, world, options.podCidr ?? '10.244.0.0/16'),
     createScheduler(deps, world),
     createReplicaSetController(deps, world),
     createDeploymentController(deps, world),
     createEndpointSliceController(deps, world),
-    createGarbageCollector(deps, tracked),
-    createNamespaceCleaner(deps, tracked, world.namespaces),
+    createGarbageCollector(deps, world),
+    createNamespaceCleaner(deps, world),
   ];
-  const caches = [...Object.values(world), ...tracked.map(({ cache }) => cache)];
-  const tasks = supervise({
-    log: deps.log,
-    onFault: (name, error) =>
-      deps.log.error('a cache of the controllers ended; restart the control plane', { cache: name, error }),
-  });
-  for (const [index, cache] of caches.entries()) tasks.start(`cache ${index}`, (signal) => cache.run(signal));
+  const onFault = (cache: string, error: unknown): void =>
+    deps.log.error('a cache of the controllers ended; restart the control plane', { cache, error });
+  const tasks = supervise({ log: deps.log, onFault });
+  for (const cache of world.all) tasks.start(`cache of ${cache.resource.plural}`, (signal) => cache.run(signal));
   return {
-    ready: async (signal) => void (await Promise.all(caches.map((cache) => cache.waitForSync(signal)))),
+    ready: async (signal) => void (await Promise.all(world.all.map((cache) => cache.waitForSync(signal)))),
     async stop() {
-      await Promise.all(controllers.map(({ queue }) => queue.stop()));
+      await Promise.all(controllers.map((controller) => controller.stop()));
       await tasks.stop();
     },
   };

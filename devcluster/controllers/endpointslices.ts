@@ -2,134 +2,90 @@
 import { isDeepStrictEqual } from 'node:util';
 import { isNotFound } from '../../kube/errors.ts';
 import { resources } from '../../kube/resources.ts';
+import { keyOf } from '../../kube/store.ts';
 import type { EndpointSlice, Service } from '../../kube/types/core.ts';
 import type { Pod } from '../../kube/types/pod.ts';
-import { type Controller, createController } from './loop.ts';
-import { distribute, groupKey, planGroups, type WantedGroup } from './slices.ts';
-import { type ControllerDeps, namespaceIndex, ownerIndex, type World } from './world.ts';
+import { plain } from '../strategies.ts';
+import { distribute, groupKey, planGroups } from './slices.ts';
+import {
+  type Controller,
+  type ControllerDeps,
+  createController,
+  namespaceIndex,
+  ownedBy,
+  ownerIndex,
+  seen,
+  unless,
+  type World,
+} from './world.ts';
 
 const managedBy = 'endpointslice.kubernetes.io/managed-by';
 const serviceName = 'kubernetes.io/service-name';
 const manager = 'endpointslice-controller.k8s.io';
 
-const selects = (service: Service, pod: Pod): boolean => {
-  const selector = Object.entries(service.spec.selector ?? {});
-  return selector.length > 0 && selector.every(([key, value]) => pod.metadata.labels?.[key] === value);
+const selects = ({ spec }: Service, pod: Pod | undefined): boolean => {
+  const selector = Object.entries(spec.selector ?? {});
+  return selector.length > 0 && selector.every(([key, value]) => pod?.metadata.labels?.[key] === value);
 };
 
 export function createEndpointSliceController(deps: ControllerDeps, world: World): Controller {
   const { client } = deps;
   const controller = createController(deps, 'EndpointSlice', reconcile);
-  world.services.onChange(({ key }) => controller.queue.wake(key));
+  world.services.onChange(({ key }) => controller.wake(key));
   world.pods.onChange(({ before, after }) => {
-    const pod = after ?? before!;
-    for (const service of world.services.store.byIndex(namespaceIndex, pod.metadata.namespace ?? ''))
-      if (selects(service, pod) || (before && selects(service, before)))
-        controller.queue.wake(`${service.metadata.namespace}/${service.metadata.name}`);
+    const { namespace = '' } = (after ?? before!).metadata;
+    for (const service of world.services.store.byIndex(namespaceIndex, namespace))
+      if (selects(service, after) || selects(service, before)) controller.wake(keyOf(service));
   });
   world.endpointSlices.onChange(({ before, after }) => {
-    const { metadata } = after ?? before!;
-    if (metadata.labels?.[managedBy] === manager)
-      controller.queue.wake(`${metadata.namespace}/${metadata.labels[serviceName]}`);
+    const { namespace, labels = {} } = (after ?? before!).metadata;
+    if (labels[managedBy] === manager) controller.wake(`${namespace}/${labels[serviceName]}`);
   });
 
   async function reconcile(key: string, signal: AbortSignal): Promise<void> {
     const service = world.services.store.get(key);
-    if (
-      !service ||
-      service.metadata.deletionTimestamp ||
-      !service.spec.selector ||
-      service.spec.type === 'ExternalName'
-    )
-      return;
-    const namespace = service.metadata.namespace ?? '';
+    if (!service?.spec.selector || service.metadata.deletionTimestamp || service.spec.type === 'ExternalName') return;
+    const { namespace = '', uid = '' } = service.metadata;
     const pods = world.pods.store.byIndex(namespaceIndex, namespace).filter((pod) => selects(service, pod));
     const own = world.endpointSlices.store
-      .byIndex(ownerIndex, service.metadata.uid ?? '')
+      .byIndex(ownerIndex, uid)
       .filter(({ metadata }) => metadata.labels?.[managedBy] === manager && !metadata.deletionTimestamp);
-    const kept = new Set<EndpointSlice>();
+    const kept = new Set<EndpointSlice | undefined>();
     for (const group of planGroups(service, pods, (name) => world.nodes.store.get(name))) {
-      const existing = own.filter(
-        (slice) => groupKey(slice.addressType, slice.ports ?? []) === groupKey(group.addressType, group.ports),
-      );
+      const { addressType, ports } = group;
+      const wanted = groupKey(addressType, ports);
+      const existing = own.filter((slice) => groupKey(slice.addressType, slice.ports ?? []) === wanted);
       for (const { slice, endpoints } of distribute(group, existing)) {
-        if (slice) kept.add(slice);
-        await write(service, slice, group, endpoints, signal);
+        kept.add(slice);
+        await write(service, slice, { addressType, ports, endpoints }, signal);
       }
     }
-    for (const slice of own) if (!kept.has(slice)) await remove(slice, signal);
+    for (const slice of own)
+      if (!kept.has(slice))
+        await client.delete(resources.endpointSlices, slice.metadata, { signal }).catch(unless(isNotFound));
   }
 
   async function write(
     service: Service,
     slice: EndpointSlice | undefined,
-    group: WantedGroup,
-    endpoints: WantedGroup['endpoints'],
+    wanted: Omit<EndpointSlice, 'metadata'>,
     signal: AbortSignal,
   ): Promise<void> {
-    const labels = {
-      ...service.metadata.labels,
-      [managedBy]: manager,
-      [serviceName]: service.metadata.name,
-      ...(service.spec.clusterIP === 'None' ? { 'service.kubernetes.io/headless': '' } : {}),
-    };
-    const wanted = { addressType: group.addressType, endpoints, ports: group.ports };
+    const { name, namespace = '' } = service.metadata;
+    const headless = service.spec.clusterIP === 'None' ? { 'service.kubernetes.io/headless': '' } : {};
+    const labels = { ...service.metadata.labels, [managedBy]: manager, [serviceName]: name, ...headless };
     if (!slice) {
-      const made = await client.create(
-        resources.endpointSlices,
-        {
-          metadata: {
-            name: '',
-            generateName: `${service.metadata.name}-`,
-            namespace: service.metadata.namespace!,
-            labels,
-            ownerReferences: [ownedBy(service)],
-          },
-          ...wanted,
-        },
-        { signal },
-      );
-      await world.endpointSlices.until(
-        (store) => store.get(`${made.metadata.namespace}/${made.metadata.name}`) !== undefined,
-        signal,
-      );
-      return;
+      const ownerReferences = [ownedBy(resources.services, service)];
+      const metadata = { name: '', generateName: `${name}-`, namespace, labels, ownerReferences };
+      const made = await client.create(resources.endpointSlices, { metadata, ...wanted }, { signal });
+      return seen(world.endpointSlices, made, signal);
     }
-    const plain = (value: unknown): unknown => JSON.parse(JSON.stringify(value));
-    if (
-      isDeepStrictEqual(plain(slice.endpoints ?? []), plain(endpoints)) &&
-      isDeepStrictEqual(slice.metadata.labels, labels)
-    )
-      return;
-    const { resourceVersion } = slice.metadata;
-    await client.update(
-      resources.endpointSlices,
-      { ...slice, ...wanted, metadata: { ...slice.metadata, labels } },
-      { signal },
-    );
-    await world.endpointSlices.until(
-      (store) =>
-        store.get(`${slice.metadata.namespace}/${slice.metadata.name}`)?.metadata.resourceVersion !== resourceVersion,
-      signal,
-    );
-  }
-
-  async function remove({ metadata }: EndpointSlice, signal: AbortSignal): Promise<void> {
-    try {
-      await client.delete(resources.endpointSlices, metadata, { signal });
-    } catch (error) {
-      if (!isNotFound(error)) throw error;
-    }
+    const same = isDeepStrictEqual(plain(slice.endpoints ?? []), plain(wanted.endpoints));
+    if (same && isDeepStrictEqual(slice.metadata.labels, labels)) return;
+    const next = { ...slice, ...wanted, metadata: { ...slice.metadata, labels } };
+    await client.update(resources.endpointSlices, next, { signal });
+    await seen(world.endpointSlices, slice, signal, slice.metadata.resourceVersion);
   }
 
   return controller;
 }
-
-const ownedBy = ({ metadata }: Service) => ({
-  apiVersion: 'v1',
-  kind: 'Service',
-  name: metadata.name,
-  uid: metadata.uid!,
-  controller: true,
-  blockOwnerDeletion: true,
-});

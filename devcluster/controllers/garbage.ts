@@ -1,185 +1,133 @@
 // Removes what belongs to owners that are gone, and what is in namespaces that are going.
 import { isConflict, isNotFound } from '../../kube/errors.ts';
-import type { Resource } from '../../kube/resources.ts';
-import { resources } from '../../kube/resources.ts';
-import type { Namespace } from '../../kube/types/core.ts';
-import type { KubeObject } from '../../kube/types/meta.ts';
-import { kinds } from '../kinds.ts';
-import { type Controller, createController } from './loop.ts';
-import { type Cache, createCache, type ControllerDeps, namespaceIndex, ownerIndex } from './world.ts';
+import { type Resource, resources } from '../../kube/resources.ts';
+import type { KubeObject, OwnerReference } from '../../kube/types/meta.ts';
+import { apiVersionOf } from '../kinds.ts';
+import {
+  type Controller,
+  type ControllerDeps,
+  createController,
+  namespaceIndex,
+  ownerIndex,
+  unless,
+  type World,
+} from './world.ts';
 
-interface Tracked {
+interface Found {
   readonly resource: Resource;
-  readonly cache: Cache<KubeObject>;
+  readonly object: KubeObject;
 }
 
-const untracked = ['Event', 'Lease', 'Endpoints', 'ServiceCIDR'];
-
-/** Watches every kind that may own or be owned. */
-export const trackedKinds = (deps: ControllerDeps): Tracked[] =>
-  kinds
-    .filter(({ virtual, resource }) => !virtual && !untracked.includes(resource.kind))
-    .map(({ resource }) => ({ resource, cache: createCache(deps, resource) }));
-
-export function createGarbageCollector(deps: ControllerDeps, tracked: readonly Tracked[]): Controller {
+export function createGarbageCollector(deps: ControllerDeps, world: World): Controller {
   const { client } = deps;
-  const byUid = new Map<string, { resource: Resource; object: KubeObject }>();
+  const byUid = new Map<string, Found>();
   const controller = createController(deps, 'garbage', reconcile);
 
-  for (const { resource, cache } of tracked)
-    cache.onChange(({ before, after }) => {
+  for (const { resource, onChange } of world.all)
+    onChange(({ before, after }) => {
       const gone = before?.metadata.uid;
       if (gone && gone !== after?.metadata.uid) {
         byUid.delete(gone);
-        for (const { object } of dependentsOf(gone)) controller.queue.wake(object.metadata.uid!);
+        for (const { object } of dependentsOf(gone)) controller.wake(object.metadata.uid!);
       }
       for (const { uid } of before?.metadata.ownerReferences ?? [])
-        if (byUid.get(uid)?.object.metadata.deletionTimestamp) controller.queue.wake(uid);
-      const uid = after?.metadata.uid;
+        if (byUid.get(uid)?.object.metadata.deletionTimestamp) controller.wake(uid);
+      const { uid, ownerReferences, deletionTimestamp } = after?.metadata ?? {};
       if (!after || !uid) return;
       byUid.set(uid, { resource, object: after });
-      if (after.metadata.ownerReferences?.length || after.metadata.deletionTimestamp) controller.queue.wake(uid);
+      if (ownerReferences?.length || deletionTimestamp) controller.wake(uid);
     });
 
-  const dependentsOf = (uid: string): { resource: Resource; object: KubeObject }[] =>
-    tracked.flatMap(({ resource, cache }) =>
-      cache.store.byIndex(ownerIndex, uid).map((object) => ({ resource, object })),
-    );
+  const dependentsOf = (uid: string): Found[] =>
+    world.all.flatMap(({ resource, store }) => store.byIndex(ownerIndex, uid).map((object) => ({ resource, object })));
 
   async function reconcile(uid: string, signal: AbortSignal): Promise<void> {
     const found = byUid.get(uid);
     if (!found) return;
-    const { resource, object } = found;
-    if (object.metadata.deletionTimestamp) return finish(resource, object, signal);
-    const owners = object.metadata.ownerReferences ?? [];
-    if (owners.length === 0) return;
-    for (const owner of owners) if (await exists(owner, object.metadata.namespace, signal)) return;
-    await remove(resource, object, signal);
+    const { metadata } = found.object;
+    const owners = metadata.ownerReferences ?? [];
+    if (metadata.deletionTimestamp) return finish(found, signal);
+    for (const owner of owners) if (await exists(owner, metadata.namespace, signal)) return;
+    if (owners.length > 0) await remove(found, 'Background', signal);
   }
 
   /** The cache may not have seen a new owner yet, so its absence is asked about. */
-  async function exists(
-    owner: { apiVersion: string; kind: string; name: string; uid: string },
-    namespace: string | undefined,
-    signal: AbortSignal,
-  ): Promise<boolean> {
-    if (byUid.has(owner.uid)) return true;
-    const [version = '', group = ''] = owner.apiVersion.split('/').reverse();
-    const kind = tracked.find(
-      ({ resource }) => resource.group === group && resource.version === version && resource.kind === owner.kind,
-    );
+  async function exists(owner: OwnerReference, namespace: string | undefined, signal: AbortSignal): Promise<boolean> {
+    const { kind, apiVersion, name, uid } = owner;
+    const cache = world.all.find(({ resource }) => resource.kind === kind && apiVersionOf(resource) === apiVersion);
     // An owner of a kind nobody here knows is taken at its word.
-    if (!kind) return true;
-    try {
-      const there = await client.get(
-        kind.resource,
-        { name: owner.name, ...(kind.resource.namespaced && namespace ? { namespace } : {}) },
-        { signal },
-      );
-      return there.metadata.uid === owner.uid;
-    } catch (error) {
-      if (isNotFound(error)) return false;
-      throw error;
-    }
+    if (!cache || byUid.has(uid)) return true;
+    const where = cache.resource.namespaced && namespace ? { name, namespace } : { name };
+    const there = await client.get(cache.resource, where, { signal }).catch(unless(isNotFound));
+    return there?.metadata.uid === uid;
   }
 
-  async function finish(resource: Resource, object: KubeObject, signal: AbortSignal): Promise<void> {
-    const { finalizers = [], uid } = object.metadata;
-    const dependents = dependentsOf(uid!);
+  async function finish(owner: Found, signal: AbortSignal): Promise<void> {
+    const { finalizers = [], uid = '' } = owner.object.metadata;
+    const dependents = dependentsOf(uid);
+    const ownersOf = ({ object }: Found): OwnerReference[] => object.metadata.ownerReferences ?? [];
     if (finalizers.includes('orphan')) {
       for (const one of dependents) {
-        const ownerReferences = (one.object.metadata.ownerReferences ?? []).filter((owner) => owner.uid !== uid);
-        await client.patch(
-          one.resource,
-          one.object.metadata,
-          { metadata: { ownerReferences } },
-          { type: 'merge', signal },
-        );
+        const ownerReferences = ownersOf(one).filter((reference) => reference.uid !== uid);
+        const patch = { metadata: { ownerReferences } };
+        await client.patch(one.resource, one.object.metadata, patch, { type: 'merge', signal });
       }
-      await dropFinalizer(resource, object, 'orphan', signal);
+      await dropFinalizer(owner, 'orphan', signal);
     } else if (finalizers.includes('foregroundDeletion')) {
-      const blocking = dependents.filter((one) =>
-        one.object.metadata.ownerReferences?.some((owner) => owner.uid === uid && owner.blockOwnerDeletion),
-      );
-      for (const one of dependents)
-        if (!one.object.metadata.deletionTimestamp) await remove(one.resource, one.object, signal, 'Foreground');
-      if (blocking.length === 0) await dropFinalizer(resource, object, 'foregroundDeletion', signal);
+      for (const one of dependents) if (!one.object.metadata.deletionTimestamp) await remove(one, 'Foreground', signal);
+      const blocks = (reference: OwnerReference): boolean => reference.uid === uid && !!reference.blockOwnerDeletion;
+      if (!dependents.some((one) => ownersOf(one).some(blocks)))
+        await dropFinalizer(owner, 'foregroundDeletion', signal);
     }
   }
 
-  async function dropFinalizer(
-    resource: Resource,
-    { metadata }: KubeObject,
-    finalizer: string,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const finalizers = (metadata.finalizers ?? []).filter((one) => one !== finalizer);
-    await client.patch(
-      resource,
-      metadata,
-      { metadata: { uid: metadata.uid, resourceVersion: metadata.resourceVersion, finalizers } },
-      { type: 'merge', signal },
-    );
+  async function dropFinalizer({ resource, object }: Found, finalizer: string, signal: AbortSignal): Promise<void> {
+    const { uid, resourceVersion, finalizers = [] } = object.metadata;
+    const left = finalizers.filter((one) => one !== finalizer);
+    const patch = { metadata: { uid, resourceVersion, finalizers: left } };
+    await client.patch(resource, object.metadata, patch, { type: 'merge', signal });
   }
 
   async function remove(
-    resource: Resource,
-    { metadata }: KubeObject,
+    { resource, object: { metadata } }: Found,
+    propagationPolicy: 'Background' | 'Foreground',
     signal: AbortSignal,
-    propagationPolicy: 'Background' | 'Foreground' = 'Background',
   ): Promise<void> {
-    try {
-      await client.delete(resource, metadata, { preconditions: { uid: metadata.uid! }, propagationPolicy, signal });
-    } catch (error) {
-      if (!isNotFound(error) && !isConflict(error)) throw error;
-    }
+    const options = { preconditions: { uid: metadata.uid! }, propagationPolicy, signal };
+    await client.delete(resource, metadata, options).catch(unless((error) => isNotFound(error) || isConflict(error)));
   }
 
   return controller;
 }
 
 /** Empties a namespace that is to go, then lets it go. */
-export function createNamespaceCleaner(
-  deps: ControllerDeps,
-  tracked: readonly Tracked[],
-  namespaces: Cache<Namespace>,
-): Controller {
+export function createNamespaceCleaner(deps: ControllerDeps, world: World): Controller {
   const { client } = deps;
-  const namespaced = tracked.filter(({ resource }) => resource.namespaced);
-  const controller = createController(deps, 'namespace', reconcile);
-  namespaces.onChange(({ key, after }) => {
-    if (after?.metadata.deletionTimestamp) controller.queue.wake(key);
+  const { store, onChange } = world.namespaces;
+  const isGoing = (name: string): boolean => store.get(name)?.metadata.deletionTimestamp !== undefined;
+  const inside = world.all.filter(({ resource }) => resource.namespaced);
+  const controller = createController(deps, 'namespace', async (name, signal) => {
+    const namespace = store.get(name);
+    if (!namespace || !isGoing(name)) return;
+    const left = inside.flatMap(({ resource, store: objects }) =>
+      objects.byIndex(namespaceIndex, name).map(({ metadata }) => ({ resource, metadata })),
+    );
+    for (const { resource, metadata } of left)
+      if (!metadata.deletionTimestamp)
+        await client.delete(resource, metadata, { propagationPolicy: 'Background', signal }).catch(unless(isNotFound));
+    if (left.length > 0) return;
+    for (const resource of [resources.events, resources.leases] as readonly Resource[])
+      for (const { metadata } of (await client.list(resource, { namespace: name, signal })).items)
+        await client.delete(resource, metadata, { signal }).catch(unless(isNotFound));
+    const finalizers = (namespace.spec?.finalizers ?? []).filter((one) => one !== 'kubernetes');
+    const options = { subresource: 'finalize', signal };
+    await client.update(resources.namespaces, { ...namespace, spec: { finalizers } }, options);
   });
-  for (const { cache } of namespaced)
+  onChange(({ key }) => controller.wake(key));
+  for (const cache of inside)
     cache.onChange(({ before, after }) => {
       const name = (after ?? before)?.metadata.namespace ?? '';
-      if (namespaces.store.get(name)?.metadata.deletionTimestamp) controller.queue.wake(name);
+      if (isGoing(name)) controller.wake(name);
     });
-
-  async function reconcile(name: string, signal: AbortSignal): Promise<void> {
-    const namespace = namespaces.store.get(name);
-    if (!namespace?.metadata.deletionTimestamp) return;
-    let left = 0;
-    for (const { resource, cache } of namespaced)
-      for (const { metadata } of cache.store.byIndex(namespaceIndex, name)) {
-        left += 1;
-        if (metadata.deletionTimestamp) continue;
-        await client.delete(resource, metadata, { propagationPolicy: 'Background', signal }).catch((error: unknown) => {
-          if (!isNotFound(error)) throw error;
-        });
-      }
-    if (left > 0) return;
-    for (const resource of [resources.events, resources.leases] as const) {
-      const { items } = await client.list<KubeObject>(resource, { namespace: name, signal });
-      for (const { metadata } of items) await client.delete(resource, metadata, { signal }).catch(() => undefined);
-    }
-    const finalizers = (namespace.spec?.finalizers ?? []).filter((one) => one !== 'kubernetes');
-    await client.update(
-      resources.namespaces,
-      { ...namespace, spec: { finalizers } },
-      { subresource: 'finalize', signal },
-    );
-  }
-
   return controller;
 }

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import type { Deployment, ReplicaSet } from '../default-workload.ts';
+import type { Deployment, ReplicaSet } from '../workload.ts';
 import { limitsOf, planRollout } from './rollout.ts';
 
 const set = (name: string, replicas: number, available = replicas): ReplicaSet => ({

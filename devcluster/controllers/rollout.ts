@@ -1,6 +1,6 @@
 // How many pods each ReplicaSet of a Deployment shall have next. Pure.
 import type { IntOrString } from '../../kube/types/meta.ts';
-import type { Deployment, ReplicaSet } from '../default-workload.ts';
+import type { Deployment, ReplicaSet } from '../workload.ts';
 
 export interface Limits {
   readonly surge: number;
@@ -13,7 +13,7 @@ const resolve = (value: IntOrString | undefined, of: number, round: (value: numb
     : Number(value ?? 0);
 
 /** maxSurge rounds up, maxUnavailable down; both zero would never move, so one may be missing. */
-export function limitsOf({ spec }: Deployment): Limits {
+export function limitsOf({ spec }: Pick<Deployment, 'spec'>): Limits {
   const desired = spec.replicas ?? 1;
   const surge = resolve(spec.strategy?.rollingUpdate?.maxSurge, desired, Math.ceil);
   const unavailable = resolve(spec.strategy?.rollingUpdate?.maxUnavailable, desired, Math.floor);

@@ -1,17 +1,12 @@
-// The control plane's protocol, as clients in code use it: watches, pages, identity, reviews, certificates for those who join. With
+// The control plane's protocol, as clients in code use it: watches, pages, identity, reviews. With
 // KUBEBUILDER_ASSETS the same is asked of a real API server.
-import { X509Certificate } from 'node:crypto';
 import { request } from 'node:https';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { clientSigner, requestCertificate } from '../../agent/tls/signing-request.ts';
 import type { WatchEvent } from '../../kube/client.ts';
-import { isForbidden, isGone } from '../../kube/errors.ts';
-import { createKubeClient } from '../../kube/http-client.ts';
+import { isGone } from '../../kube/errors.ts';
 import { resources } from '../../kube/resources.ts';
 import type { ConfigMap, TokenRequest } from '../../kube/types/core.ts';
 import type { KubeObject } from '../../kube/types/meta.ts';
-import { systemClock } from '../../lib/clock.ts';
-import { silentLog } from '../../lib/log.ts';
 import { type Cluster, startCluster } from '../lab/cluster.ts';
 
 let cluster: Cluster;
@@ -173,44 +168,5 @@ describe('identity', () => {
     };
     expect(await may('anybody', ['system:masters'], 'delete', 'pods')).toBe(true);
     expect(await may('nobody', ['system:authenticated'], 'list', 'pods')).toBe(false);
-  });
-});
-
-describe('joining', () => {
-  it('lets a bootstrap token read cluster-info and get a certificate', async () => {
-    if (cluster.kind !== 'devcluster') return;
-    const [id, secret] = ['abcdef', '0123456789abcdef'];
-    const later = new Date(Date.now() + 600_000).toISOString();
-    await cluster.admin.create(resources.secrets, {
-      metadata: { name: `bootstrap-token-${id}`, namespace: 'kube-system' },
-      type: 'bootstrap.kubernetes.io/token',
-      stringData: {
-        'token-id': id,
-        'token-secret': secret,
-        expiration: later,
-        'usage-bootstrap-authentication': 'true',
-        'usage-bootstrap-signing': 'true',
-      },
-    });
-    const info = await ask('/api/v1/namespaces/kube-public/configmaps/cluster-info');
-    expect(info.body.data?.kubeconfig).toContain(cluster.server);
-    expect(info.body.data?.[`jws-kubeconfig-${id}`]).toMatch(/^[\w-]+\.\.[\w-]+$/);
-    const certificateAuthority = { from: 'data', pem: cluster.caPem } as const;
-    const client = createKubeClient(
-      { clock: systemClock, log: silentLog },
-      { source: 'test', server: cluster.server, certificateAuthority, token: `${id}.${secret}` },
-    );
-    try {
-      const options = { nodeName: 'joiner', signer: clientSigner, timeoutMs: 10_000 } as const;
-      const deps = { client, clock: systemClock, log: silentLog };
-      const made = new X509Certificate(
-        (await requestCertificate(deps, options, AbortSignal.timeout(15_000))).certificate,
-      );
-      expect(made.subject.split('\n').sort()).toEqual(['CN=system:node:joiner', 'O=system:nodes']);
-      expect(made.issuer).toBe(new X509Certificate(cluster.caPem).subject);
-      await expect(client.list(resources.secrets)).rejects.toSatisfy(isForbidden);
-    } finally {
-      await client.close();
-    }
   });
 });
