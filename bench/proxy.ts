@@ -13,6 +13,7 @@ import { createProxyState, type ProxyState } from '../proxy/state.ts';
 import { createSync, type Sync } from '../proxy/sync.ts';
 import { createLabHost, type LabHost } from '../test/lab/netns.ts';
 import { watchLoop } from './loop-watch.ts';
+import { treeCpuMs } from './tree-cpu.ts';
 
 const { values } = parseArgs({
   options: {
@@ -80,11 +81,19 @@ function fill(state: ProxyState, services: number): void {
 const quantile = (list: readonly number[], q: number): number =>
   [...list].sort((a, b) => a - b)[Math.min(list.length - 1, Math.floor(list.length * q))] ?? Number.NaN;
 const ms = (value: number): number => Math.round(value * 10) / 10;
+const ratio = (ours: number, floor: number): number => Math.round((ours / floor) * 100) / 100;
 
 async function timed<T>(work: () => Promise<T>): Promise<{ took: number; value: T }> {
   const start = performance.now();
   const value = await work();
   return { took: performance.now() - start, value };
+}
+
+/** By the clock, and what this process and the tools it started computed. */
+async function measured(work: () => Promise<unknown>): Promise<{ took: number; cpu: number }> {
+  const start = treeCpuMs();
+  const { took } = await timed(work);
+  return { took, cpu: treeCpuMs() - start };
 }
 
 interface Running {
@@ -201,13 +210,20 @@ async function measurePoint(services: number): Promise<Record<string, unknown>> 
     point.rulesetBytes = text.length;
 
     const raw = rawTool(rawHost);
-    point.rawLoadMs = ms((await timed(() => raw.load(text))).took);
-    point.rawListMs = ms((await timed(() => raw.list())).took);
+    const rawLoad = await measured(() => raw.load(text));
+    const rawList = await measured(() => raw.list());
+    [point.rawLoadMs, point.rawLoadCpuMs] = [ms(rawLoad.took), rawLoad.cpu];
+    [point.rawListMs, point.rawListCpuMs] = [ms(rawList.took), rawList.cpu];
+    const against = (what: string, floor: { took: number; cpu: number }, ours: { took: number; cpu: number }): void => {
+      point[`${what}Ms`] = ms(ours.took);
+      point[`${what}OverRaw`] = ratio(ours.took, floor.took);
+      point[`${what}CpuMs`] = ours.cpu;
+      point[`${what}CpuOverRaw`] = ratio(ours.cpu, floor.cpu);
+    };
 
     loop.take();
     const cold = start(backend, state, wakers);
-    point.coldMs = ms((await timed(() => written(cold))).took);
-    point.coldOverRaw = ms((point.coldMs as number) / (point.rawLoadMs as number));
+    against('cold', rawLoad, await measured(() => written(cold)));
     noteLoop('cold');
 
     inputs.length = 0;
@@ -236,8 +252,7 @@ async function measurePoint(services: number): Promise<Record<string, unknown>> 
 
     loop.take();
     const again = start(await open(), state, wakers);
-    point.restartMs = ms((await timed(() => written(again))).took);
-    point.restartOverRawList = ms((point.restartMs as number) / (point.rawListMs as number));
+    against('restart', rawList, await measured(() => written(again)));
     noteLoop('restart');
     await again.stop();
 
@@ -245,8 +260,7 @@ async function measurePoint(services: number): Promise<Record<string, unknown>> 
     rmSync(stateDir, { recursive: true });
     loop.take();
     const crashed = start(await open(), state, wakers);
-    point.crashRestartMs = ms((await timed(() => written(crashed))).took);
-    point.crashRestartOverRawList = ms((point.crashRestartMs as number) / (point.rawListMs as number));
+    against('crashRestart', rawList, await measured(() => written(crashed)));
     noteLoop('crashRestart');
     await crashed.stop();
     point.rssMB = Math.round(process.memoryUsage.rss() / 2 ** 20);
