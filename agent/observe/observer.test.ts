@@ -95,4 +95,42 @@ describe('the observer', () => {
     setAway(false);
     expect((await observer.observe('u')).containers).toHaveLength(1);
   });
+
+  it('asks once more for what others made or removed, and not for what is known', async () => {
+    let lists = 0;
+    let all = [container('running')];
+    const { clock, observer, changes, tell } = lab(() => {
+      lists++;
+      return all;
+    });
+    const abort = new AbortController();
+    void observer.run(abort.signal);
+    await observer.relist();
+    await observer.observe('u');
+    const event = (kind: 'started' | 'deleted') =>
+      ({ kind, containerId: 'c0', sandboxId: undefined, podUid: 'u' }) as unknown as RuntimeEvent;
+    changes.length = 0;
+    lists = 0;
+    await clock.advance(0);
+    tell(event('started'));
+    await clock.advance(500);
+    expect(changes).toEqual([]);
+    all = [];
+    tell(event('deleted'));
+    await clock.advance(50);
+    expect(changes).toEqual([]);
+    await clock.advance(100);
+    expect(changes).toEqual(['u']);
+    expect((await observer.observe('u')).containers).toEqual([]);
+    expect(lists).toBe(1);
+    abort.abort();
+  });
+
+  it('shows no more what was dropped, without asking', async () => {
+    const { observer } = lab(() => [container('exited')]);
+    await observer.relist();
+    await observer.observe('u');
+    observer.drop('u', 'c0' as never);
+    expect((await observer.observe('u')).containers).toEqual([]);
+  });
 });

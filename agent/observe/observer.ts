@@ -1,7 +1,14 @@
 // The one authority on what the runtime has of each pod. Runtime events and our own operations are hints to inspect a pod again; a slow
 // relist is the safety net. Nobody else lists or inspects.
 import type { Runtime } from '../../cri/runtime.ts';
-import type { ContainerSummary, RuntimeEvent, SandboxStatus, SandboxSummary } from '../../cri/types.ts';
+import type {
+  ContainerId,
+  ContainerSummary,
+  RuntimeEvent,
+  SandboxId,
+  SandboxStatus,
+  SandboxSummary,
+} from '../../cri/types.ts';
 import { isNotFound } from '../../cri/errors.ts';
 import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
@@ -30,6 +37,8 @@ export interface Observer {
   /** What was seen last, without asking. */
   last(uid: string): ObservedPod;
   invalidate(uid: string): void;
+  /** We have removed it. */
+  drop(uid: string, id: ContainerId | SandboxId): void;
   forget(uid: string): void;
   /** Pods of which the runtime has something. */
   uids(): readonly string[];
@@ -42,8 +51,6 @@ interface Entry {
   observed: ObservedPod;
   dirty: boolean;
   signature: string;
-  /** How often the runtime was asked. */
-  inspections: number;
 }
 
 /** How long a container that was said to have stopped may still be shown running before the hint is dropped. */
@@ -63,7 +70,7 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
   const entryOf = (uid: string): Entry => {
     const known = entries.get(uid);
     if (known) return known;
-    const fresh: Entry = { observed: nothingObserved, dirty: false, signature: '', inspections: 0 };
+    const fresh: Entry = { observed: nothingObserved, dirty: false, signature: '' };
     entries.set(uid, fresh);
     return fresh;
   };
@@ -114,7 +121,6 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
 
   const inspect = async (uid: string, entry: Entry): Promise<ObservedPod> => {
     entry.dirty = false;
-    entry.inspections++;
     try {
       const [sandboxes, containers] = await Promise.all([
         runtime.listSandboxes({ podUid: uid }),
@@ -195,11 +201,11 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
     }
   };
 
-  // What begins or goes is mostly our own doing, whose end wakes the pod anyway. Others' is seen a moment later.
-  const lookSoon = (uid: string): void => {
-    const { inspections } = entryOf(uid);
+  // What begins or goes is mostly our own doing, whose end is told in another way. Others' is seen a moment later.
+  const lookSoon = (uid: string, event: Exclude<RuntimeEvent, { kind: 'lost' }>): void => {
     clock.setTimer(othersHintMs, () => {
-      if (entries.get(uid)?.inspections !== inspections || !entries.get(uid)?.dirty) return;
+      if (!isNews(uid, event)) return;
+      entryOf(uid).dirty = true;
       deps.onChange(uid);
     });
   };
@@ -211,12 +217,14 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
     }
     const uid = owners.get(event.containerId) ?? event.podUid ?? (event.sandboxId && owners.get(event.sandboxId));
     if (!uid || !isNews(uid, event)) return;
-    entryOf(uid).dirty = true;
-    if (event.kind === 'stopped') {
+    if (event.kind !== 'stopped' && event.kind !== 'oom') {
+      lookSoon(uid, event);
+      return;
+    }
+    if (event.kind === 'stopped')
       hinted.set(event.containerId, { untilMs: clock.monotonicMs() + earlyHintMs, delayMs: 5 });
-      deps.onChange(uid);
-    } else if (event.kind === 'oom') deps.onChange(uid);
-    else lookSoon(uid);
+    entryOf(uid).dirty = true;
+    deps.onChange(uid);
   };
 
   const listen = async (signal: AbortSignal): Promise<void> => {
@@ -250,6 +258,18 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
     invalidate: (uid) => {
       entryOf(uid).dirty = true;
     },
+    drop(uid, id) {
+      owners.delete(id);
+      hinted.delete(id);
+      const entry = entries.get(uid);
+      if (!entry) return;
+      const { sandboxes, containers } = entry.observed;
+      entry.observed = {
+        sandboxes: sandboxes.filter((each) => each.id !== id),
+        containers: containers.filter((each) => each.id !== id),
+      };
+      entry.signature = signatureOf(entry.observed.sandboxes, entry.observed.containers);
+    },
     forget: (uid) => {
       const entry = entries.get(uid);
       if (!entry) return;
@@ -267,7 +287,9 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
   };
 }
 
-function signatureOf(sandboxes: readonly SandboxSummary[], containers: readonly ContainerSummary[]): string {
+type Named = { readonly id: string; readonly state: string };
+
+function signatureOf(sandboxes: readonly Named[], containers: readonly Named[]): string {
   return [
     ...sandboxes.map((each) => `${each.id}=${each.state}`),
     ...containers.map((each) => `${each.id}=${each.state}`),

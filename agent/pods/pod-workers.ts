@@ -238,8 +238,12 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
         () => {
           memory.retries.delete(key);
           retryDelays.reset(`${uid}/${key}`);
+          if (operation.kind === 'remove-container' || operation.kind === 'remove-sandbox')
+            observer.drop(uid, operation.id);
+          else if (changesRuntime(operation.kind)) observer.invalidate(uid);
         },
         (error: unknown) => {
+          if (changesRuntime(operation.kind)) observer.invalidate(uid);
           if (abort.signal.aborted) return;
           const nowMs = clock.now();
           const delayMs = retryDelays.next(`${uid}/${key}`, nowMs);
@@ -259,7 +263,6 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
         memory.running.delete(key);
         const nowMs = clock.now();
         if (memory.timeline.length < 200) memory.timeline.push({ what: key, atMs: nowMs, tookMs: nowMs - startedAtMs });
-        if (changesRuntime(operation.kind)) observer.invalidate(uid);
         queue.wake(uid);
         operations.delete(run);
       });
