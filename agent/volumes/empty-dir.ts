@@ -18,7 +18,7 @@ export async function setUpEmptyDir(host: VolumeHost, request: SetUpRequest): Pr
     path,
     readOnly: false,
     managed: true,
-    measure: medium === '' ? 'walk' : 'statfs',
+    measure: medium === '' ? 'walk' : medium === 'Memory' ? 'memory' : 'statfs',
   };
   const mounted = (await host.mounter.table()).at(path) !== undefined;
   // The pod may have changed modes of its own folder since: what is ready is left alone.

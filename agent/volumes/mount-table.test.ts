@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { mountTable, parseMountInfo, readMountTable } from './mount-table.ts';
+import { mountTable, mountTableOf, parseMountInfo, readMountTable } from './mount-table.ts';
 
 const text = `22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 30 22 0:25 / /tmp rw shared:3 master:1 - tmpfs tmpfs rw,size=64k
@@ -32,6 +32,17 @@ describe('the mount table', () => {
     expect(table.holding('/tmp/a b/c')?.id).toBe(32);
     expect(table.holding('/tmpfs2')?.id).toBe(22);
     expect(table.holding('/tmpfs')?.id).toBe(33);
+  });
+
+  it('answers the same where only the lines asked for are parsed', () => {
+    const lazy = mountTableOf(text);
+    for (const path of ['/', '/tmp', '/tmp/a b', '/tmp/a b/c', '/tmpfs', '/tm', '/var/a b', 'shared:1', '/none']) {
+      expect(lazy.at(path)).toEqual(table.at(path));
+      expect(lazy.under(path)).toEqual(table.under(path));
+      expect(lazy.holding(path)).toEqual(table.holding(path));
+    }
+    expect(lazy.entries).toEqual(table.entries);
+    expect(mountTableOf(text.trimEnd()).at('/tmpfs')?.id).toBe(33);
   });
 
   it('gives back any path that the kernel can escape', () => {

@@ -83,7 +83,40 @@ export function mountTable(entries: readonly MountEntry[]): MountTable {
   };
 }
 
+const escapeOctal = (path: string): string =>
+  Buffer.from(path, 'utf8')
+    .toString('latin1')
+    .replace(/[ \t\n\\]/g, (char) => `\\${char.charCodeAt(0).toString(8).padStart(3, '0')}`);
+
+/** The table of a text, of which only the lines are parsed that a question is about: there may be a thousand, and most questions are about one path. */
+export function mountTableOf(text: string): MountTable {
+  let whole: MountTable | undefined;
+  const all = (): MountTable => {
+    whole ??= mountTable(parseMountInfo(text));
+    return whole;
+  };
+  const about = (path: string, endings: readonly string[]): MountTable => {
+    const needles = endings.map((ending) => ` ${escapeOctal(path)}${ending}`);
+    const lines = new Set<number>();
+    for (const needle of needles)
+      for (let at = text.indexOf(needle); at >= 0; at = text.indexOf(needle, at + 1))
+        lines.add(text.lastIndexOf('\n', at) + 1);
+    const found = [...lines]
+      .sort((a, b) => a - b)
+      .map((from) => text.slice(from, (text.indexOf('\n', from) + 1 || text.length + 1) - 1));
+    return mountTable(parseMountInfo(found.join('\n')));
+  };
+  return {
+    get entries() {
+      return all().entries;
+    },
+    at: (path) => about(path, [' ']).at(path),
+    under: (path) => (path === '/' ? all() : about(path, [' ', '/'])).under(path),
+    holding: (path) => all().holding(path),
+  };
+}
+
 /** The table as it is now. Reading it never waits for a file system. */
 export async function readMountTable(): Promise<MountTable> {
-  return mountTable(parseMountInfo(await readFile('/proc/self/mountinfo', 'latin1')));
+  return mountTableOf(await readFile('/proc/self/mountinfo', 'latin1'));
 }

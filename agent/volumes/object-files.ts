@@ -204,7 +204,7 @@ export async function setUpObjectFiles(host: VolumeHost, request: SetUpRequest):
     path,
     readOnly: true,
     managed: true,
-    measure: kind.inMemory ? 'statfs' : 'walk',
+    measure: kind.inMemory ? 'memory' : 'walk',
     ...pickRefresh(refreshAtMs),
   };
 }

@@ -136,8 +136,8 @@ export interface MountedVolume {
   readonly csi?: { readonly driver: string; readonly handle: string; readonly stagingPath: string };
   /** When the content should be made anew, in milliseconds since the epoch. */
   readonly refreshAtMs?: number;
-  /** How to count its bytes: by its own file system, by asking its driver, by walking it, or not at all. */
-  readonly measure?: 'statfs' | 'driver' | 'walk';
+  /** How to count its bytes: by its own file system (`memory` never hangs), by asking its driver, by walking it, or not at all. */
+  readonly measure?: 'statfs' | 'memory' | 'driver' | 'walk';
 }
 
 /** One kind of volume. */

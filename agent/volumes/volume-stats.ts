@@ -47,8 +47,9 @@ export function createVolumeStats(host: Pick<VolumeHost, 'clock' | 'csi' | 'log'
   ): Promise<DriverStats | undefined> => {
     if (volume.measure === 'driver') return await host.csi.stats(volume);
     if (volume.path === undefined || volume.measure === undefined) return undefined;
-    // A walked volume lies on the node's own disk, which answers; others may be dead.
-    const system = volume.measure === 'walk' ? await ownFileSystem(volume.path) : await otherFileSystem(volume.path);
+    // A walked volume lies on the node's own disk, which answers, as memory does; others may be dead.
+    const mayHang = volume.measure === 'statfs';
+    const system = mayHang ? await otherFileSystem(volume.path) : await ownFileSystem(volume.path);
     const own = used.get(volume.path);
     return own ? { ...system, usedBytes: own.bytes, inodesUsed: own.inodes } : system;
   };
