@@ -98,6 +98,10 @@ export async function createUpkeep(deps: UpkeepDeps, options: UpkeepOptions): Pr
       ...shared,
       registry: deps.registry,
       summary: () => deps.stats.summary({ onlyCpuAndMemory: false }),
+      freshSummary: () => {
+        deps.stats.filesystems.forget();
+        return deps.stats.summary({ onlyCpuAndMemory: false });
+      },
       evict: (uid, end) => deps.workers().evict(uid, end),
       // Dead containers are removed by their pods' workers; here images are what can be freed.
       freeUnused: async ({ images }, signal) => {

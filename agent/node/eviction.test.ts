@@ -43,6 +43,8 @@ function setUp(config: Partial<KubeletConfiguration> = {}) {
     pids: 100,
     pods: [] as Pod[],
     stats: [] as PodStats[],
+    /** What is found when nothing remembered is believed; default: the same. */
+    fresh: undefined as PodStats[] | undefined,
     freed: [] as object[],
     afterFree: undefined as number | undefined,
     holds: new Set<string>(),
@@ -75,6 +77,7 @@ function setUp(config: Partial<KubeletConfiguration> = {}) {
       events: { record: (about, _type, reason, message) => void events.push(`${about.name} ${reason}: ${message}`) },
       nodeTarget: { apiVersion: 'v1', kind: 'Node', name: 'n' },
       summary: () => Promise.resolve(summary()),
+      freshSummary: () => Promise.resolve({ ...summary(), pods: world.fresh ?? world.stats }),
       activePods: () => world.pods,
       evict: (uid, end) => void evicted.push({ uid, ...end }),
       holdsResources: (uid) => world.holds.has(uid),
@@ -216,6 +219,23 @@ describe('eviction', () => {
     world.afterFree = 6 * Gi;
     expect(await lookAfter(10_000)).toEqual(['p']);
     expect(evicted[0]?.message).toContain('The node was low on resource: ephemeral-storage. ');
+  });
+
+  it('who filled the disk a moment ago goes, though what is remembered knows nothing of it yet', async () => {
+    const { world, evicted, lookAfter } = setUp();
+    const fs = (usedBytes: number) => ({ time: '', usedBytes, availableBytes: 0, capacityBytes: 0 });
+    const onDisk = (name: string, usedBytes: number) =>
+      used(name, Mi, {
+        containers: [{ name: 'c', startTime: null, rootfs: fs(36) }],
+        volume: [{ name: 'v', ...fs(usedBytes) }],
+      });
+    const spec = { volumes: [{ name: 'v', emptyDir: {} }] };
+    world.pods = [pod('web', { spec }), pod('hog', { spec })];
+    world.stats = [onDisk('web', 1), onDisk('hog', 0)];
+    world.fresh = [onDisk('web', 1), onDisk('hog', 40 * Gi)];
+    world.disk = Gi;
+    await lookAfter(0);
+    expect(evicted.map(({ uid }) => uid)).toEqual(['hog']);
   });
 
   it('critical and static pods stay', async () => {

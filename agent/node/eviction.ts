@@ -26,8 +26,10 @@ export interface EvictionDeps {
   readonly registry: MetricsRegistry;
   /** The node's Event target. */
   readonly nodeTarget: EventTarget;
-  /** Fresh statistics of the node and its pods, volumes and file systems included. */
+  /** Statistics of the node and its pods, volumes and file systems included; what pods have on disk may be a minute old. */
   summary(signal: AbortSignal): Promise<Summary>;
+  /** The same, with nothing remembered: who filled the disk may have done so in a moment. */
+  freshSummary(signal: AbortSignal): Promise<Summary>;
   /** Pods that run or may run. */
   activePods(): readonly Pod[];
   /** Brings the pod down and sets its phase to Failed with this reason and message; resolves at once. */
@@ -90,6 +92,11 @@ const tolerates = (tolerations: readonly Toleration[] = [], key: string): boolea
       (toleration.operator === 'Exists' || !toleration.value),
   );
 
+const statsIn = (summary: Summary): StatsOf => {
+  const byUid = new Map<string, PodStats>(summary.pods.map((stats) => [stats.podRef.uid, stats]));
+  return (pod) => byUid.get(pod.metadata.uid ?? '');
+};
+
 export function createEviction(deps: EvictionDeps, options: EvictionOptions): Eviction {
   const { clock, log, events } = deps;
   const { config } = options;
@@ -130,16 +137,20 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
         : [];
     });
 
-  // Freeing what is unused may be enough; statistics taken afterwards tell.
-  const freed = async (threshold: Threshold, dedicated: boolean, signal: AbortSignal): Promise<boolean> => {
-    const starved = starvedOf(threshold.signal);
-    if (starved === 'memory' || starved === 'pids') return false;
-    if (dedicated && threshold.signal.startsWith('nodefs')) return false;
-    await deps.freeUnused({ containers: true, images: true }, signal).catch((error: unknown) => {
-      signal.throwIfAborted();
-      log.warn('what is unused could not all be removed', { error });
-    });
-    return crossed(thresholds, observe(await deps.summary(signal)), true).length === 0;
+  // Freeing what is unused may be enough; statistics taken afterwards tell. Those are of this moment: undefined where it was enough.
+  const freeDisk = async (
+    threshold: Threshold,
+    dedicated: boolean,
+    signal: AbortSignal,
+  ): Promise<StatsOf | undefined> => {
+    const unused = !(dedicated && threshold.signal.startsWith('nodefs'));
+    if (unused)
+      await deps.freeUnused({ containers: true, images: true }, signal).catch((error: unknown) => {
+        signal.throwIfAborted();
+        log.warn('what is unused could not all be removed', { error });
+      });
+    const fresh = await deps.freshSummary(signal);
+    return unused && crossed(thresholds, observe(fresh), true).length === 0 ? undefined : statsIn(fresh);
   };
 
   const graceFor = (threshold: Threshold, pod: Pod): number =>
@@ -162,9 +173,11 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
     const starved = starvedOf(threshold.signal);
     events.record(deps.nodeTarget, 'Warning', 'EvictionThresholdMet', `Attempting to reclaim ${starved}`);
     log.warn('the node is short of a resource', { starved, signal: threshold.signal });
-    if (await freed(threshold, dedicated, signal)) return [];
-    for (const pod of rankPods(pods, statsOf, threshold.signal, dedicated)) {
-      const message = pressureMessage(starved, pod, statsOf(pod), act, state.last);
+    const memory = starved === 'memory' || starved === 'pids';
+    const stats = memory ? statsOf : await freeDisk(threshold, dedicated, signal);
+    if (!stats) return [];
+    for (const pod of rankPods(pods, stats, threshold.signal, dedicated)) {
+      const message = pressureMessage(starved, pod, stats(pod), act, state.last);
       if (evict(pod, threshold.signal, message, graceFor(threshold, pod), true)) return [pod.metadata.uid ?? ''];
     }
     log.warn('the node is short of a resource and no pod can be evicted', { starved });
@@ -176,8 +189,7 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
     const dedicated = await deps.dedicatedImageFs();
     const pods = deps.activePods().filter(({ status }) => status?.phase !== 'Failed' && status?.phase !== 'Succeeded');
     const summary = await deps.summary(signal);
-    const byUid = new Map<string, PodStats>(summary.pods.map((stats) => [stats.podRef.uid, stats]));
-    const statsOf: StatsOf = (pod) => byUid.get(pod.metadata.uid ?? '');
+    const statsOf = statsIn(summary);
     const seen = look(
       state,
       thresholds,

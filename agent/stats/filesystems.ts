@@ -55,6 +55,8 @@ export interface Filesystems {
   writableLayers(): Promise<ReadonlyMap<string, FilesystemUsage>>;
   logs(pod: Pod, container: string): Promise<LogUsage>;
   volumes(pod: Pod): Promise<readonly VolumeUsage[]>;
+  /** Forgets what is remembered of containers and volumes, so that it is asked anew: who fills a disk may have done so in a moment. */
+  forget(): void;
 }
 
 const runtimeFreshMs = 10_000;
@@ -98,6 +100,10 @@ export function createFilesystems(deps: FilesystemsDeps, options: FilesystemsOpt
   };
 
   return {
+    forget() {
+      shared.clear();
+      volumes.clear();
+    },
     node: () => fsUsage(options.rootFolder, clock.now()),
     images: () =>
       once('images', async () => {

@@ -89,10 +89,13 @@ export function createCriRuntime(deps: CriRuntimeDeps, options: CriRuntimeOption
 
     async status(call) {
       // Verbose costs the runtime a rendering of its whole configuration; it is asked once for each connection.
-      const verbose = facts === undefined;
+      // Another call that finds the runtime gone forgets them meanwhile: then an answer that was not asked to be verbose must not take their place.
+      const known = facts;
+      const verbose = known === undefined;
       const status = await runtime('Status', wire.StatusRequest, wire.StatusResponse, { verbose }, call, quickMs);
-      facts ??= await readFacts(status.info, call);
-      return from.statusFromWire(status, facts);
+      const now = known ?? (await readFacts(status.info, call));
+      if (verbose) facts = now;
+      return from.statusFromWire(status, now);
     },
 
     async updatePodCidr(podCidr, call) {
