@@ -69,8 +69,14 @@ const kill = (world: World): Promise<string> =>
 /** SIGSTOP is an event loop that does not turn. */
 const hang = (world: World): Promise<string> =>
   unnoticed(world, async () => {
+    // The unit's three minutes would only be waited for.
+    const dropIn = '/run/systemd/system/stevedore.service.d';
+    await world.machine.run(
+      `mkdir -p ${dropIn}; printf '[Service]\\nWatchdogSec=80s\\n' > ${dropIn}/watchdog.conf; systemctl daemon-reload; systemctl restart stevedore`,
+      { timeoutMs: 10 * minutes },
+    );
     const before = (await world.machine.run('systemctl show -p MainPID --value stevedore')).trim();
-    await world.machine.run(`kill -STOP ${before}`);
+    await world.machine.run(`kill -STOP ${before}; rm -r ${dropIn}; systemctl daemon-reload`);
     await world.until(
       'the watchdog ends the daemon',
       5 * minutes,

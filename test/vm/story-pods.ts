@@ -68,23 +68,22 @@ async function slices({ machine, kubectl }: World): Promise<string> {
   return `cpu.max, cpu.weight and memory.max of three classes, in slices and scopes, also after daemon-reload: ${lines.slice(0, 3).join('; ')}`;
 }
 
+// containerd 1.6 hears of an exit and of the kernel's kill by two ways; on a slow machine the second may come too late to be the reason.
 async function outOfMemory({ apply, until, kubectl }: World): Promise<string> {
-  await apply(greedy);
-  await until(
-    'the container that takes too much memory is OOMKilled',
-    10 * minutes,
-    () =>
-      kubectl(
-        'get',
-        'pod',
-        'greedy',
-        '-o',
-        'jsonpath={.status.containerStatuses[0].state.terminated.reason} {.status.phase}',
-      ),
-    (answer) => answer.startsWith('OOMKilled') && answer.includes('Failed'),
-  );
-  await kubectl('delete', 'pod', 'greedy', '--wait=true', '--timeout=120s');
-  return 'OOMKilled, phase Failed';
+  const fields =
+    '{.status.containerStatuses[0].state.terminated.reason} {.status.containerStatuses[0].state.terminated.exitCode}';
+  for (let tries = 1; ; tries++) {
+    await apply(greedy);
+    const answer = await until(
+      'the container that takes too much memory has ended',
+      10 * minutes,
+      () => kubectl('get', 'pod', 'greedy', '-o', `jsonpath={.status.phase} ${fields}`),
+      (text) => text.startsWith('Failed'),
+    );
+    await kubectl('delete', 'pod', 'greedy', '--wait=true', '--timeout=240s');
+    if (answer.startsWith('Failed OOMKilled')) return `OOMKilled, phase Failed${tries > 1 ? ` (try ${tries})` : ''}`;
+    expect(answer.endsWith(' 137') && tries < 4, `after ${tries} tries: ${answer}`);
+  }
 }
 
 async function appArmor({ apply, until, kubectl }: World): Promise<string> {
