@@ -1,7 +1,7 @@
 // The port of a rules backend: how desired service ports become rules in the kernel, in one IP family. Implementations: iptables/,
 // nftables/; the fake: fake-backend.ts.
 import type { IpFamily } from './addresses.ts';
-import type { ServicePortKey, ServicePortState } from './model.ts';
+import type { Protocol, ServicePortKey, ServicePortState } from './model.ts';
 import type { DesiredState } from './state.ts';
 
 export type { DesiredState } from './state.ts';
@@ -43,6 +43,14 @@ export interface ApplyOptions {
   readonly full: boolean;
 }
 
+/** Where connectionless traffic to a Service came in. */
+export interface Front {
+  readonly protocol: Protocol;
+  /** Undefined: any address of this host. */
+  readonly ip: string | undefined;
+  readonly port: number;
+}
+
 export interface ApplyResult {
   /** Rules (iptables) or elements and rules (nftables) that were written or deleted. */
   readonly written: number;
@@ -50,6 +58,8 @@ export interface ApplyResult {
   readonly total: number;
   /** Rules by table, for the metrics; empty where the backend has no tables of that kind. */
   readonly byTable: Readonly<Record<string, { readonly written: number; readonly total: number }>>;
+  /** Fronts, UDP and SCTP, that were found in the kernel and that no Service has any more; of a full apply only. */
+  readonly gone?: readonly Front[];
 }
 
 /** Something outside this process touched our rules, or may have. */

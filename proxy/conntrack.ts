@@ -7,6 +7,7 @@ import { type exec as execType, ExecError } from '../lib/exec.ts';
 import type { Log } from '../lib/log.ts';
 import { createSlices } from '../lib/slices.ts';
 import { type IpFamily, joinHostPort, parseIp } from './addresses.ts';
+import type { Front } from './backend.ts';
 import type { Protocol, ServicePortState } from './model.ts';
 import type { Written } from './sync.ts';
 
@@ -22,18 +23,14 @@ export interface ConntrackDeps {
 }
 
 export interface ConntrackCleaner {
-  /** Service ports were written; flows of those that are connectionless are looked at. */
-  note(written: readonly Written[]): void;
+  /** Service ports were written; flows of those that are connectionless are looked at, and those to fronts that no Service has any more. */
+  note(written: readonly Written[], gone?: readonly Front[]): void;
   /** Runs until the signal aborts. */
   run(signal: AbortSignal): Promise<void>;
 }
 
 /** Where flows to a service port came in, and which endpoints may still have them. */
-export interface Frontend {
-  readonly protocol: Protocol;
-  /** Undefined: any address of this host. */
-  readonly ip: string | undefined;
-  readonly port: number;
+export interface Frontend extends Front {
   /** `ip:port` of endpoints that serve, terminating ones too: a change of policy or topology ends no flow. */
   readonly serving: ReadonlySet<string>;
 }
@@ -195,7 +192,8 @@ export function createConntrackCleaner(deps: ConntrackDeps): ConntrackCleaner {
   };
 
   return {
-    note(written) {
+    note(written, gone = []) {
+      for (const front of gone) pending.set(idOf(front), { ...front, serving: new Set() });
       for (const [id, frontend] of changedFrontends(written)) pending.set(id, frontend);
       if (pending.size > 0) waker?.();
     },

@@ -3,7 +3,16 @@
 import { describe, expect, it } from 'vitest';
 import { createFakeClock } from '../lib/fake-clock.ts';
 import type { RulesBackend } from './backend.ts';
-import { type Flow, flowContract, type Host, type Round, type Scenario, targetOf, type World } from './contract.ts';
+import {
+  type Flow,
+  flowContract,
+  type Host,
+  loopbackOf,
+  type Round,
+  type Scenario,
+  targetOf,
+  type World,
+} from './contract.ts';
 import { createIptablesBackend } from './iptables/iptables-backend.ts';
 import { parseIptables, tracePacketIptables } from './iptables/trace.ts';
 import { createNftablesBackend } from './nftables/nftables-backend.ts';
@@ -106,6 +115,7 @@ const wantedOf = (world: World, round: Round, flow: Flow): unknown => {
   // Nobody listens there: the host refuses it, no rule does.
   const hostRefuses =
     flow.to === 'node-port-elsewhere' ||
+    flow.to === 'node-port-on-loopback' ||
     (flow.to === 'node-port' && nodePortAddresses !== 'all' && !nodePortAddresses.includes(world.address.node));
   return hostRefuses ? 'untouched' : flow.outcome;
 };
@@ -126,11 +136,12 @@ describe.each(['iptables', 'nftables'] as const)('flows through %s', (kind) => {
         const traced = trace({
           family,
           protocol: state.port.protocol.toLowerCase() as TracedPacket['protocol'],
-          source: world.address[flow.from],
+          // What goes to the loopback address comes from it.
+          source: address === loopbackOf(family) ? address : world.address[flow.from],
           destination: address,
           port,
           sourceIsLocal: flow.from === 'node',
-          destinationIsLocal: address === world.address.node,
+          destinationIsLocal: address === world.address.node || address === loopbackOf(family),
           inInterface: interfaces[flow.from],
         });
         expect({ name, flow, got: outcomeOf(world, traced) }).toEqual({

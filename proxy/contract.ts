@@ -32,7 +32,14 @@ export interface World {
   readonly podInterface: string;
 }
 
-export type Target = 'cluster-ip' | 'external-ip' | 'vip' | 'node-port' | 'other-port' | 'node-port-elsewhere';
+export type Target =
+  | 'cluster-ip'
+  | 'external-ip'
+  | 'vip'
+  | 'node-port'
+  | 'node-port-on-loopback'
+  | 'other-port'
+  | 'node-port-elsewhere';
 
 /** `source`: the endpoint sees who asked (`kept`), or an address of the node. */
 export type Outcome =
@@ -74,12 +81,16 @@ interface Draft {
   readonly only?: Scenario['only'];
   /** Hints of zones, by endpoint; this node stands in zone `a`. */
   readonly zones?: Readonly<Partial<Record<EndpointName, string>>>;
+  /** Hints of nodes, by endpoint; this node is `n1`. */
+  readonly nodes?: Readonly<Partial<Record<EndpointName, string>>>;
 }
 
 export const servicePortNumber = 80;
 export const nodePortBase = 31_000;
 /** A port nobody serves, of addresses that serve others. */
 export const otherPortNumber = 81;
+
+export const loopbackOf = (family: IpFamily): string => (family === 'IPv4' ? '127.0.0.1' : '::1');
 
 /** The address and port a flow goes to. */
 export function targetOf(state: ServicePortState, to: Target, world: World): { address: string; port: number } {
@@ -93,6 +104,8 @@ export function targetOf(state: ServicePortState, to: Target, world: World): { a
       return { address: port.loadBalancerVIPs[0]!, port: port.port };
     case 'node-port':
       return { address: world.address.node, port: port.nodePort };
+    case 'node-port-on-loopback':
+      return { address: loopbackOf(world.family), port: port.nodePort };
     case 'other-port':
       return { address: port.clusterIP, port: otherPortNumber };
     case 'node-port-elsewhere':
@@ -137,6 +150,7 @@ function stateOf(world: World, draft: Draft, number: number): ServicePortState {
       serving: condition !== 'not-ready',
       terminating: condition === 'terminating',
       ...(draft.zones?.[name] === undefined ? {} : { zoneHints: [draft.zones[name]] }),
+      ...(draft.nodes?.[name] === undefined ? {} : { nodeHints: [draft.nodes[name]] }),
     }),
   );
   return computeState({ ...port, nodePort }, endpoints, { nodeName: 'n1', zone: 'a' });
@@ -211,6 +225,19 @@ const clusterIp: readonly Draft[] = [
     endpoints: { ep0: 'ready', ep1: 'ready' },
     zones: { ep0: 'b', ep1: 'a' },
     flows: [flow('pod', 'cluster-ip', lands(['ep1'], 'kept'))],
+  },
+  {
+    name: 'zone hints count for nothing where one endpoint has none',
+    endpoints: { ep0: 'ready', ep1: 'ready' },
+    zones: { ep1: 'a' },
+    flows: [flow('pod', 'cluster-ip', lands(['ep0', 'ep1'], 'kept'))],
+  },
+  {
+    name: 'node hints come before zone hints',
+    endpoints: { ep0: 'ready', ep1: 'ready' },
+    zones: { ep0: 'b', ep1: 'a' },
+    nodes: { ep0: 'n1', ep1: 'n2' },
+    flows: [flow('pod', 'cluster-ip', lands(['ep0'], 'kept'))],
   },
   {
     name: 'internal policy Local stays on this node',
@@ -371,6 +398,22 @@ const detection = (pods: 'kept' | 'node', client: 'kept' | 'node', shortcut: boo
   },
 ];
 
+/** Node ports on the loopback address, as far as the backends have them: iptables in IPv4 only. */
+const onLoopback = (world: World, served: boolean): readonly Draft[] => {
+  const draft = {
+    name: 'node port on the loopback address',
+    endpoints: { ep0: 'ready' },
+    fields: () => ({ nodePort: withNodePort }),
+  } as const;
+  const inside = flow('node', 'node-port', lands(['ep0'], 'node'));
+  const refused: Draft = { ...draft, flows: [inside, flow('node', 'node-port-on-loopback', 'rejected')] };
+  if (!served || world.family === 'IPv6') return [refused];
+  return [
+    { ...draft, only: 'iptables', flows: [inside, flow('node', 'node-port-on-loopback', lands(['ep0'], 'node'))] },
+    { ...refused, only: 'nftables' },
+  ];
+};
+
 /** Everything a backend must do, in rounds: between them only the facts of the node change. */
 export function flowContract(world: World): readonly Round[] {
   const facts: NodeFacts = {
@@ -407,6 +450,16 @@ export function flowContract(world: World): readonly Round[] {
       name: 'interface prefix',
       facts: { ...facts, localDetector: { kind: 'interface-prefix', prefix: world.podInterface.slice(0, -1) } },
       scenarios: drafted(world, detection('kept', 'node', true), 90),
+    },
+    {
+      name: 'localhost node ports',
+      facts: { ...facts, localhostNodePorts: true },
+      scenarios: drafted(world, onLoopback(world, true), 120),
+    },
+    {
+      name: 'no localhost node ports',
+      facts,
+      scenarios: drafted(world, onLoopback(world, false), 130),
     },
     {
       name: 'no detector, node ports on one address',

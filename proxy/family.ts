@@ -107,7 +107,7 @@ export function createFamily(deps: FamilyDeps, options: FamilyOptions): ProxyFam
       metrics.serviceChangesPending.set(0);
       metrics.endpointChangesPending.set(0);
     }
-    conntrack.note(written);
+    conntrack.note(written, result.gone);
     healthDirty?.();
   };
 

@@ -11,6 +11,7 @@ import { describeService } from './describe.ts';
 import { type Applied, countRules, diffService, noRules, renderApplied } from './diff.ts';
 import { ensureCanary } from './foreign.ts';
 import { planFull } from './full.ts';
+import { goneFronts } from './gone.ts';
 import type { Table } from './names.ts';
 import { type RuleEnv, serviceRules, type ServiceRules } from './rules.ts';
 import { parseSaved, type SavedTable } from './saved.ts';
@@ -88,13 +89,14 @@ export function createIptablesBackend(deps: IptablesBackendDeps): RulesBackend {
 
   const applyFull = async (changes: Changes, env: RuleEnv, signal: AbortSignal): Promise<ApplyResult> => {
     if (!kernel) await adopt(signal);
+    const gone = goneFronts(kernel!, changes.upserts);
     const plan = await planFull(kernel!, changes.upserts, env, createSlices(clock));
     await write(plan.script, signal);
     await ensureCanary(tool, signal);
     kernel = undefined;
     totals = plan.totals;
     applied = new Map(changes.upserts.map((state) => [state.port.key, { state, comments: env.comments }]));
-    return resultOf(plan.script);
+    return { ...resultOf(plan.script), gone };
   };
 
   // While a full apply is still to come, what the kernel has is known by reading, not by memory.

@@ -20,9 +20,10 @@ import { createAffinityPurger } from './affinity.ts';
 import type { RuleEnv } from './chains.ts';
 import { createDescriptions, describeServicePort } from './describe.ts';
 import { type Listing, emptyListing, parseListing } from './listing.ts';
+import { goneFronts } from './gone.ts';
 import { createLateDeletions } from './late.ts';
 import { affinityId, tableFamily, tableName } from './names.ts';
-import { type Book, emptyBook, type Plan, planAll, planPart } from './plan.ts';
+import { type Book, emptyBook, frontIdOf, type Plan, planAll, planPart } from './plan.ts';
 import { createRecall } from './recall.ts';
 import { elementLines } from './script.ts';
 import {
@@ -168,7 +169,11 @@ export function createNftablesBackend(
     late.forget();
     known = true;
     afterWrite(plan, signal);
-    return resultOf(plan.changes.size + head.lines.length + tail.lines.length);
+    const result = resultOf(plan.changes.size + head.lines.length + tail.lines.length);
+    const gone = goneFronts(plan.changes).filter(
+      ({ protocol, ip, port }) => !book.fronts.has(frontIdOf(protocol, ip, port)),
+    );
+    return { ...result, gone };
   };
 
   // Before everything was made right once: what is there is known by reading only, and what is not wanted stays.

@@ -3,7 +3,7 @@
 import { createSlices, type Slices } from '../../lib/slices.ts';
 import type { Clock } from '../../lib/clock.ts';
 import type { NodeFacts } from '../backend.ts';
-import type { ServicePortKey, ServicePortState } from '../model.ts';
+import type { Protocol, ServicePortKey, ServicePortState } from '../model.ts';
 import { arrange } from './arrange.ts';
 import { elementsOf, endpointText, frontsOf, type Front, type Programmed, sharedOf } from './elements.ts';
 import type { Listing } from './listing.ts';
@@ -43,7 +43,13 @@ export interface Plan {
   rollback(): void;
 }
 
-const frontId = (front: Front): string => `${front.suffix} ${front.key}`;
+const frontId = (front: Pick<Front, 'suffix' | 'key'>): string => `${front.suffix} ${front.key}`;
+
+/** As `Book.fronts` has it; `ip` undefined: a node port. */
+export const frontIdOf = (protocol: Protocol, ip: string | undefined, port: number): string => {
+  const key = `${protocolName(protocol)} . ${port}`;
+  return ip === undefined ? frontId({ suffix: '-node', key }) : frontId({ suffix: '', key: `${ip} . ${key}` });
+};
 
 /** The row of endpoints a front has in the kernel. */
 function rowInKernel(kernel: Listing, map: string, endpointKey: string): string[] {

@@ -34,6 +34,8 @@ describe.each<BackendKind>(['iptables', 'nftables'])('%s', (kind) => {
 
   beforeAll(async () => {
     lab = await createFlowsLab();
+    // As the proxy sets it where localhost node ports are asked for.
+    await lab.hosts.node.exec('sysctl', ['-qw', 'net.ipv4.conf.all.route_localnet=1']);
   });
   afterAll(() => lab?.stop());
 
