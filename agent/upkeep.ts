@@ -97,6 +97,7 @@ export async function createUpkeep(deps: UpkeepDeps, options: UpkeepOptions): Pr
     {
       ...shared,
       registry: deps.registry,
+      nodeSummary: () => deps.stats.nodeSummary(),
       summary: () => deps.stats.summary({ onlyCpuAndMemory: false }),
       freshSummary: () => {
         deps.stats.filesystems.forget();
@@ -108,7 +109,7 @@ export async function createUpkeep(deps: UpkeepDeps, options: UpkeepOptions): Pr
         if (images) await imageGc.removeUnused(signal);
       },
       dedicatedImageFs: async () => {
-        const { node: shown } = await deps.stats.summary({ onlyCpuAndMemory: false });
+        const { node: shown } = await deps.stats.nodeSummary();
         return shown.fs?.capacityBytes !== shown.runtime?.imageFs?.capacityBytes;
       },
       onPressure: (pressure) => node.setPressure(pressure),

@@ -65,9 +65,10 @@ function isProgram(path: string): boolean {
 }
 
 // Where no shell can or may, and where the program is not there, a plain spawn does, and says what is wrong.
-function start(command: string, args: readonly string[], options: RunOptions): Run {
+async function start(command: string, args: readonly string[], options: RunOptions): Promise<Run> {
   const path = fitsShell([command, ...args], options) ? findProgram(command) : undefined;
-  return (path === undefined ? undefined : runInShell([path, ...args], options)) ?? spawnRun(command, args, options);
+  const run = path === undefined ? undefined : await runInShell([path, ...args], options);
+  return run ?? spawnRun(command, args, options);
 }
 
 /** Runs `command` with `args`; resolves with its output where it exits 0, else rejects with an ExecError. */
@@ -76,11 +77,12 @@ export async function exec(command: string, args: readonly string[], options: Ex
   if (signal?.aborted) throw new ExecError(command, 'aborted', 'not started: cancelled', { cause: signal.reason });
   let bytes = 0;
   let ended: ExecError['code'] | undefined;
+  let run: Run | undefined;
   const end = (why: ExecError['code']): void => {
     ended ??= why;
-    run.kill();
+    run?.kill();
   };
-  const run = start(command, args, {
+  run = await start(command, args, {
     ...options,
     onOutput(more) {
       bytes += more;
@@ -90,6 +92,8 @@ export async function exec(command: string, args: readonly string[], options: Ex
   const timer = setTimeout(() => end('timeout'), timeoutMs);
   const onAbort = (): void => end('aborted');
   signal?.addEventListener('abort', onAbort, { once: true });
+  // It may have been cancelled while it waited for its turn.
+  if (signal?.aborted) onAbort();
   try {
     const came = await run.done;
     const [stdout, stderr] = [came.stdout.toString('utf8'), came.stderr.toString('utf8')];

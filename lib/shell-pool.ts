@@ -16,8 +16,10 @@ interface Shell {
   idleTimer: NodeJS.Timeout | undefined;
 }
 
-/** More programs than this at a time are for the caller to start himself. */
-const maxShells = 8;
+/** Programs take turns in so many shells, as long as those are quick. */
+const usualShells = 4;
+/** Who has waited so long for a shell gets one of his own: those that are busy may be for minutes. */
+const patienceMs = 100;
 /** So many stay however long they are idle. */
 const keptShells = 1;
 const idleMs = 30_000;
@@ -91,13 +93,40 @@ function hold(shell: Shell, on: boolean): void {
   }
 }
 
-function takeShell(): Shell | undefined {
+const freeShell = (): Shell | undefined => {
   for (const shell of shells) if (!shell.busy && !shell.ended) return shell;
-  return shells.size < maxShells ? startShell() : undefined;
+  return undefined;
+};
+
+const waiting = new Set<() => void>();
+
+/** Undefined where none can be started. */
+async function takeShell(): Promise<Shell | undefined> {
+  const take = (): Shell | undefined => {
+    const shell = freeShell() ?? (shells.size < usualShells ? startShell() : undefined);
+    if (shell) shell.busy = true;
+    return shell;
+  };
+  let shell = take();
+  if (shell || shells.size < usualShells) return shell;
+  await new Promise<void>((resolve) => {
+    const goOn = (): void => {
+      clearTimeout(timer);
+      waiting.delete(goOn);
+      resolve();
+    };
+    const timer = setTimeout(goOn, patienceMs);
+    waiting.add(goOn);
+  });
+  shell = take() ?? startShell();
+  if (shell) shell.busy = true;
+  return shell;
 }
 
 function release(shell: Shell): void {
   shell.busy = false;
+  const [first] = waiting;
+  first?.();
   hold(shell, false);
   if (shell.ended) {
     dismiss(shell);
@@ -124,12 +153,11 @@ function send(pid: number): void {
   }
 }
 
-/** Undefined where no shell is free: to be started otherwise. */
-export function runInShell(words: readonly string[], options: RunOptions): Run | undefined {
-  const shell = takeShell();
+/** Undefined where there is no shell: to be started otherwise. */
+export async function runInShell(words: readonly string[], options: RunOptions): Promise<Run | undefined> {
+  const shell = await takeShell();
   if (!shell) return undefined;
   clearTimeout(shell.idleTimer);
-  shell.busy = true;
   hold(shell, true);
   const mark = `stevedore-${randomBytes(12).toString('hex')}`;
   const { stdout, stderr, control } = streamsOf(shell);

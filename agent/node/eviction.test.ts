@@ -76,6 +76,7 @@ function setUp(config: Partial<KubeletConfiguration> = {}) {
       registry: createRegistry(),
       events: { record: (about, _type, reason, message) => void events.push(`${about.name} ${reason}: ${message}`) },
       nodeTarget: { apiVersion: 'v1', kind: 'Node', name: 'n' },
+      nodeSummary: () => Promise.resolve({ ...summary(), pods: [] }),
       summary: () => Promise.resolve(summary()),
       freshSummary: () => Promise.resolve({ ...summary(), pods: world.fresh ?? world.stats }),
       activePods: () => world.pods,

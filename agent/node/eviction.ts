@@ -15,7 +15,7 @@ import { admissionMessage, evictedReason, pressureMessage } from './eviction-mes
 import { rankPods, type StatsOf } from './eviction-ranking.ts';
 import { crossed, observe, starvedOf, withAllocatable } from './eviction-signals.ts';
 import { calm, look } from './eviction-state.ts';
-import { localStorageExcess } from './local-storage.ts';
+import { limitsLocalStorage, localStorageExcess } from './local-storage.ts';
 import { watchMemory } from './memory-alarm.ts';
 import { parseThresholds, type Threshold, thresholdAmount } from './thresholds.ts';
 
@@ -26,6 +26,8 @@ export interface EvictionDeps {
   readonly registry: MetricsRegistry;
   /** The node's Event target. */
   readonly nodeTarget: EventTarget;
+  /** Statistics of the node alone: cheap, for every look. */
+  nodeSummary(signal: AbortSignal): Promise<Summary>;
   /** Statistics of the node and its pods, volumes and file systems included; what pods have on disk may be a minute old. */
   summary(signal: AbortSignal): Promise<Summary>;
   /** The same, with nothing remembered: who filled the disk may have done so in a moment. */
@@ -188,12 +190,10 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
     if (thresholds.length === 0 && !config.localStorageCapacityIsolation) return [];
     const dedicated = await deps.dedicatedImageFs();
     const pods = deps.activePods().filter(({ status }) => status?.phase !== 'Failed' && status?.phase !== 'Succeeded');
-    const summary = await deps.summary(signal);
-    const statsOf = statsIn(summary);
     const seen = look(
       state,
       thresholds,
-      observe(summary),
+      observe(await deps.nodeSummary(signal)),
       clock.monotonicMs(),
       config.evictionPressureTransitionPeriod,
     );
@@ -206,7 +206,10 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
       pressure = seen.pressure;
       deps.onPressure(pressure);
     }
-    if (config.localStorageCapacityIsolation) {
+    const limited = config.localStorageCapacityIsolation && pods.some(limitsLocalStorage);
+    if (!limited && seen.act.length === 0) return [];
+    const statsOf = statsIn(await deps.summary(signal));
+    if (limited) {
       const evicted = enforceLimits(pods, statsOf, dedicated);
       if (evicted.length > 0) return evicted;
     }

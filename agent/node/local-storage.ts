@@ -49,3 +49,11 @@ function containerExcess(pod: Pod, stats: PodStats, dedicatedImageFs: boolean): 
 /** Undefined where the pod keeps to its limits. */
 export const localStorageExcess = (pod: Pod, stats: PodStats, dedicatedImageFs: boolean): Excess | undefined =>
   emptyDirExcess(pod, stats) ?? podExcess(pod, stats) ?? containerExcess(pod, stats, dedicatedImageFs);
+
+/** Whether the pod has a limit that its statistics must be held against. */
+export const limitsLocalStorage = (pod: Pod): boolean =>
+  (pod.spec.volumes ?? []).some(({ emptyDir }) => emptyDir?.sizeLimit !== undefined) ||
+  podLimits(pod)['ephemeral-storage'] !== undefined ||
+  [...pod.spec.containers, ...(pod.spec.initContainers ?? [])].some(
+    ({ resources }) => resources?.limits?.['ephemeral-storage'] !== undefined,
+  );

@@ -67,6 +67,8 @@ export interface Look {
 
 export interface Collector {
   look(): Promise<Look>;
+  /** The node alone, without pods and rates: a few files where a look reads a dozen for each container. */
+  lookAtNode(): Look;
 }
 
 /** Rates over less than this are noise. */
@@ -189,7 +191,26 @@ export function createCollector(deps: CollectDeps, options: CollectOptions): Col
     return look;
   };
 
+  const lookAtNode = (): Look => {
+    const timeMs = clock.now();
+    const read = (path: string): Usage[] => {
+      const sample = cgroups.read(path, timeMs);
+      return sample ? [{ path, sample, nanoCores: undefined }] : [];
+    };
+    return {
+      timeMs,
+      host: readHost(proc),
+      root: undefined,
+      system: Object.entries(options.systemCgroups).flatMap(([name, path]) =>
+        read(path).map((usage) => ({ ...usage, name })),
+      ),
+      pods: [],
+      hostInterfaces: [],
+    };
+  };
+
   return {
+    lookAtNode,
     async look() {
       if (last && clock.monotonicMs() - last.atMs < freshMs) return last.look;
       running ??= take()

@@ -39,6 +39,8 @@ export interface NodeStatsOptions {
 
 export interface NodeStats {
   summary(options: { readonly onlyCpuAndMemory: boolean }): Promise<Summary>;
+  /** The node's part of the summary, without rates and without pods: what signals of eviction are made of. */
+  nodeSummary(): Promise<Summary>;
   /** The text of /metrics/resource; never rejects. */
   resourcePage(): Promise<string>;
   /** The text of /metrics/cadvisor. */
@@ -93,6 +95,11 @@ export function createNodeStats(deps: NodeStatsDeps, options: NodeStatsOptions):
     look: () => collector.look(),
     summary: async ({ onlyCpuAndMemory }) =>
       onlyCpuAndMemory ? cpuAndMemorySummary(await input()) : await fullSummary(await input(), filesystems),
+    nodeSummary: () =>
+      fullSummary(
+        { look: collector.lookAtNode(), nodeName: options.nodeName, proc, runtimeStats: new Map() },
+        filesystems,
+      ),
     async resourcePage() {
       try {
         const given = await input();

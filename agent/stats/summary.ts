@@ -1,5 +1,5 @@
 // /stats/summary: one look and the state of the file systems, in the shape metrics-server, autoscalers and eviction read.
-import type { ContainerStats as RuntimeStats } from '../../cri/types.ts';
+import type { ContainerStats as RuntimeStats, FilesystemUsage } from '../../cri/types.ts';
 import type { CgroupSample, Psi } from './cgroup-reader.ts';
 import type { Look, PodUsage, Usage } from './collect.ts';
 import type { Filesystems, FsUsage } from './filesystems.ts';
@@ -225,10 +225,16 @@ export const cpuAndMemorySummary = (input: SummaryInput): s.Summary => ({
   pods: input.look.pods.map((usage) => podBase(usage, input)),
 });
 
+const noLayers: ReadonlyMap<string, FilesystemUsage> = new Map();
+
 export async function fullSummary(input: SummaryInput, files: Filesystems): Promise<s.Summary> {
   const { look, proc } = input;
   const slicer = createSlicer();
-  const [node, images, layers] = await Promise.all([files.node(), files.images(), files.writableLayers()]);
+  const [node, images, layers] = await Promise.all([
+    files.node(),
+    files.images(),
+    look.pods.length === 0 ? noLayers : files.writableLayers(),
+  ]);
 
   const podFull = async (usage: PodUsage): Promise<s.PodStats> => {
     const base = podBase(usage, input);
