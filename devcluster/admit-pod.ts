@@ -14,15 +14,9 @@ export function admitPod(context: StrategyContext, pod: Pod): void {
   if (!pod.metadata.annotations?.['kubernetes.io/config.mirror']) admitServiceAccount(context, pod);
   admitPriority(context, pod);
   pod.spec.tolerations = withNodeTolerations(pod.spec.tolerations ?? []);
-  if (pod.spec.schedulingGates?.length)
-    pod.status!.conditions = [
-      {
-        type: 'PodScheduled',
-        status: 'False',
-        reason: 'SchedulingGated',
-        message: 'Scheduling is blocked due to non-empty scheduling gates',
-      },
-    ];
+  if (!pod.spec.schedulingGates?.length) return;
+  const message = 'Scheduling is blocked due to non-empty scheduling gates';
+  pod.status!.conditions = [{ type: 'PodScheduled', status: 'False', reason: 'SchedulingGated', message }];
 }
 
 const refused = (pod: Pod, why: string) => forbidden(`pods "${pod.metadata.name}" is forbidden: ${why}`);

@@ -3,7 +3,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { applyStrategicMergePatch } from '../kube/strategic-merge.ts';
 import { type PatchSchema, patchSchemaOf, primitiveSet } from '../kube/strategic-schema.ts';
-import { badRequest, type Cause, Failure } from './failure.ts';
+import { badRequest, Failure } from './failure.ts';
 import { apiVersionOf, type Kind } from './kinds.ts';
 import { timestamp } from './names.ts';
 import type { Obj } from './store.ts';
@@ -13,13 +13,16 @@ interface Fields {
   [part: string]: Fields;
 }
 
+/** From the object down to one field, in the parts of FieldsV1. */
+type Path = readonly string[];
+
 interface ManagedFields {
-  manager: string;
-  operation: 'Apply' | 'Update';
-  apiVersion: string;
-  time: string;
-  fieldsType: 'FieldsV1';
-  fieldsV1: Fields;
+  readonly manager: string;
+  readonly operation: 'Apply' | 'Update';
+  readonly apiVersion: string;
+  readonly time: string;
+  readonly fieldsType: 'FieldsV1';
+  readonly fieldsV1: Fields;
 }
 
 type Json = Record<string, unknown>;
@@ -33,141 +36,118 @@ export interface ApplyOptions {
 }
 
 export function serverSideApply(kind: Kind, current: Obj | undefined, applied: Obj, options: ApplyOptions): Obj {
+  const { fieldManager: manager, force, now } = options;
   if (!isObject(applied) || !isObject(applied.metadata)) throw badRequest('the applied object has no metadata');
-  if (!options.fieldManager)
-    throw badRequest(
-      'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is required for apply patch',
-    );
-  if ((applied.metadata as Json).managedFields) throw badRequest('metadata.managedFields must be nil');
+  if (!manager) throw badRequest('fieldManager: Required value: is required for apply patch');
+  if (applied.metadata.managedFields) throw badRequest('metadata.managedFields must be nil');
   const schema = patchSchemaOf(kind.resource.kind);
-  const fields = fieldsOf(withoutIdentity(applied), schema);
+  const ours = pathsOf(applied, schema).filter((path) => !identity.includes(path.slice(0, 2).join('.')));
+  const named = new Set(ours.map(textOf));
   const entries = (current?.metadata.managedFields ?? []) as ManagedFields[];
-  const own = entries.find((entry) => entry.manager === options.fieldManager && entry.operation === 'Apply');
+  const own = entries.find((entry) => entry.manager === manager && entry.operation === 'Apply');
   let others = entries.filter((entry) => entry !== own);
-  if (current) {
-    const clashes = others.flatMap((entry) =>
-      clashing(entry.fieldsV1, fields, current, applied, schema, '').map((path) => ({ path, manager: entry.manager })),
-    );
-    if (clashes.length > 0 && !options.force) throw applyConflict(clashes);
-    if (clashes.length > 0) others = others.map((entry) => ({ ...entry, fieldsV1: minus(entry.fieldsV1, fields) }));
-  }
-  const base: Json = current ? structuredClone(current) : {};
-  if (own)
-    removeDropped(
-      base,
-      own.fieldsV1,
-      fields,
-      others.map((entry) => entry.fieldsV1),
-      schema,
-    );
+  const differs = (path: Path): boolean =>
+    path.at(-1) !== '.' && !isDeepStrictEqual(reach(current, path, schema), reach(applied, path, schema));
+  const clashes = others.flatMap((entry) =>
+    leavesOf(entry.fieldsV1)
+      .filter((path) => named.has(textOf(path)) && differs(path))
+      .map((path) => ({ field: fieldOf(path), manager: entry.manager })),
+  );
+  if (clashes.length > 0 && !force) throw applyConflict(clashes);
+  if (clashes.length > 0)
+    others = others.map((entry) => {
+      const left = leavesOf(entry.fieldsV1).filter((path) => !named.has(textOf(path)) || !differs(path));
+      return { ...entry, fieldsV1: treeOf(left) };
+    });
+  const base: Json = structuredClone(current ?? {});
+  const kept = new Set([...named, ...others.flatMap((entry) => leavesOf(entry.fieldsV1).map(textOf))]);
+  for (const path of own ? leavesOf(own.fieldsV1) : []) if (!kept.has(textOf(path))) drop(base, path, schema);
   const merged = applyStrategicMergePatch(base, applied, schema) as Obj;
-  const entry: ManagedFields = {
-    manager: options.fieldManager,
-    operation: 'Apply',
-    apiVersion: apiVersionOf(kind.resource),
-    time: own && isDeepStrictEqual(own.fieldsV1, fields) ? own.time : timestamp(options.now),
-    fieldsType: 'FieldsV1',
-    fieldsV1: fields,
-  };
+  const fieldsV1 = treeOf(ours);
+  const time = own && isDeepStrictEqual(own.fieldsV1, fieldsV1) ? own.time : timestamp(now);
+  const apiVersion = apiVersionOf(kind.resource);
+  const entry: ManagedFields = { manager, operation: 'Apply', apiVersion, time, fieldsType: 'FieldsV1', fieldsV1 };
   return { ...merged, metadata: { ...merged.metadata, managedFields: [...others, entry] } };
 }
 
-function withoutIdentity({ apiVersion: _, kind: __, metadata, ...rest }: Obj): Json {
-  const { name: ___, namespace: ____, uid: _____, resourceVersion: ______, ...meta } = metadata;
-  return { ...rest, ...(Object.keys(meta).length > 0 ? { metadata: meta } : {}) };
-}
+const ids = ['name', 'namespace', 'uid', 'resourceVersion'].map((name) => `f:metadata.f:${name}`);
+const identity = ['f:apiVersion', 'f:kind', ...ids];
+
+const textOf = (path: Path): string => path.join('\n');
+const fieldOf = (path: Path): string =>
+  path.map((part) => (part.startsWith('f:') ? `.${part.slice(2)}` : `[${part.slice(2)}]`)).join('');
 
 const itemPart = (item: unknown, key: string): string =>
   key === primitiveSet ? `v:${JSON.stringify(item)}` : `k:${JSON.stringify({ [key]: (item as Json)[key] })}`;
 
-function fieldsOf(value: unknown, schema: PatchSchema): Fields {
-  const fields: Fields = {};
-  if (isObject(value))
-    for (const [name, field] of Object.entries(value))
-      fields[`f:${name}`] = fieldsOf(field, schema.fields?.[name] ?? {});
-  else if (Array.isArray(value) && schema.mergeBy)
-    for (const item of value)
-      fields[itemPart(item, schema.mergeBy)] =
-        schema.mergeBy === primitiveSet ? {} : { '.': {}, ...fieldsOf(item, schema.items ?? {}) };
-  return fields;
-}
-
-const isLeaf = (fields: Fields): boolean => Object.keys(fields).every((part) => part === '.');
-
-const child = (value: unknown, part: string, schema: PatchSchema): [unknown, PatchSchema] => {
-  if (part.startsWith('f:'))
-    return [(value as Json | undefined)?.[part.slice(2)], schema.fields?.[part.slice(2)] ?? {}];
-  const list = Array.isArray(value) ? value : [];
-  return [list.find((item) => schema.mergeBy && itemPart(item, schema.mergeBy) === part), schema.items ?? {}];
-};
-
-// Paths that both own and that the applied object would change.
-function clashing(
-  theirs: Fields,
-  ours: Fields,
-  current: unknown,
-  applied: unknown,
-  schema: PatchSchema,
-  path: string,
-): string[] {
-  return Object.keys(ours).flatMap((part) => {
-    const [a, b] = [theirs[part], ours[part]!];
-    if (!a || part === '.') return [];
-    const [before, next] = child(current, part, schema);
-    const [after] = child(applied, part, schema);
-    const where = `${path}${part.startsWith('f:') ? `.${part.slice(2)}` : `[${part.slice(2)}]`}`;
-    if (isLeaf(a) || isLeaf(b)) return part.startsWith('v:') || isDeepStrictEqual(before, after) ? [] : [where];
-    return clashing(a, b, before, after, next, where);
+function pathsOf(value: unknown, schema: PatchSchema, above: Path = []): Path[] {
+  const { mergeBy, items = {}, fields = {} } = schema;
+  if (isObject(value) && Object.keys(value).length > 0)
+    return Object.entries(value).flatMap(([name, field]) =>
+      pathsOf(field, fields[name] ?? {}, [...above, `f:${name}`]),
+    );
+  if (!Array.isArray(value) || !mergeBy) return [above];
+  return value.flatMap((item) => {
+    const here = [...above, itemPart(item, mergeBy)];
+    return mergeBy === primitiveSet ? [here] : [[...here, '.'], ...pathsOf(item, items, here)];
   });
 }
 
-function applyConflict(clashes: readonly { path: string; manager: string }[]): Failure {
-  const causes = clashes.map(
-    ({ path, manager }): Cause => ({
-      reason: 'FieldManagerConflict',
-      field: path,
-      message: `conflict with "${manager}"`,
-    }),
-  );
-  const [first] = clashes;
-  const message =
-    clashes.length === 1
-      ? `Apply failed with 1 conflict: conflict with "${first!.manager}": ${first!.path}`
-      : `Apply failed with ${clashes.length} conflicts: conflicts with ${clashes.map(({ manager, path }) => `"${manager}": ${path}`).join(', ')}`;
-  return new Failure(409, 'Conflict', message, { causes });
-}
-
-function minus(from: Fields, taken: Fields): Fields {
-  const left: Fields = {};
-  for (const [part, fields] of Object.entries(from)) {
-    const other = taken[part];
-    if (!other) left[part] = fields;
-    else if (!isLeaf(fields) && !isLeaf(other)) {
-      const rest = minus(fields, other);
-      if (Object.keys(rest).length > 0) left[part] = rest;
+function treeOf(paths: readonly Path[]): Fields {
+  const root: Fields = {};
+  for (const path of paths) {
+    let inside = root;
+    for (const part of path) {
+      inside[part] ??= {};
+      inside = inside[part];
     }
   }
-  return left;
+  return root;
 }
 
-function removeDropped(
-  target: unknown,
-  before: Fields,
-  now: Fields,
-  others: readonly Fields[],
-  schema: PatchSchema,
-): void {
-  for (const [part, fields] of Object.entries(before)) {
-    if (part === '.') continue;
-    const kept = now[part];
-    const theirs = others.flatMap((other) => (other[part] ? [other[part]] : []));
-    const [value, next] = child(target, part, schema);
-    if (value === undefined || (kept && isLeaf(fields))) continue;
-    if (!isLeaf(fields)) removeDropped(value, fields, kept ?? {}, theirs, next);
-    if (kept || theirs.length > 0) continue;
-    if (part.startsWith('f:')) {
-      const empty = isObject(value) ? Object.keys(value).length === 0 : Array.isArray(value) && value.length === 0;
-      if (isLeaf(fields) || empty) delete (target as Json)[part.slice(2)];
-    } else if (Array.isArray(target)) target.splice(target.indexOf(value), 1);
+const leavesOf = (fields: Fields, above: Path = []): Path[] =>
+  Object.entries(fields).flatMap(([part, inside]) => {
+    const here = [...above, part];
+    return Object.keys(inside).length === 0 ? [here] : leavesOf(inside, here);
+  });
+
+/** What is at the path; undefined where there is nothing. */
+function reach(object: unknown, path: Path, schema: PatchSchema): unknown {
+  let value = object;
+  let known = schema;
+  for (const part of path) {
+    const { mergeBy = '', items = {}, fields = {} } = known;
+    const name = part.slice(2);
+    if (part.startsWith('f:')) [value, known] = [(value as Json | undefined)?.[name], fields[name] ?? {}];
+    else if (part !== '.')
+      [value, known] = [
+        Array.isArray(value) ? value.find((item) => itemPart(item, mergeBy) === part) : undefined,
+        items,
+      ];
   }
+  return value;
+}
+
+/** Takes away what is at the path, and what holds it where that is empty then. */
+function drop(object: Json, path: Path, schema: PatchSchema): void {
+  const where = path.at(-1) === '.' ? path.slice(0, -1) : path;
+  const above = where.slice(0, -1);
+  const holder = reach(object, above, schema);
+  if (Array.isArray(holder)) {
+    const at = holder.indexOf(reach(object, where, schema));
+    if (at >= 0) holder.splice(at, 1);
+  }
+  if (isObject(holder)) delete holder[where.at(-1)!.slice(2)];
+  if (holder && Object.keys(holder).length === 0 && above.at(-1)?.startsWith('f:')) drop(object, above, schema);
+}
+
+function applyConflict(clashes: readonly { field: string; manager: string }[]): Failure {
+  const causes = clashes.map(({ field, manager }) => ({
+    reason: 'FieldManagerConflict',
+    field,
+    message: `conflict with "${manager}"`,
+  }));
+  const told = causes.map(({ message, field }) => `${message}: ${field}`).join(', ');
+  const count = causes.length === 1 ? '1 conflict' : `${causes.length} conflicts`;
+  return new Failure(409, 'Conflict', `Apply failed with ${count}: ${told}`, { causes });
 }

@@ -5,16 +5,11 @@ import type { Tokens } from './tokens.ts';
 
 const anonymous: User = { name: 'system:anonymous', groups: ['system:unauthenticated'] };
 
-export interface Impersonation {
-  readonly user: string | undefined;
-  readonly groups: readonly string[];
-}
-
 /** Undefined: the credentials are wrong, which is another thing than none. */
 export type Authenticate = (
   socket: TLSSocket,
   authorization: string | undefined,
-  impersonate: Impersonation,
+  impersonate: { readonly user: string | undefined; readonly groups: readonly string[] },
 ) => User | undefined;
 
 export function createAuthenticate({ tokens }: { readonly tokens: Tokens }): Authenticate {

@@ -15,20 +15,11 @@ export interface BootstrapOptions {
 
 const clusterRoles: Readonly<Record<string, Rule[]>> = {
   'cluster-admin': [rule('* * *'), { verbs: ['*'], nonResourceURLs: ['*'] }],
-  view: [
-    rule('get,list,watch  configmaps,events,namespaces,pods,pods/log,pods/status,serviceaccounts,services'),
-    rule('get,list,watch apps deployments,deployments/scale,replicasets,replicasets/scale'),
-    rule('get,list,watch discovery.k8s.io endpointslices'),
-  ],
   'system:node-proxier': [
     rule('list,watch  services,endpoints'),
     rule('get,list,watch  nodes'),
     rule('create,patch,update  events'),
     rule('list,watch discovery.k8s.io endpointslices'),
-  ],
-  'system:kubelet-api-admin': [
-    rule('get,list,watch  nodes'),
-    rule('*  nodes/log,nodes/metrics,nodes/proxy,nodes/stats,nodes/configz,nodes/healthz,nodes/pods'),
   ],
 };
 

@@ -12,13 +12,7 @@ export interface KeyPair {
   readonly keyPem: string;
 }
 
-export interface Authority {
-  readonly caPem: string;
-  /** The authority's key; also signs service-account tokens (ES256). */
-  readonly keyPem: string;
-  issueClient(user: string, groups: readonly string[]): Promise<KeyPair>;
-  issueServer(commonName: string, names: readonly string[]): Promise<KeyPair>;
-}
+export type Authority = Awaited<ReturnType<typeof createAuthority>>;
 
 const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const;
 const yearMs = 365 * 24 * 3_600_000;
@@ -67,7 +61,7 @@ async function loadOrMake(clock: Clock, dataDir: string | undefined): Promise<Ke
   return made;
 }
 
-export async function createAuthority({ clock }: { readonly clock: Clock }, dataDir?: string): Promise<Authority> {
+export async function createAuthority({ clock }: { readonly clock: Clock }, dataDir?: string) {
   x509.cryptoProvider.set(webcrypto as never);
   const { certPem, keyPem } = await loadOrMake(clock, dataDir);
   const ca = new x509.X509Certificate(certPem);
@@ -104,9 +98,10 @@ export async function createAuthority({ clock }: { readonly clock: Clock }, data
   const { clientAuth, serverAuth } = x509.ExtendedKeyUsage;
   return {
     caPem: certPem,
+    /** The authority's key; also signs service-account tokens (ES256). */
     keyPem,
-    issueClient: (user, groups) => issue(user, groups, clientAuth, []),
-    issueServer: (commonName, names) => {
+    issueClient: (user: string, groups: readonly string[]): Promise<KeyPair> => issue(user, groups, clientAuth, []),
+    issueServer: (commonName: string, names: readonly string[]): Promise<KeyPair> => {
       const alternatives = names.map((value) => ({ type: ipaddr.isValid(value) ? 'ip' : 'dns', value }) as const);
       return issue(commonName, [], serverAuth, alternatives);
     },

@@ -1,7 +1,6 @@
 // The embedded control plane: a Kubernetes API server in memory for one machine. It is a fixture and a first taste; it has no DNS, keeps
 // nothing but its certificate authority, and users outgrow it into a real control plane.
 import { createKubeClient } from '../kube/http-client.ts';
-import type { KubeClient } from '../kube/client.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { addressAt, parseRange } from './addresses.ts';
@@ -32,38 +31,13 @@ export interface DevclusterOptions {
   readonly nodesMayProxy?: boolean;
 }
 
-export interface Devcluster {
-  readonly url: string;
-  readonly caPem: string;
-  adminKubeconfig(): string;
-  /** A kubeconfig with a client certificate for this user. */
-  kubeconfigFor(identity: { readonly user: string; readonly groups?: readonly string[] }): Promise<string>;
-  /** A client with every right. */
-  readonly client: KubeClient;
-  /** Stops answering, as an API server that is gone; what it knows is kept. */
-  pause(): Promise<void>;
-  resume(): Promise<void>;
-  stop(): Promise<void>;
-}
-
-const version = {
-  major: '1',
-  minor: '36',
-  gitVersion: 'v1.36.2+stevedore.devcluster',
-  gitTreeState: 'clean',
-  goVersion: 'none',
-  compiler: 'none',
-  platform: 'linux/amd64',
-};
+export type Devcluster = Awaited<ReturnType<typeof createDevcluster>>;
 
 const ownName = 'kubernetes.default.svc.cluster.local';
 /** Also as it is abbreviated inside the cluster: `kubernetes`, `kubernetes.default`, … */
 const ownNames = [1, 2, 3, 5].map((parts) => ownName.split('.').slice(0, parts).join('.'));
 
-export async function createDevcluster(
-  { clock, log }: DevclusterDeps,
-  options: DevclusterOptions,
-): Promise<Devcluster> {
+export async function createDevcluster({ clock, log }: DevclusterDeps, options: DevclusterOptions) {
   const { serviceCidr = '10.96.0.0/16' } = options;
   const { host } = options.listen;
   const authority = await createAuthority({ clock }, options.dataDir);
@@ -78,7 +52,7 @@ export async function createDevcluster(
   const tokens = createTokens({ clock, find: registry.find }, authority.keyPem);
   const authorize = createAuthorize({ registry });
   const nodeLink = { registry, ...kubeletClient };
-  const inner = { clock, storage, registry, tokens, authorize, nodeLink, version };
+  const inner = { clock, storage, registry, tokens, authorize, nodeLink };
   const serverDeps: ServerDeps = {
     log,
     authorize,
@@ -108,15 +82,19 @@ export async function createDevcluster(
   return {
     url,
     caPem,
+    /** With every right. */
     client,
-    adminKubeconfig: () => renderKubeconfig(url, caPem, 'kubernetes-admin', admin),
-    kubeconfigFor: async ({ user, groups = [] }) =>
-      renderKubeconfig(url, caPem, user, await authority.issueClient(user, groups)),
-    pause: () => server.close(),
-    async resume() {
+    adminKubeconfig: (): string => renderKubeconfig(url, caPem, 'kubernetes-admin', admin),
+    /** With a client certificate for this user. */
+    async kubeconfigFor({ user, groups = [] }: { user: string; groups?: readonly string[] }): Promise<string> {
+      return renderKubeconfig(url, caPem, user, await authority.issueClient(user, groups));
+    },
+    /** Stops answering, as an API server that is gone; what it knows is kept. */
+    pause: (): Promise<void> => server.close(),
+    async resume(): Promise<void> {
       server = await startServer(serverDeps, { host, port, ...tls });
     },
-    async stop() {
+    async stop(): Promise<void> {
       await client.close();
       await server.close();
     },

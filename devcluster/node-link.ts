@@ -2,6 +2,7 @@
 import type { IncomingMessage } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import type { Duplex } from 'node:stream';
+import { text } from 'node:stream/consumers';
 import { connect } from 'node:tls';
 import type { Node } from '../kube/types/core.ts';
 import type { Pod } from '../kube/types/pod.ts';
@@ -40,16 +41,13 @@ const podOf = ({ registry }: NodeLinkDeps, { kind, namespace, name }: Target): P
 
 function containerOf({ metadata, spec }: Pod, asked: string | null): string {
   const { containers, initContainers = [], ephemeralContainers = [] } = spec;
-  const names = (list: readonly { name: string }[]): string[] => list.map(({ name }) => name);
-  if (asked) {
-    if (names([...containers, ...initContainers, ...ephemeralContainers]).includes(asked)) return asked;
-    throw badRequest(`container ${asked} is not valid for pod ${metadata.name}`);
-  }
-  if (containers.length === 1) return containers[0]!.name;
-  const inits = names(initContainers).join(' ');
-  throw badRequest(
-    `a container name must be specified for pod ${metadata.name}, choose one of: [${names(containers).join(' ')}]${inits ? ` or one of the init containers: [${inits}]` : ''}`,
-  );
+  const names = [...containers, ...initContainers, ...ephemeralContainers].map(({ name }) => name);
+  if (asked && !names.includes(asked)) throw badRequest(`container ${asked} is not valid for pod ${metadata.name}`);
+  if (!asked && containers.length > 1)
+    throw badRequest(
+      `a container name must be specified for pod ${metadata.name}, choose one of: [${names.join(' ')}]`,
+    );
+  return asked || containers[0]!.name;
 }
 
 const logOptions = 'follow previous sinceSeconds sinceTime timestamps tailLines limitBytes stream'.split(' ');
@@ -89,19 +87,12 @@ const get = (to: Endpoint, path: string): Promise<IncomingMessage> =>
 const unreachable = ({ host, port }: Endpoint, path: string, error: Error): Failure =>
   new Failure(500, 'InternalError', `Get "https://${host}:${port}${path}": ${error.message}`);
 
-const reasons: Readonly<Record<number, string>> = {
-  400: 'BadRequest',
-  401: 'Unauthorized',
-  403: 'Forbidden',
-  404: 'NotFound',
-};
+const reasons: Readonly<Record<number, string>> = { 400: 'BadRequest', 403: 'Forbidden', 404: 'NotFound' };
 
 async function refusalOf(answer: IncomingMessage): Promise<Failure> {
-  const chunks: Buffer[] = [];
-  for await (const chunk of answer as AsyncIterable<Buffer>) chunks.push(chunk);
-  const text = Buffer.concat(chunks).toString('utf8').trim();
+  const said = (await text(answer)).trim();
   const code = answer.statusCode ?? 500;
-  return new Failure(code, reasons[code] ?? 'InternalError', text || `the node answered ${code}`);
+  return new Failure(code, reasons[code] ?? 'InternalError', said || `the node answered ${code}`);
 }
 
 const streamOptions = { stdin: 'input', stdout: 'output', stderr: 'error', tty: 'tty' } as const;

@@ -1,5 +1,6 @@
 // Reads the protobuf bodies kubectl sends for what it makes with its own types (create, auth, token, drain). It knows the messages named here
 // and no more: a field it does not know is refused rather than lost. Answers are JSON always.
+import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
 import { unsupportedType } from './failure.ts';
 import { timestamp } from './names.ts';
 
@@ -96,35 +97,25 @@ interface Piece {
   readonly value: bigint | Buffer;
 }
 
-function* pieces(data: Buffer): Generator<Piece> {
-  let at = 0;
-  const varint = (): bigint => {
-    let value = 0n;
-    for (let shift = 0n; shift < 70n; shift += 7n) {
-      const byte = data[at++];
-      if (byte === undefined) throw unreadable('it ends too early');
-      value |= BigInt(byte & 0x7f) << shift;
-      if (byte < 0x80) return value;
+function pieces(data: Uint8Array): Piece[] {
+  const reader = new BinaryReader(data);
+  const found: Piece[] = [];
+  try {
+    while (reader.pos < reader.len) {
+      const [number, type] = reader.tag();
+      if (type === WireType.Varint) found.push({ number, value: BigInt(reader.int64()) });
+      else if (type === WireType.LengthDelimited) found.push({ number, value: Buffer.from(reader.bytes()) });
+      else throw new Error(`a field is of wire type ${type}`);
     }
-    throw unreadable('a number in it is too long');
-  };
-  while (at < data.length) {
-    const tag = Number(varint());
-    if ((tag & 7) !== 0 && (tag & 7) !== 2) throw unreadable(`a field is of wire type ${tag & 7}`);
-    const value = varint();
-    const length = Number(value);
-    if ((tag & 7) === 0) yield { number: tag >> 3, value };
-    else if (at + length > data.length) throw unreadable('it ends too early');
-    else {
-      yield { number: tag >> 3, value: data.subarray(at, at + length) };
-      at += length;
-    }
+  } catch (error) {
+    throw unreadable((error as Error).message);
   }
+  return found;
 }
 
 // Go writes what is empty, too: a status without a word in it.
 const isEmpty = (value: bigint | Buffer): boolean =>
-  typeof value === 'bigint' ? value === 0n : [...pieces(value)].every((piece) => isEmpty(piece.value));
+  typeof value === 'bigint' ? value === 0n : pieces(value).every((piece) => isEmpty(piece.value));
 
 function decode(message: string, data: Buffer): Record<string, unknown> {
   const fields = fieldsByMessage.get(message);
@@ -144,7 +135,7 @@ function decode(message: string, data: Buffer): Record<string, unknown> {
 }
 
 function readValue(type: string, value: bigint | Buffer): unknown {
-  if (typeof value === 'bigint') return type === 'b' ? value !== 0n : Number(BigInt.asIntN(64, value));
+  if (typeof value === 'bigint') return type === 'b' ? value !== 0n : Number(value);
   switch (type) {
     case 's':
       return value.toString('utf8');
@@ -158,7 +149,7 @@ function readValue(type: string, value: bigint | Buffer): unknown {
     }
     case 'M':
     case 'D': {
-      const parts = new Map([...pieces(value)].map((piece) => [piece.number, piece.value as Buffer]));
+      const parts = new Map(pieces(value).map((piece) => [piece.number, piece.value as Buffer]));
       const item = parts.get(2) ?? Buffer.alloc(0);
       return { [parts.get(1)?.toString('utf8') ?? '']: item.toString(type === 'M' ? 'utf8' : 'base64') };
     }
@@ -170,7 +161,7 @@ function readValue(type: string, value: bigint | Buffer): unknown {
 /** An object from its envelope: the magic, then apiVersion, kind and the object's own bytes. Throws 415. */
 export function decodeProtobuf(body: Buffer): Record<string, unknown> {
   if (body.toString('latin1', 0, 4) !== 'k8s\0') throw unreadable('it does not begin as one');
-  const envelope = new Map([...pieces(body.subarray(4))].map(({ number, value }) => [number, value as Buffer]));
+  const envelope = new Map(pieces(body.subarray(4)).map(({ number, value }) => [number, value as Buffer]));
   const type = decode('TypeMeta', envelope.get(1) ?? Buffer.alloc(0));
   return { ...type, ...decode(String(type.kind), envelope.get(2) ?? Buffer.alloc(0)) };
 }

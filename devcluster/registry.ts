@@ -186,24 +186,12 @@ function checkIdentity(kind: Kind, name: string, current: Obj, wanted: Obj): voi
   if (resourceVersion && resourceVersion !== current.metadata.resourceVersion) throw conflict(kind.resource, name);
 }
 
-const ownedByServer = [
-  'uid',
-  'namespace',
-  'creationTimestamp',
-  'deletionTimestamp',
-  'deletionGracePeriodSeconds',
-  'generation',
-  'generateName',
-  'resourceVersion',
-] as const;
-
 // What of the wanted object counts, depending on the subresource that is written.
 function take(kind: Kind, part: string | undefined, current: Obj, wanted: Obj): Obj {
   const kept = current.metadata;
-  const metadata = { ...wanted.metadata, name: kept.name };
-  for (const field of ownedByServer)
-    if (kept[field] === undefined) delete metadata[field];
-    else Object.assign(metadata, { [field]: kept[field] });
+  // The rest of the metadata is the server's own.
+  const { labels, annotations, finalizers, ownerReferences, managedFields } = wanted.metadata;
+  const metadata = { ...kept, labels, annotations, finalizers, ownerReferences, managedFields } as Obj['metadata'];
   const added = (metadata.finalizers ?? []).filter((one) => !kept.finalizers?.includes(one));
   if (kept.deletionTimestamp && added.length > 0) {
     const why = `no new finalizers can be added if the object is being deleted, found new finalizers ${JSON.stringify(added)}`;
@@ -227,17 +215,17 @@ function take(kind: Kind, part: string | undefined, current: Obj, wanted: Obj): 
   }
 }
 
+type Named = { readonly name: string; readonly resources?: unknown };
+
 function resized(spec: Record<string, unknown>, asked: Record<string, unknown>): Record<string, unknown> {
-  type Named = { name: string; resources?: unknown };
-  const merged = (['containers', 'initContainers'] as const).flatMap((field) => {
-    const now = spec[field] as Named[] | undefined;
-    const next = asked[field] as Named[] | undefined;
-    const merge = (container: Named): Named => {
-      const found = next?.find(({ name }) => name === container.name);
-      return found ? { ...container, resources: found.resources ?? {} } : container;
-    };
-    return now ? [[field, now.map(merge)]] : [];
-  });
+  const merged = ['containers', 'initContainers']
+    .filter((field) => spec[field])
+    .map((field) => {
+      const next = (asked[field] ?? []) as readonly Named[];
+      const resourcesOf = (one: Named): unknown =>
+        next.find(({ name }) => name === one.name)?.resources ?? one.resources;
+      return [field, (spec[field] as readonly Named[]).map((one) => ({ ...one, resources: resourcesOf(one) }))];
+    });
   return { ...spec, ...Object.fromEntries(merged), ...(asked.resources ? { resources: asked.resources } : {}) };
 }
 

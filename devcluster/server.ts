@@ -3,10 +3,12 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createSecureServer, type Http2ServerRequest, type Http2ServerResponse } from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
 import type { TLSSocket } from 'node:tls';
 import { describeError, type Log } from '../lib/log.ts';
 import type { Authenticate } from './authenticate.ts';
 import { type Authorize, refusalOf } from './authorize.ts';
+import type { KeyPair } from './certificates.ts';
 import { Failure, forbidden, noSuchPath, unauthorized } from './failure.ts';
 import { type Answer, statusText } from './handlers.ts';
 import { type ApiRequest, attributesOf, parseTarget, type Target } from './request.ts';
@@ -22,27 +24,15 @@ export interface ServerDeps {
   upgrade(request: ApiRequest, target: Target, message: IncomingMessage, socket: Duplex, head: Buffer): Promise<void>;
 }
 
-export interface ServerOptions {
-  readonly host: string;
-  readonly port: number;
-  readonly certPem: string;
-  readonly keyPem: string;
-  readonly caPem: string;
-}
-
-export interface ApiServer {
-  readonly port: number;
-  /** Stops listening and breaks every connection. */
-  close(): Promise<void>;
-}
+export type ServerOptions = KeyPair & { readonly host: string; readonly port: number; readonly caPem: string };
+export type ApiServer = Awaited<ReturnType<typeof startServer>>;
 
 type Incoming = IncomingMessage | Http2ServerRequest;
 type Outgoing = ServerResponse | Http2ServerResponse;
 
-const mostBodyBytes = 3 * 1024 * 1024;
 const mostBufferedBytes = 32 * 1024 * 1024;
 
-export async function startServer(deps: ServerDeps, options: ServerOptions): Promise<ApiServer> {
+export async function startServer(deps: ServerDeps, options: ServerOptions) {
   const server = createSecureServer({
     allowHTTP1: true,
     cert: options.certPem,
@@ -72,8 +62,9 @@ export async function startServer(deps: ServerDeps, options: ServerOptions): Pro
   });
   return {
     port: (server.address() as AddressInfo).port,
+    /** Stops listening and breaks every connection. */
     close: () =>
-      new Promise((resolve) => {
+      new Promise<void>((resolve) => {
         server.close(() => resolve());
         for (const socket of sockets) socket.destroy();
       }),
@@ -93,23 +84,11 @@ function admit(deps: ServerDeps, message: Incoming): { request: ApiRequest; targ
   if (!user) throw unauthorized();
   const path = url.pathname.replace(/(.)\/+$/, '$1');
   const method = message.method ?? 'GET';
-  const request = { method, path, query: url.searchParams, user, header, bytes: () => readBytes(message) };
+  const request = { method, path, query: url.searchParams, user, header, bytes: () => buffer(message) };
   const target = parseTarget(path);
   const attributes = attributesOf(request, target);
   if (!deps.authorize(user, attributes)) throw forbidden(refusalOf(user, attributes));
   return { request, target };
-}
-
-async function readBytes(message: Incoming): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  let size = 0;
-  for await (const chunk of message as AsyncIterable<Buffer>) {
-    size += chunk.length;
-    if (size > mostBodyBytes)
-      throw new Failure(413, 'RequestEntityTooLarge', `Request entity too large: limit is ${mostBodyBytes}`);
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks);
 }
 
 async function serve(deps: ServerDeps, message: Incoming, response: Outgoing): Promise<void> {

@@ -14,124 +14,91 @@ export interface Change {
   readonly previous: Obj | undefined;
 }
 
-export interface Collection {
-  get(namespace: string | undefined, name: string): Obj | undefined;
-  /** Sorted by key; `namespace` undefined means all. */
-  list(namespace?: string): Obj[];
-  /** The objects as they were at a version, or undefined where history does not go back so far. */
-  listAt(version: number, namespace?: string): Obj[] | undefined;
-  /** What changed after a version, or undefined where history does not go back so far. */
-  since(version: number): readonly Change[] | undefined;
-  /** Writes under the next version, which it sets on the object. */
-  put(object: Obj): Obj;
-  remove(object: Obj): Obj;
-  subscribe(listener: (change: Change) => void): () => void;
-}
-
-export interface Storage {
-  /** The newest version there is. */
-  version(): number;
-  collection(name: string): Collection;
-}
+export type Collection = ReturnType<typeof createCollection>;
+export type Storage = ReturnType<typeof createStorage>;
 
 export const keyOf = (namespace: string | undefined, name: string): string =>
   namespace ? `${namespace}/${name}` : name;
+const keyOfObject = ({ metadata }: Obj): string => keyOf(metadata.namespace, metadata.name);
 
 const keptChanges = 5_000;
 
 /** Versions start at the time of day, so that those of an earlier run are too old rather than wrong. */
-export function createStorage(deps: { readonly clock: Clock }): Storage {
+export function createStorage(deps: { readonly clock: Clock }) {
   const first = deps.clock.now();
   let newest = first;
   const collections = new Map<string, Collection>();
-  const next = (): number => {
-    newest += 1;
-    return newest;
-  };
+  const next = (): number => ++newest;
   return {
+    /** The newest version there is. */
     version: () => newest,
-    collection(name) {
-      const known = collections.get(name);
-      if (known) return known;
-      const made = createCollection(first, next);
-      collections.set(name, made);
-      return made;
+    collection(name: string): Collection {
+      const collection = collections.get(name) ?? createCollection(first, next);
+      collections.set(name, collection);
+      return collection;
     },
   };
 }
 
-function createCollection(first: number, next: () => number): Collection {
+function createCollection(first: number, next: () => number) {
   const objects = new Map<string, Obj>();
   const listeners = new Set<(change: Change) => void>();
   let history: Change[] = [];
   let floor = first;
 
-  const record = (change: Change): void => {
+  const listOf = (from: ReadonlyMap<string, Obj>, namespace: string | undefined): Obj[] =>
+    [...from]
+      .filter(([, { metadata }]) => namespace === undefined || metadata.namespace === namespace)
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([, object]) => object);
+
+  /** What changed after a version, or undefined where history does not go back so far. */
+  const since = (version: number): readonly Change[] | undefined => {
+    if (version < floor) return undefined;
+    const last = history.findLastIndex((change) => change.version <= version);
+    return history.slice(last + 1);
+  };
+
+  const write = (object: Obj, gone: boolean): Obj => {
+    const key = keyOfObject(object);
+    const previous = objects.get(key);
+    const version = next();
+    const written = { ...object, metadata: { ...object.metadata, resourceVersion: String(version) } };
+    if (gone) objects.delete(key);
+    else objects.set(key, written);
+    const change = {
+      type: gone ? 'DELETED' : previous ? 'MODIFIED' : 'ADDED',
+      version,
+      object: written,
+      previous,
+    } as const;
     history.push(change);
     if (history.length > keptChanges * 2) {
       floor = history[keptChanges - 1]!.version;
       history = history.slice(keptChanges);
     }
     for (const listener of listeners) listener(change);
+    return written;
   };
-
-  const sorted = (from: ReadonlyMap<string, Obj>, namespace: string | undefined): Obj[] =>
-    [...from.entries()]
-      .filter(([, object]) => namespace === undefined || object.metadata.namespace === namespace)
-      .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([, object]) => object);
-
-  const since = (version: number): readonly Change[] | undefined => {
-    if (version < floor) return undefined;
-    let low = 0;
-    let high = history.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (history[middle]!.version > version) high = middle;
-      else low = middle + 1;
-    }
-    return history.slice(low);
-  };
-
-  const stamped = (object: Obj, version: number): Obj => ({
-    ...object,
-    metadata: { ...object.metadata, resourceVersion: String(version) },
-  });
 
   return {
-    get: (namespace, name) => objects.get(keyOf(namespace, name)),
-    list: (namespace) => sorted(objects, namespace),
+    get: (namespace: string | undefined, name: string) => objects.get(keyOf(namespace, name)),
+    /** Sorted by key; `namespace` undefined means all. */
+    list: (namespace?: string) => listOf(objects, namespace),
     since,
-    listAt(version, namespace) {
+    /** The objects as they were at a version, or undefined where history does not go back so far. */
+    listAt(version: number, namespace?: string): Obj[] | undefined {
       const later = since(version);
-      if (!later) return undefined;
       const then = new Map(objects);
-      for (const change of later.toReversed()) {
-        const key = keyOf(change.object.metadata.namespace, change.object.metadata.name);
-        if (change.previous) then.set(key, change.previous);
-        else then.delete(key);
-      }
-      return sorted(then, namespace);
+      for (const { object, previous } of later?.toReversed() ?? [])
+        if (previous) then.set(keyOfObject(object), previous);
+        else then.delete(keyOfObject(object));
+      return later && listOf(then, namespace);
     },
-    put(object) {
-      const key = keyOf(object.metadata.namespace, object.metadata.name);
-      const previous = objects.get(key);
-      const version = next();
-      const written = stamped(object, version);
-      objects.set(key, written);
-      record({ type: previous ? 'MODIFIED' : 'ADDED', version, object: written, previous });
-      return written;
-    },
-    remove(object) {
-      const key = keyOf(object.metadata.namespace, object.metadata.name);
-      const previous = objects.get(key);
-      const version = next();
-      const last = stamped(object, version);
-      objects.delete(key);
-      record({ type: 'DELETED', version, object: last, previous });
-      return last;
-    },
-    subscribe(listener) {
+    /** Writes under the next version, which it sets on the object. */
+    put: (object: Obj) => write(object, false),
+    remove: (object: Obj) => write(object, true),
+    subscribe(listener: (change: Change) => void): () => void {
       listeners.add(listener);
       return () => void listeners.delete(listener);
     },

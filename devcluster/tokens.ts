@@ -21,34 +21,29 @@ export interface TokenDeps {
   find(plural: string, namespace: string | undefined, name: string): KubeObject | undefined;
 }
 
-export interface Tokens {
-  issue(subject: TokenSubject, audiences: readonly string[], seconds: number): string;
-  /** Undefined where the token is none of ours, has ended, or what it is bound to is gone. */
-  authenticate(token: string, audiences?: readonly string[]): { user: User; audiences: string[] } | undefined;
-}
-
-interface Claims {
-  readonly iss: string;
-  readonly sub: string;
-  readonly aud: string[];
-  readonly exp: number;
-  readonly nbf: number;
-  readonly jti: string;
-  readonly 'kubernetes.io': {
-    readonly namespace: string;
-    readonly serviceaccount: Named;
-    readonly pod?: Named;
-    readonly secret?: Named;
-    readonly node?: Named;
-  };
-}
+export type Tokens = ReturnType<typeof createTokens>;
 
 const encode = (value: unknown): string => Buffer.from(JSON.stringify(value)).toString('base64url');
 
 export const issuer = 'https://kubernetes.default.svc.cluster.local';
 const dsaEncoding = 'ieee-p1363';
 
-export function createTokens({ clock, find }: TokenDeps, keyPem: string): Tokens {
+function claimsOf(
+  { namespace, serviceAccount, boundTo, node }: TokenSubject,
+  aud: readonly string[],
+  iat: number,
+  exp: number,
+) {
+  const bound: { pod?: Named; secret?: Named; node?: Named } = node ? { node } : {};
+  if (boundTo) Object.assign(bound, { [boundTo.kind.toLowerCase()]: { name: boundTo.name, uid: boundTo.uid } });
+  const sub = `system:serviceaccount:${namespace}:${serviceAccount.name}`;
+  const own = { namespace, ...bound, serviceaccount: serviceAccount };
+  return { aud, exp, iat, iss: issuer, jti: randomUUID(), 'kubernetes.io': own, nbf: iat, sub };
+}
+
+type Claims = ReturnType<typeof claimsOf>;
+
+export function createTokens({ clock, find }: TokenDeps, keyPem: string) {
   const privateKey = createPrivateKey(keyPem);
   const publicKey = createPublicKey(privateKey);
   const header = encode({ alg: 'ES256' });
@@ -69,27 +64,16 @@ export function createTokens({ clock, find }: TokenDeps, keyPem: string): Tokens
   };
 
   return {
-    issue({ namespace, serviceAccount, boundTo, node }, audiences, seconds) {
+    issue(subject: TokenSubject, audiences: readonly string[], seconds: number): string {
       const now = Math.floor(clock.now() / 1000);
-      const claims = {
-        aud: audiences,
-        exp: now + seconds,
-        iat: now,
-        iss: issuer,
-        jti: randomUUID(),
-        'kubernetes.io': {
-          namespace,
-          ...(node ? { node } : {}),
-          ...(boundTo ? { [boundTo.kind.toLowerCase()]: { name: boundTo.name, uid: boundTo.uid } } : {}),
-          serviceaccount: serviceAccount,
-        },
-        nbf: now,
-        sub: `system:serviceaccount:${namespace}:${serviceAccount.name}`,
-      };
-      const text = `${header}.${encode(claims)}`;
+      const text = `${header}.${encode(claimsOf(subject, audiences, now, now + seconds))}`;
       return `${text}.${sign('sha256', Buffer.from(text), { key: privateKey, dsaEncoding }).toString('base64url')}`;
     },
-    authenticate(token, audiences = [issuer]) {
+    /** Undefined where the token is none of ours, has ended, or what it is bound to is gone. */
+    authenticate(
+      token: string,
+      audiences: readonly string[] = [issuer],
+    ): { user: User; audiences: string[] } | undefined {
       const claims = read(token);
       const now = clock.now() / 1000;
       if (!claims || claims.iss !== issuer || claims.exp < now || claims.nbf > now + 60) return undefined;

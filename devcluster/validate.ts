@@ -24,44 +24,27 @@ export function validateName(kind: string, group: string, name: string): Cause[]
 export const checkPort = (field: string, port: number): Cause[] =>
   port >= 1 && port <= 65_535 ? [] : [wrong(field, port, 'must be between 1 and 65535, inclusive')];
 
-const policies = ['Always', 'OnFailure', 'Never'];
-
 export const validatePod = (pod: Pod): Cause[] => validatePodSpec(pod.spec, 'spec');
 
 function validatePodSpec(spec: PodSpec, path: string): Cause[] {
-  const { restartPolicy = 'Always', volumes = [], containers = [], initContainers = [] } = spec;
+  const { volumes = [], containers = [], initContainers = [] } = spec;
   const known = new Set(volumes.map(({ name }) => name));
   const seen = new Set<string>();
-  const check = (field: string) => (container: Container, index: number) =>
-    validateContainer(container, `${path}.${field}[${index}]`, known, seen);
-  const supported = policies.map((policy) => `"${policy}"`).join(', ');
-  return [
-    ...(containers.length > 0 ? [] : [required(`${path}.containers`)]),
-    ...initContainers.flatMap(check('initContainers')),
-    ...containers.flatMap(check('containers')),
-    ...volumes.flatMap(({ name }, index) => checkLabel(`${path}.volumes[${index}].name`, name)),
-    ...(policies.includes(restartPolicy)
-      ? []
-      : [fault(`${path}.restartPolicy`, `Unsupported value: "${restartPolicy}": supported values: ${supported}`)]),
-  ];
-}
-
-function validateContainer(
-  { name, image, volumeMounts = [], ports = [] }: Container,
-  path: string,
-  volumes: ReadonlySet<string>,
-  seen: Set<string>,
-): Cause[] {
-  const twice = seen.has(name) ? [fault(`${path}.name`, `Duplicate value: "${name}"`)] : [];
-  seen.add(name);
-  return [
-    ...(name ? [...checkLabel(`${path}.name`, name), ...twice] : [required(`${path}.name`)]),
-    ...(image ? [] : [required(`${path}.image`)]),
-    ...volumeMounts.flatMap((mount, index) =>
-      volumes.has(mount.name) ? [] : [fault(`${path}.volumeMounts[${index}].name`, `Not found: "${mount.name}"`)],
-    ),
-    ...ports.flatMap(({ containerPort }, index) => checkPort(`${path}.ports[${index}].containerPort`, containerPort)),
-  ];
+  const check = (field: string) => (container: Container, index: number) => {
+    const { name, image, volumeMounts = [] } = container;
+    const here = `${path}.${field}[${index}]`;
+    const twice = seen.has(name) ? [fault(`${here}.name`, `Duplicate value: "${name}"`)] : [];
+    seen.add(name);
+    return [
+      ...(name ? [...checkLabel(`${here}.name`, name), ...twice] : [required(`${here}.name`)]),
+      ...(image ? [] : [required(`${here}.image`)]),
+      ...volumeMounts.flatMap((mount, at) =>
+        known.has(mount.name) ? [] : [fault(`${here}.volumeMounts[${at}].name`, `Not found: "${mount.name}"`)],
+      ),
+    ];
+  };
+  const some = containers.length > 0 ? [] : [required(`${path}.containers`)];
+  return [...some, ...initContainers.flatMap(check('initContainers')), ...containers.flatMap(check('containers'))];
 }
 
 /** A pod's spec may change in few ways once it is there. */

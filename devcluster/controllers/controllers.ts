@@ -24,14 +24,14 @@ export interface Controllers {
 export function startControllers(deps: ControllerDeps, options: ControllerOptions): Controllers {
   const world = createWorld(deps);
   const controllers = [
-    createNamespaceAccounts(deps, world, options.caPem),
-    createNodeUpkeep(deps, world, options.podCidr ?? '10.244.0.0/16'),
-    createScheduler(deps, world),
-    createReplicaSetController(deps, world),
-    createDeploymentController(deps, world),
-    createEndpointSliceController(deps, world),
-    createGarbageCollector(deps, world),
-    createNamespaceCleaner(deps, world),
+    createNamespaceAccounts(world, options.caPem),
+    createNodeUpkeep(world, options.podCidr ?? '10.244.0.0/16'),
+    createScheduler(world),
+    createReplicaSetController(world),
+    createDeploymentController(world),
+    createEndpointSliceController(world),
+    createGarbageCollector(world),
+    createNamespaceCleaner(world),
   ];
   const onFault = (cache: string, error: unknown): void =>
     deps.log.error('a cache of the controllers ended; restart the control plane', { cache, error });

@@ -2,25 +2,11 @@
 import { createHash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { isNotFound } from '../../kube/errors.ts';
-import { keyOf } from '../../kube/store.ts';
-import { safeText } from '../names.ts';
+import { safeText, timestamp } from '../names.ts';
 import { plain } from '../strategies.ts';
-import type { Deployment, PodTemplate, ReplicaSet } from '../workload.ts';
-import { conditionsOf } from './deployment-conditions.ts';
+import type { Deployment, DeploymentCondition, PodTemplate, ReplicaSet } from '../workload.ts';
 import { limitsOf, planRollout } from './rollout.ts';
-import {
-  type Controller,
-  type ControllerDeps,
-  createController,
-  deploymentResource,
-  ownedBy,
-  ownerIndex,
-  replicaSetResource,
-  seen,
-  unless,
-  wakeOwners,
-  type World,
-} from './world.ts';
+import { unless, type World } from './world.ts';
 
 const revisionKey = 'deployment.kubernetes.io/revision';
 const hashKey = 'pod-template-hash';
@@ -44,16 +30,15 @@ const revisionOf = ({ metadata }: Deployment | ReplicaSet): number => Number(met
 const byAge = ({ metadata: a }: ReplicaSet, { metadata: b }: ReplicaSet): number =>
   (a.creationTimestamp ?? '').localeCompare(b.creationTimestamp ?? '') || a.name.localeCompare(b.name);
 
-export function createDeploymentController(deps: ControllerDeps, world: World): Controller {
-  const { client, clock } = deps;
-  const controller = createController(deps, 'Deployment', reconcile);
-  world.deployments.onChange(({ key }) => controller.wake(key));
-  wakeOwners(world.replicaSets, 'Deployment', controller);
-  const setsOf = (deployment: Deployment): ReplicaSet[] =>
-    world.replicaSets.store.byIndex(ownerIndex, deployment.metadata.uid!).toSorted(byAge);
+export function createDeploymentController(world: World) {
+  const { client, clock, deployments, replicaSets } = world;
+  const controller = world.controller('Deployment', reconcile);
+  deployments.onChange(({ key }) => controller.wake(key));
+  replicaSets.wakeOwners('Deployment', controller);
+  const setsOf = (deployment: Deployment): ReplicaSet[] => replicaSets.ownedBy(deployment).toSorted(byAge);
 
   async function reconcile(key: string, signal: AbortSignal): Promise<void> {
-    const deployment = world.deployments.store.get(key);
+    const deployment = deployments.get(key);
     if (!deployment || deployment.metadata.deletionTimestamp) return;
     const hash = templateHash(deployment.spec.template);
     const sets = setsOf(deployment);
@@ -90,7 +75,7 @@ export function createDeploymentController(deps: ControllerDeps, world: World): 
         namespace: metadata.namespace!,
         labels,
         annotations: { ...scaleAnnotations(deployment), [revisionKey]: String(revision) },
-        ownerReferences: [ownedBy(deploymentResource, deployment)],
+        ownerReferences: [deployments.ownerReference(deployment)],
       },
       spec: {
         replicas: later ? 0 : replicas,
@@ -99,8 +84,8 @@ export function createDeploymentController(deps: ControllerDeps, world: World): 
         template: { ...template, metadata: { ...template.metadata, labels } },
       },
     };
-    const made = await client.create(replicaSetResource, set, { signal });
-    await seen(world.replicaSets, made, signal);
+    const made = await client.create(replicaSets.resource, set, { signal });
+    await replicaSets.seen(made, signal);
     return made;
   }
 
@@ -112,22 +97,22 @@ export function createDeploymentController(deps: ControllerDeps, world: World): 
   ): Promise<void> {
     const patch = { metadata: { annotations: { [revisionKey]: String(revision) } } };
     if (revisionOf(current) !== revision)
-      await client.patch(replicaSetResource, current.metadata, patch, { type: 'merge', signal });
+      await client.patch(replicaSets.resource, current.metadata, patch, { type: 'merge', signal });
     if (revisionOf(deployment) !== revision)
-      await client.patch(deploymentResource, deployment.metadata, patch, { type: 'merge', signal });
+      await client.patch(deployments.resource, deployment.metadata, patch, { type: 'merge', signal });
   }
 
   async function resize(deployment: Deployment, set: ReplicaSet, replicas: number, signal: AbortSignal): Promise<void> {
     const patch = { metadata: { annotations: scaleAnnotations(deployment) }, spec: { replicas } };
-    await client.patch(replicaSetResource, set.metadata, patch, { type: 'merge', signal });
-    await seen(world.replicaSets, set, signal, set.metadata.resourceVersion);
+    await client.patch(replicaSets.resource, set.metadata, patch, { type: 'merge', signal });
+    await replicaSets.seen(set, signal, set.metadata.resourceVersion);
   }
 
   async function prune(deployment: Deployment, old: readonly ReplicaSet[], signal: AbortSignal): Promise<void> {
     const empty = old.filter((set) => !set.metadata.deletionTimestamp && !set.spec.replicas && !set.status?.replicas);
     const surplus = Math.max(0, empty.length - (deployment.spec.revisionHistoryLimit ?? 10));
     for (const { metadata } of empty.toSorted((a, b) => revisionOf(a) - revisionOf(b)).slice(0, surplus))
-      await client.delete(replicaSetResource, metadata, { signal }).catch(unless(isNotFound));
+      await client.delete(replicaSets.resource, metadata, { signal }).catch(unless(isNotFound));
   }
 
   async function writeStatus(
@@ -153,13 +138,12 @@ export function createDeploymentController(deps: ControllerDeps, world: World): 
       terminatingReplicas: sum((set) => set.status?.terminatingReplicas),
       observedGeneration: deployment.metadata.generation ?? 0,
     };
-    const { conditions, lookAgainInMs } = conditionsOf(deployment, counts, now?.metadata.name ?? '', clock.now());
-    if (lookAgainInMs !== undefined) controller.wakeAfter(keyOf(deployment), lookAgainInMs);
+    const conditions = conditionsOf(deployment, counts, now?.metadata.name ?? '', timestamp(clock.now()));
     const status = { ...counts, conditions };
     if (isDeepStrictEqual(plain(status), deployment.status)) return;
     const patch = { metadata: { uid: deployment.metadata.uid }, status };
     const options = { type: 'merge', subresource: 'status', signal } as const;
-    await client.patch(deploymentResource, deployment.metadata, patch, options);
+    await client.patch(deployments.resource, deployment.metadata, patch, options);
   }
 
   return controller;
@@ -171,4 +155,34 @@ function scaleAnnotations(deployment: Deployment): Record<string, string> {
     'deployment.kubernetes.io/desired-replicas': String(desired),
     'deployment.kubernetes.io/max-replicas': String(desired + limitsOf(deployment).surge),
   };
+}
+
+/** What a Deployment's status says of its rollout: available or not, progressing or done. It is never out of time here. */
+function conditionsOf(
+  { spec, status }: Deployment,
+  { replicas = 0, updatedReplicas = 0, availableReplicas = 0 }: NonNullable<Deployment['status']>,
+  setName: string,
+  time: string,
+): DeploymentCondition[] {
+  const desired = spec.replicas ?? 1;
+  const next = (type: string, holds: boolean | undefined, reason: string, message: string): DeploymentCondition => {
+    const was = status?.conditions?.find((one) => one.type === type);
+    const word = holds === undefined ? 'Unknown' : holds ? 'True' : 'False';
+    if (was?.status === word && was.reason === reason) return was;
+    const lastTransitionTime = was?.status === word ? (was.lastTransitionTime ?? time) : time;
+    return { type, status: word, reason, message, lastUpdateTime: time, lastTransitionTime };
+  };
+  const available =
+    availableReplicas >= desired - limitsOf({ spec }).unavailable
+      ? next('Available', true, 'MinimumReplicasAvailable', 'Deployment has minimum availability.')
+      : next('Available', false, 'MinimumReplicasUnavailable', 'Deployment does not have minimum availability.');
+  const set = `ReplicaSet "${setName}"`;
+  const done = [updatedReplicas, replicas, availableReplicas].every((count) => count === desired);
+  if (spec.paused) return [available, next('Progressing', undefined, 'DeploymentPaused', 'Deployment is paused')];
+  return [
+    available,
+    done
+      ? next('Progressing', true, 'NewReplicaSetAvailable', `${set} has successfully progressed.`)
+      : next('Progressing', true, 'ReplicaSetUpdated', `${set} is progressing.`),
+  ];
 }

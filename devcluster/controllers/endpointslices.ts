@@ -7,17 +7,7 @@ import type { EndpointSlice, Service } from '../../kube/types/core.ts';
 import type { Pod } from '../../kube/types/pod.ts';
 import { plain } from '../strategies.ts';
 import { distribute, groupKey, planGroups } from './slices.ts';
-import {
-  type Controller,
-  type ControllerDeps,
-  createController,
-  namespaceIndex,
-  ownedBy,
-  ownerIndex,
-  seen,
-  unless,
-  type World,
-} from './world.ts';
+import { unless, type World } from './world.ts';
 
 const managedBy = 'endpointslice.kubernetes.io/managed-by';
 const serviceName = 'kubernetes.io/service-name';
@@ -28,30 +18,29 @@ const selects = ({ spec }: Service, pod: Pod | undefined): boolean => {
   return selector.length > 0 && selector.every(([key, value]) => pod?.metadata.labels?.[key] === value);
 };
 
-export function createEndpointSliceController(deps: ControllerDeps, world: World): Controller {
-  const { client } = deps;
-  const controller = createController(deps, 'EndpointSlice', reconcile);
-  world.services.onChange(({ key }) => controller.wake(key));
-  world.pods.onChange(({ before, after }) => {
+export function createEndpointSliceController(world: World) {
+  const { client, services, pods, endpointSlices } = world;
+  const controller = world.controller('EndpointSlice', reconcile);
+  services.onChange(({ key }) => controller.wake(key));
+  pods.onChange(({ before, after }) => {
     const { namespace = '' } = (after ?? before!).metadata;
-    for (const service of world.services.store.byIndex(namespaceIndex, namespace))
+    for (const service of services.inNamespace(namespace))
       if (selects(service, after) || selects(service, before)) controller.wake(keyOf(service));
   });
-  world.endpointSlices.onChange(({ before, after }) => {
+  endpointSlices.onChange(({ before, after }) => {
     const { namespace, labels = {} } = (after ?? before!).metadata;
     if (labels[managedBy] === manager) controller.wake(`${namespace}/${labels[serviceName]}`);
   });
 
   async function reconcile(key: string, signal: AbortSignal): Promise<void> {
-    const service = world.services.store.get(key);
+    const service = services.get(key);
     if (!service?.spec.selector || service.metadata.deletionTimestamp || service.spec.type === 'ExternalName') return;
-    const { namespace = '', uid = '' } = service.metadata;
-    const pods = world.pods.store.byIndex(namespaceIndex, namespace).filter((pod) => selects(service, pod));
-    const own = world.endpointSlices.store
-      .byIndex(ownerIndex, uid)
+    const selected = pods.inNamespace(service.metadata.namespace).filter((pod) => selects(service, pod));
+    const own = endpointSlices
+      .ownedBy(service)
       .filter(({ metadata }) => metadata.labels?.[managedBy] === manager && !metadata.deletionTimestamp);
     const kept = new Set<EndpointSlice | undefined>();
-    for (const group of planGroups(service, pods, (name) => world.nodes.store.get(name))) {
+    for (const group of planGroups(service, selected, world.nodes.get)) {
       const { addressType, ports } = group;
       const wanted = groupKey(addressType, ports);
       const existing = own.filter((slice) => groupKey(slice.addressType, slice.ports ?? []) === wanted);
@@ -75,16 +64,16 @@ export function createEndpointSliceController(deps: ControllerDeps, world: World
     const headless = service.spec.clusterIP === 'None' ? { 'service.kubernetes.io/headless': '' } : {};
     const labels = { ...service.metadata.labels, [managedBy]: manager, [serviceName]: name, ...headless };
     if (!slice) {
-      const ownerReferences = [ownedBy(resources.services, service)];
+      const ownerReferences = [services.ownerReference(service)];
       const metadata = { name: '', generateName: `${name}-`, namespace, labels, ownerReferences };
       const made = await client.create(resources.endpointSlices, { metadata, ...wanted }, { signal });
-      return seen(world.endpointSlices, made, signal);
+      return endpointSlices.seen(made, signal);
     }
     const same = isDeepStrictEqual(plain(slice.endpoints ?? []), plain(wanted.endpoints));
     if (same && isDeepStrictEqual(slice.metadata.labels, labels)) return;
     const next = { ...slice, ...wanted, metadata: { ...slice.metadata, labels } };
     await client.update(resources.endpointSlices, next, { signal });
-    await seen(world.endpointSlices, slice, signal, slice.metadata.resourceVersion);
+    await endpointSlices.seen(slice, signal, slice.metadata.resourceVersion);
   }
 
   return controller;

@@ -3,32 +3,24 @@ import { isConflict, isNotFound } from '../../kube/errors.ts';
 import { type Resource, resources } from '../../kube/resources.ts';
 import type { KubeObject, OwnerReference } from '../../kube/types/meta.ts';
 import { apiVersionOf } from '../kinds.ts';
-import {
-  type Controller,
-  type ControllerDeps,
-  createController,
-  namespaceIndex,
-  ownerIndex,
-  unless,
-  type World,
-} from './world.ts';
+import { unless, type World } from './world.ts';
 
 interface Found {
   readonly resource: Resource;
   readonly object: KubeObject;
 }
 
-export function createGarbageCollector(deps: ControllerDeps, world: World): Controller {
-  const { client } = deps;
+export function createGarbageCollector(world: World) {
+  const { client } = world;
   const byUid = new Map<string, Found>();
-  const controller = createController(deps, 'garbage', reconcile);
+  const controller = world.controller('garbage', reconcile);
 
   for (const { resource, onChange } of world.all)
     onChange(({ before, after }) => {
       const gone = before?.metadata.uid;
       if (gone && gone !== after?.metadata.uid) {
         byUid.delete(gone);
-        for (const { object } of dependentsOf(gone)) controller.wake(object.metadata.uid!);
+        for (const { object } of dependentsOf(before)) controller.wake(object.metadata.uid!);
       }
       for (const { uid } of before?.metadata.ownerReferences ?? [])
         if (byUid.get(uid)?.object.metadata.deletionTimestamp) controller.wake(uid);
@@ -38,8 +30,8 @@ export function createGarbageCollector(deps: ControllerDeps, world: World): Cont
       if (ownerReferences?.length || deletionTimestamp) controller.wake(uid);
     });
 
-  const dependentsOf = (uid: string): Found[] =>
-    world.all.flatMap(({ resource, store }) => store.byIndex(ownerIndex, uid).map((object) => ({ resource, object })));
+  const dependentsOf = (owner: KubeObject): Found[] =>
+    world.all.flatMap(({ resource, ownedBy }) => ownedBy(owner).map((object) => ({ resource, object })));
 
   async function reconcile(uid: string, signal: AbortSignal): Promise<void> {
     const found = byUid.get(uid);
@@ -64,7 +56,7 @@ export function createGarbageCollector(deps: ControllerDeps, world: World): Cont
 
   async function finish(owner: Found, signal: AbortSignal): Promise<void> {
     const { finalizers = [], uid = '' } = owner.object.metadata;
-    const dependents = dependentsOf(uid);
+    const dependents = dependentsOf(owner.object);
     const ownersOf = ({ object }: Found): OwnerReference[] => object.metadata.ownerReferences ?? [];
     if (finalizers.includes('orphan')) {
       for (const one of dependents) {
@@ -101,16 +93,15 @@ export function createGarbageCollector(deps: ControllerDeps, world: World): Cont
 }
 
 /** Empties a namespace that is to go, then lets it go. */
-export function createNamespaceCleaner(deps: ControllerDeps, world: World): Controller {
-  const { client } = deps;
-  const { store, onChange } = world.namespaces;
-  const isGoing = (name: string): boolean => store.get(name)?.metadata.deletionTimestamp !== undefined;
+export function createNamespaceCleaner(world: World) {
+  const { client, namespaces } = world;
+  const isGoing = (name: string): boolean => namespaces.get(name)?.metadata.deletionTimestamp !== undefined;
   const inside = world.all.filter(({ resource }) => resource.namespaced);
-  const controller = createController(deps, 'namespace', async (name, signal) => {
-    const namespace = store.get(name);
+  const controller = world.controller('namespace', async (name, signal) => {
+    const namespace = namespaces.get(name);
     if (!namespace || !isGoing(name)) return;
-    const left = inside.flatMap(({ resource, store: objects }) =>
-      objects.byIndex(namespaceIndex, name).map(({ metadata }) => ({ resource, metadata })),
+    const left = inside.flatMap(({ resource, inNamespace }) =>
+      inNamespace(name).map(({ metadata }) => ({ resource, metadata })),
     );
     for (const { resource, metadata } of left)
       if (!metadata.deletionTimestamp)
@@ -123,7 +114,7 @@ export function createNamespaceCleaner(deps: ControllerDeps, world: World): Cont
     const options = { subresource: 'finalize', signal };
     await client.update(resources.namespaces, { ...namespace, spec: { finalizers } }, options);
   });
-  onChange(({ key }) => controller.wake(key));
+  namespaces.onChange(({ key }) => controller.wake(key));
   for (const cache of inside)
     cache.onChange(({ before, after }) => {
       const name = (after ?? before)?.metadata.namespace ?? '';

@@ -4,17 +4,7 @@ import { resources } from '../../kube/resources.ts';
 import { keyOf } from '../../kube/store.ts';
 import type { Pod } from '../../kube/types/pod.ts';
 import type { ReplicaSet } from '../workload.ts';
-import {
-  type Controller,
-  type ControllerDeps,
-  createController,
-  ownedBy,
-  ownerIndex,
-  replicaSetResource,
-  unless,
-  wakeOwners,
-  type World,
-} from './world.ts';
+import { unless, type World } from './world.ts';
 
 const readyOf = (pod: Pod) => pod.status?.conditions?.find(({ type, status }) => type === 'Ready' && status === 'True');
 export const isReady = (pod: Pod): boolean => readyOf(pod) !== undefined;
@@ -39,16 +29,16 @@ function deletionOrder(pods: readonly Pod[]): Pod[] {
   return pods.toSorted((a, b) => rank(a) - rank(b) || madeAt(b).localeCompare(madeAt(a)));
 }
 
-export function createReplicaSetController(deps: ControllerDeps, world: World): Controller {
-  const { client, clock } = deps;
-  const controller = createController(deps, 'ReplicaSet', reconcile);
-  world.replicaSets.onChange(({ key }) => controller.wake(key));
-  wakeOwners(world.pods, 'ReplicaSet', controller);
+export function createReplicaSetController(world: World) {
+  const { client, clock, pods, replicaSets } = world;
+  const controller = world.controller('ReplicaSet', reconcile);
+  replicaSets.onChange(({ key }) => controller.wake(key));
+  pods.wakeOwners('ReplicaSet', controller);
 
   async function reconcile(key: string, signal: AbortSignal): Promise<void> {
-    const set = world.replicaSets.store.get(key);
+    const set = replicaSets.get(key);
     if (!set) return;
-    const active = world.pods.store.byIndex(ownerIndex, set.metadata.uid!).filter(isActive);
+    const active = pods.ownedBy(set).filter(isActive);
     const difference = set.metadata.deletionTimestamp ? 0 : (set.spec.replicas ?? 1) - active.length;
     if (difference > 0) await grow(set, Math.min(difference, mostAtOnce), signal);
     else if (difference < 0) await shrink(deletionOrder(active).slice(0, Math.min(-difference, mostAtOnce)), signal);
@@ -58,11 +48,11 @@ export function createReplicaSetController(deps: ControllerDeps, world: World): 
   async function grow(set: ReplicaSet, count: number, signal: AbortSignal): Promise<void> {
     const { metadata: { labels = {}, annotations = {}, finalizers = [] } = {}, spec } = set.spec.template;
     const { name, namespace = '' } = set.metadata;
-    const own = { name: '', generateName: `${name}-`, namespace, ownerReferences: [ownedBy(replicaSetResource, set)] };
+    const own = { name: '', generateName: `${name}-`, namespace, ownerReferences: [replicaSets.ownerReference(set)] };
     const pod: Pod = { metadata: { ...own, labels, annotations, finalizers }, spec };
     const made = await Promise.all(Array.from({ length: count }, () => client.create(resources.pods, pod, { signal })));
     // The cache must have them before the next count, or there would be too many.
-    await world.pods.until((store) => made.every((one) => store.get(keyOf(one))), signal);
+    await pods.until(() => made.every((one) => pods.get(keyOf(one))), signal);
   }
 
   async function shrink(doomed: readonly Pod[], signal: AbortSignal): Promise<void> {
@@ -71,14 +61,14 @@ export function createReplicaSetController(deps: ControllerDeps, world: World): 
         .delete(resources.pods, metadata, { preconditions: { uid: metadata.uid! }, signal })
         .catch(unless(isNotFound));
     await Promise.all(doomed.map(remove));
-    await world.pods.until((store) => {
-      const now = doomed.map((pod) => ({ pod, there: store.get(keyOf(pod)) }));
+    await pods.until(() => {
+      const now = doomed.map((pod) => ({ pod, there: pods.get(keyOf(pod)) }));
       return now.every(({ pod, there }) => there?.metadata.uid !== pod.metadata.uid || !isActive(there!));
     }, signal);
   }
 
   async function writeStatus(set: ReplicaSet, signal: AbortSignal): Promise<void> {
-    const owned = world.pods.store.byIndex(ownerIndex, set.metadata.uid!);
+    const owned = pods.ownedBy(set);
     const active = owned.filter(isActive);
     const waits = active.map((pod) => availableIn(pod, set.spec.minReadySeconds ?? 0, clock.now()));
     const soonest = Math.min(...waits.filter((ms) => ms !== undefined && ms > 0).map(Number));
@@ -94,7 +84,7 @@ export function createReplicaSetController(deps: ControllerDeps, world: World): 
     const now = set.status ?? {};
     if (Object.entries(status).every(([name, value]) => (now[name as keyof typeof status] ?? 0) === value)) return;
     const patch = { metadata: { uid: set.metadata.uid }, status };
-    await client.patch(replicaSetResource, set.metadata, patch, { type: 'merge', subresource: 'status', signal });
+    await client.patch(replicaSets.resource, set.metadata, patch, { type: 'merge', subresource: 'status', signal });
   }
 
   return controller;

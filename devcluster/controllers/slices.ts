@@ -68,14 +68,7 @@ function endpointFor({ metadata, spec }: Service, pod: Pod, address: string, nod
     nodeName,
     targetRef: { kind: 'Pod', namespace, name, uid },
     ...(zone ? { zone } : {}),
-    ...hintsFor(spec.trafficDistribution, nodeName, zone),
   };
-}
-
-function hintsFor(how = '', nodeName: string, zone: string | undefined): Pick<Endpoint, 'hints'> {
-  if (!zone || !['PreferClose', 'PreferSameZone', 'PreferSameNode'].includes(how)) return {};
-  const forNodes = how === 'PreferSameNode' ? { forNodes: [{ name: nodeName }] } : {};
-  return { hints: { forZones: [{ name: zone }], ...forNodes } };
 }
 
 const mostEndpoints = 100;

@@ -3,20 +3,20 @@
 import { isAlreadyExists, isNotFound } from '../../kube/errors.ts';
 import { resources } from '../../kube/resources.ts';
 import { familyOf, pickSubnet } from '../addresses.ts';
-import { type Controller, type ControllerDeps, createController, unless, type World } from './world.ts';
+import { unless, type World } from './world.ts';
 
 const rootCaMap = 'kube-root-ca.crt';
 
-export function createNamespaceAccounts(deps: ControllerDeps, world: World, caPem: string): Controller {
-  const { client } = deps;
+export function createNamespaceAccounts(world: World, caPem: string) {
+  const { client } = world;
   const data = { 'ca.crt': caPem };
-  const controller = createController(deps, 'service account', async (name, signal) => {
-    const namespace = world.namespaces.store.get(name);
+  const controller = world.controller('service account', async (name, signal) => {
+    const namespace = world.namespaces.get(name);
     if (!namespace || namespace.metadata.deletionTimestamp) return;
     const account = { metadata: { name: 'default', namespace: name } };
-    if (!world.serviceAccounts.store.get(`${name}/default`))
+    if (!world.serviceAccounts.get(`${name}/default`))
       await client.create(resources.serviceAccounts, account, { signal }).catch(unless(isAlreadyExists));
-    const map = world.configMaps.store.get(`${name}/${rootCaMap}`);
+    const map = world.configMaps.get(`${name}/${rootCaMap}`);
     const made = { metadata: { name: rootCaMap, namespace: name }, data };
     if (!map) await client.create(resources.configMaps, made, { signal }).catch(unless(isAlreadyExists));
     else if (map.data?.['ca.crt'] !== caPem) await client.update(resources.configMaps, { ...map, data }, { signal });
@@ -36,16 +36,16 @@ export function createNamespaceAccounts(deps: ControllerDeps, world: World, caPe
 const notReadyTaints = ['not-ready', 'unreachable', 'network-unavailable'].map((name) => `node.kubernetes.io/${name}`);
 const subnetBits = { IPv4: 24, IPv6: 64 } as const;
 
-export function createNodeUpkeep(deps: ControllerDeps, world: World, podCidr: string): Controller {
-  const { client } = deps;
+export function createNodeUpkeep(world: World, podCidr: string) {
+  const { client } = world;
   const given = new Map<string, string>();
-  const controller = createController(deps, 'node', async (name, signal) => {
-    const node = world.nodes.store.get(name);
+  const controller = world.controller('node', async (name, signal) => {
+    const node = world.nodes.get(name);
     if (!node) return removePodsOf(name, signal);
     const spec: Record<string, unknown> = {};
     if (!node.spec.podCIDR) {
       const others = [...given].filter(([other]) => other !== name).map(([, cidr]) => cidr);
-      const used = new Set([...world.nodes.store.list().flatMap((one) => one.spec.podCIDR ?? []), ...others]);
+      const used = new Set([...world.nodes.list().flatMap((one) => one.spec.podCIDR ?? []), ...others]);
       const cidr = pickSubnet(podCidr, subnetBits[familyOf(podCidr)], used);
       if (cidr) {
         given.set(name, cidr);
@@ -63,7 +63,7 @@ export function createNodeUpkeep(deps: ControllerDeps, world: World, podCidr: st
 
   async function removePodsOf(node: string, signal: AbortSignal): Promise<void> {
     given.delete(node);
-    for (const { metadata } of world.pods.store.list().filter(({ spec }) => spec.nodeName === node)) {
+    for (const { metadata } of world.pods.list().filter(({ spec }) => spec.nodeName === node)) {
       const options = { gracePeriodSeconds: 0, preconditions: { uid: metadata.uid! }, signal };
       await client.delete(resources.pods, metadata, options).catch(unless(isNotFound));
     }

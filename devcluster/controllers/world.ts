@@ -1,17 +1,15 @@
-// What the controllers share: a cache of each kind they read and who wants to know of changes, the loop they run in, and their Events.
+// What the controllers share: a cache of each kind they read and who wants to know of changes, and the loop they run in.
 import type { KubeClient } from '../../kube/client.ts';
 import { isConflict, isForbidden, isNotFound } from '../../kube/errors.ts';
 import { createReflector } from '../../kube/reflector.ts';
 import { type Resource, resources } from '../../kube/resources.ts';
-import { type Change, keyOf, type ReadStore } from '../../kube/store.ts';
+import { type Change, keyOf } from '../../kube/store.ts';
 import type { KubeObject, OwnerReference } from '../../kube/types/meta.ts';
-import type { Pod } from '../../kube/types/pod.ts';
 import { abandonOn } from '../../lib/abort.ts';
 import type { Clock } from '../../lib/clock.ts';
 import { createKeyedQueue, type KeyedQueue } from '../../lib/keyed-queue.ts';
 import type { Log } from '../../lib/log.ts';
-import { kindByName, kinds } from '../kinds.ts';
-import { randomSuffix, timestamp } from '../names.ts';
+import { apiVersionOf, kindByName, kinds } from '../kinds.ts';
 import type { Deployment, ReplicaSet } from '../workload.ts';
 
 export interface ControllerDeps {
@@ -20,55 +18,69 @@ export interface ControllerDeps {
   readonly log: Log;
 }
 
-export interface Cache<T extends KubeObject = KubeObject> {
-  readonly resource: Resource<T>;
-  readonly store: ReadStore<T>;
-  onChange(listener: (change: Change<T>) => void): void;
-  /** Resolves once the cache has what `holds` asks for, or after two seconds. */
-  until(holds: (store: ReadStore<T>) => boolean, signal: AbortSignal): Promise<void>;
-  run(signal: AbortSignal): Promise<void>;
-  waitForSync(signal: AbortSignal): Promise<void>;
-}
+export type Cache<T extends KubeObject = KubeObject> = ReturnType<typeof createCache<T>>;
 
-export const ownerIndex = 'owner';
-export const namespaceIndex = 'namespace';
 const indexes = {
-  [ownerIndex]: ({ metadata }: KubeObject) => (metadata.ownerReferences ?? []).map(({ uid }) => uid),
-  [namespaceIndex]: ({ metadata }: KubeObject) => [metadata.namespace ?? ''],
+  owner: ({ metadata }: KubeObject) => (metadata.ownerReferences ?? []).map(({ uid }) => uid),
+  namespace: ({ metadata }: KubeObject) => [metadata.namespace ?? ''],
 };
 
 const patienceMs = 2000;
 
-function createCache<T extends KubeObject>(deps: ControllerDeps, resource: Resource<T>): Cache<T> {
+function createCache<T extends KubeObject>(deps: ControllerDeps, resource: Resource<T>) {
   const listeners = new Set<(change: Change<T>) => void>();
-  const onChange = (change: Change<T>): void => {
+  const notify = (change: Change<T>): void => {
     for (const listener of listeners) listener(change);
   };
-  const { store, run, waitForSync } = createReflector(deps, { resource, indexes, onChange });
+  const { store, run, waitForSync } = createReflector(deps, { resource, indexes, onChange: notify });
+  const onChange = (listener: (change: Change<T>) => void): void => void listeners.add(listener);
+
+  /** Resolves once the cache has what `holds` asks for, or after two seconds. */
+  async function until(holds: () => boolean, signal: AbortSignal): Promise<void> {
+    if (holds()) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const check = (): void => (holds() ? resolve() : undefined);
+    listeners.add(check);
+    const timer = deps.clock.setTimer(patienceMs, resolve);
+    try {
+      await abandonOn(promise, signal);
+    } finally {
+      timer.cancel();
+      listeners.delete(check);
+    }
+  }
+
   return {
     resource,
-    store,
     run,
     waitForSync,
-    onChange: (listener) => void listeners.add(listener),
-    async until(holds, signal) {
-      if (holds(store)) return;
-      const { promise, resolve } = Promise.withResolvers<void>();
-      const check = (): void => (holds(store) ? resolve() : undefined);
-      listeners.add(check);
-      const timer = deps.clock.setTimer(patienceMs, resolve);
-      try {
-        await abandonOn(promise, signal);
-      } finally {
-        timer.cancel();
-        listeners.delete(check);
-      }
+    onChange,
+    until,
+    get: (key: string) => store.get(key),
+    list: () => store.list(),
+    ownedBy: ({ metadata }: KubeObject) => store.byIndex('owner', metadata.uid ?? ''),
+    inNamespace: (name = '') => store.byIndex('namespace', name),
+    /** Waits until the cache shows that an object was made, or was changed since `before`. */
+    seen: (object: T, signal: AbortSignal, before?: string) =>
+      until(() => {
+        const now = store.get(keyOf(object));
+        return now !== undefined && now.metadata.resourceVersion !== before;
+      }, signal),
+    /** Wakes the owners of this kind of what changes. */
+    wakeOwners: (kind: string, controller: Controller) =>
+      onChange(({ before, after }) => {
+        for (const object of [before, after]) {
+          const owner = object?.metadata.ownerReferences?.find((one) => one.controller === true && one.kind === kind);
+          if (owner) controller.wake(`${object!.metadata.namespace}/${owner.name}`);
+        }
+      }),
+    /** What an object is told by that this one owns. */
+    ownerReference: ({ metadata: { name, uid = '' } }: T): OwnerReference => {
+      const { kind } = resource;
+      return { apiVersion: apiVersionOf(resource), kind, name, uid, controller: true, blockOwnerDeletion: true };
     },
   };
 }
-
-export const deploymentResource = kindByName('deployments').resource as Resource<Deployment>;
-export const replicaSetResource = kindByName('replicasets').resource as Resource<ReplicaSet>;
 
 const untracked = ['Event', 'Lease', 'Endpoints'];
 
@@ -80,14 +92,17 @@ export function createWorld(deps: ControllerDeps) {
   const cacheOf = <T extends KubeObject>({ plural }: Resource<T>): Cache<T> =>
     caches.get(plural) as unknown as Cache<T>;
   return {
+    ...deps,
+    /** Keys wake it, it re-reads the world and brings one object on its way. */
+    controller: (name: string, reconcile: Reconcile) => createController(deps, name, reconcile),
     /** Every kind that may own or be owned. */
     all: [...caches.values()],
     pods: cacheOf(resources.pods),
     nodes: cacheOf(resources.nodes),
     services: cacheOf(resources.services),
     endpointSlices: cacheOf(resources.endpointSlices),
-    deployments: cacheOf(deploymentResource),
-    replicaSets: cacheOf(replicaSetResource),
+    deployments: cacheOf(kindByName('deployments').resource as Resource<Deployment>),
+    replicaSets: cacheOf(kindByName('replicasets').resource as Resource<ReplicaSet>),
     namespaces: cacheOf(resources.namespaces),
     serviceAccounts: cacheOf(resources.serviceAccounts),
     configMaps: cacheOf(resources.configMaps),
@@ -96,12 +111,9 @@ export function createWorld(deps: ControllerDeps) {
 
 export type Controller = KeyedQueue<string>;
 
-/** Keys wake it, it re-reads the world and brings one object on its way. */
-export function createController(
-  { clock, log }: ControllerDeps,
-  name: string,
-  reconcile: (key: string, signal: AbortSignal) => Promise<void>,
-): Controller {
+type Reconcile = (key: string, signal: AbortSignal) => Promise<void>;
+
+function createController({ clock, log }: ControllerDeps, name: string, reconcile: Reconcile): Controller {
   const onError = (key: string, error: unknown, retryInMs: number): void => {
     // Somebody else was faster, or the object is gone: the next look at the world tells.
     const usual = isConflict(error) || isNotFound(error) || inEndingNamespace(error);
@@ -120,67 +132,3 @@ export const unless =
   (error: unknown): undefined => {
     if (!expected(error)) throw error;
   };
-
-/** The key of the owner that made the object, if it is of this kind. */
-export function ownerKey({ metadata }: KubeObject, kind: string): string | undefined {
-  const owner = metadata.ownerReferences?.find((one) => one.controller === true && one.kind === kind);
-  return owner && `${metadata.namespace}/${owner.name}`;
-}
-
-export const ownedBy = <T extends KubeObject>(
-  { group, version, kind }: Resource<T>,
-  { metadata }: T,
-): OwnerReference => ({
-  apiVersion: group ? `${group}/${version}` : version,
-  kind,
-  name: metadata.name,
-  uid: metadata.uid!,
-  controller: true,
-  blockOwnerDeletion: true,
-});
-
-/** Wakes the owners of this kind of what changes in a cache. */
-export function wakeOwners<T extends KubeObject>(cache: Cache<T>, kind: string, controller: Controller): void {
-  cache.onChange(({ before, after }) => {
-    for (const object of [before, after]) {
-      const key = object && ownerKey(object, kind);
-      if (key) controller.wake(key);
-    }
-  });
-}
-
-/** Waits until the cache shows that an object was made, or was changed since `before`. */
-export const seen = <T extends KubeObject>(cache: Cache<T>, object: T, signal: AbortSignal, before?: string) =>
-  cache.until((store) => {
-    const now = store.get(keyOf(object));
-    return now !== undefined && now.metadata.resourceVersion !== before;
-  }, signal);
-
-/** One Event of the scheduler about a pod; what cannot be written is not missed. */
-export function recordEvent(
-  deps: ControllerDeps,
-  pod: Pod,
-  type: 'Normal' | 'Warning',
-  reason: string,
-  message: string,
-): void {
-  const { name, namespace = 'default', uid = '', resourceVersion = '' } = pod.metadata;
-  const time = timestamp(deps.clock.now());
-  const component = 'default-scheduler';
-  const event = {
-    metadata: { name: `${name}.${randomSuffix(10)}`, namespace },
-    involvedObject: { apiVersion: 'v1', kind: 'Pod', name, namespace, uid, resourceVersion },
-    type,
-    reason,
-    message,
-    count: 1,
-    firstTimestamp: time,
-    lastTimestamp: time,
-    source: { component },
-    reportingComponent: component,
-    reportingInstance: '',
-  };
-  deps.client
-    .create(resources.events, event)
-    .catch((error: unknown) => deps.log.debug('an event could not be written', { reason, error }));
-}
