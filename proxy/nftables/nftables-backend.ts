@@ -63,7 +63,7 @@ export interface NftablesBackendOptions {
 
 export function createNftablesBackend(
   deps: NftablesBackendDeps,
-  { partSize = 8_000 }: NftablesBackendOptions = {},
+  { partSize = 16_000 }: NftablesBackendOptions = {},
 ): RulesBackend {
   const { tool, family, clock } = deps;
   const table = `${tableFamily(family)} ${tableName}`;

@@ -66,10 +66,9 @@ export async function cutChanges(
     const pause = slices.giveWay();
     if (pause) await pause;
   }
+  // In this order, whole groups or pieces of them: what is in one part is made at once.
+  const ordered = [...groups.keys()].sort((a, b) => a - b).flatMap((at) => groups.get(at)!);
   const parts: Part[] = [];
-  for (const at of [...groups.keys()].sort((a, b) => a - b)) {
-    const group = groups.get(at)!;
-    for (let from = 0; from < group.length; from += size) parts.push(group.slice(from, from + size));
-  }
+  for (let from = 0; from < ordered.length; from += size) parts.push(ordered.slice(from, from + size));
   return parts;
 }

@@ -1,5 +1,8 @@
 // The only file of this folder that calls nft. Small transactions go to an nft that stays: starting one takes ten times as long as
 // changing an element. Classes what it answers.
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { Conversation } from '../../lib/converse.ts';
 import { ExecError, type exec } from '../../lib/exec.ts';
 import { NetfilterError } from '../backend.ts';
@@ -54,6 +57,21 @@ export interface NftToolDeps {
   readonly exec: Exec;
   /** Undefined: every script goes to an nft of its own. */
   readonly converse?: Converse | undefined;
+}
+
+/** Undefined where it could not be done so, for whatever reason. */
+async function listThroughFile(exec: Exec, args: readonly string[], signal: AbortSignal): Promise<string | undefined> {
+  let folder: string | undefined;
+  try {
+    folder = await mkdtemp(join(tmpdir(), 'stevedore-nft-'));
+    const file = join(folder, 'list');
+    await exec('sh', ['-c', 'exec nft "$@" > "$0"', file, 'list', ...args], { signal, timeoutMs: scriptTimeoutMs });
+    return await readFile(file, 'utf8');
+  } catch {
+    return undefined;
+  } finally {
+    if (folder !== undefined) await rm(folder, { recursive: true, force: true });
+  }
 }
 
 export function createNftTool({ exec, converse }: NftToolDeps): NftTool {
@@ -117,6 +135,9 @@ export function createNftTool({ exec, converse }: NftToolDeps): NftTool {
       else await runAlone(script, signal);
     },
     async list(args, signal) {
+      // nft hands over its text line by line, which costs both sides more than the listing: a big one goes through a file.
+      const throughFile = args[0] === 'table' ? await listThroughFile(exec, args, signal) : undefined;
+      if (throughFile !== undefined) return throughFile;
       try {
         const { stdout } = await exec('nft', ['list', ...args], {
           signal,

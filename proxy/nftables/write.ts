@@ -39,17 +39,18 @@ export function createWriter({ tool, clock, table, partSize, first }: WriterDeps
       first.written();
       return;
     }
-    const opening = [...before, ...head];
-    let under =
-      opening.length > 0 ? tool.run(`${opening.join('\n')}\n`, signal).then(first.written) : Promise.resolve();
-    for (const part of parts) {
+    let under: Promise<void> = Promise.resolve();
+    for (const [at, part] of parts.entries()) {
       // While nft works on one part the next is made.
       under.catch(() => undefined);
-      const script = (await elementLines(table, part, slices)).join('\n');
+      const lines = await elementLines(table, part, slices);
+      if (at === 0) lines.unshift(...before, ...head);
+      if (at === parts.length - 1) lines.push(...tail);
+      const script = `${lines.join('\n')}\n`;
       await under;
       under = tool.run(script, signal);
+      if (at === 0) under = under.then(first.written);
     }
     await under;
-    if (tail.length > 0) await tool.run(`${tail.join('\n')}\n`, signal);
   };
 }
