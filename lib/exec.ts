@@ -47,7 +47,7 @@ export class ExecError extends Error {
 }
 
 /** The program's file, looked for as a shell would; undefined where there is none. */
-function findProgram(command: string): string | undefined {
+export function findProgram(command: string): string | undefined {
   if (command.includes('/')) return isProgram(command) ? command : undefined;
   return (process.env.PATH ?? '')
     .split(':')

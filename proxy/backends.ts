@@ -1,7 +1,7 @@
 // Which backend a mode means, and how it is opened on this host. The one place that names concrete backends.
 import type { Clock } from '../lib/clock.ts';
 import { startConversation } from '../lib/converse.ts';
-import { exec as runExec } from '../lib/exec.ts';
+import { exec as runExec, findProgram } from '../lib/exec.ts';
 import { followLines } from '../lib/follow.ts';
 import type { Log } from '../lib/log.ts';
 import type { IpFamily } from './addresses.ts';
@@ -40,7 +40,11 @@ export function createBackendContext(clock: Clock, log: Log, options: BackendCon
   const [first, ...rest] = options.enter ?? [];
   const entered = (command: string, args: readonly string[]): [string, readonly string[]] =>
     first === undefined ? [command, args] : [first, [...rest, command, ...args]];
-  const [command, args] = entered('nft', ['monitor']);
+  // However this process ends, the monitor ends with it: it reads nothing that would tell it.
+  const bound = findProgram('nft') !== undefined && findProgram('setpriv') !== undefined;
+  const [command, args] = bound
+    ? entered('setpriv', ['--pdeathsig', 'TERM', 'nft', 'monitor'])
+    : entered('nft', ['monitor']);
   const monitor = createNftMonitor({ clock, log, follow: followLines, command: [command, ...args] });
   const exec: Exec = async (name, given, execOptions) => {
     monitor.ownBegins();

@@ -10,10 +10,11 @@ import { silentLog } from '../lib/log.ts';
 import { createRegistry } from '../lib/metrics.ts';
 import type { Node } from '../kube/types/core.ts';
 import { close, healthHandler, listen, metricsHandler } from './health.ts';
-import { interestOf } from './iptables/foreign.ts';
+import { createForeignWatch, interestOf } from './iptables/foreign.ts';
+import type { IptablesTool } from './iptables/tool.ts';
 import { createKubeProxyDetector } from './kube-proxy-detector.ts';
 import { createProxyMetrics } from './metrics.ts';
-import { createNftMonitor } from './nft-monitor.ts';
+import { createNftMonitor, type NftMonitor } from './nft-monitor.ts';
 import { createProxyHealth } from './proxy-health.ts';
 import { createServiceHealth, serviceHealthBody } from './service-health.ts';
 
@@ -138,7 +139,9 @@ describe('health check node ports', () => {
 describe('foreign changes', () => {
   it.each([
     ['delete rule ip nat KUBE-SERVICES handle 3', true],
-    ['delete rule ip nat PREROUTING handle 5', true],
+    ['delete rule ip nat PREROUTING handle 5', false],
+    ['delete rule ip filter INPUT handle 5', true],
+    ['delete chain ip nat PREROUTING', true],
     ['delete table ip nat', true],
     ['delete chain ip filter KUBE-FORWARD', true],
     ['delete rule ip6 nat KUBE-SERVICES handle 3', false],
@@ -146,6 +149,52 @@ describe('foreign changes', () => {
     ['delete rule ip filter KUBE-FIREWALL handle 3', false],
     ['add rule ip nat KUBE-SERVICES counter', false],
   ])('%s', (line, wanted) => expect(interestOf('ip')(line) !== undefined).toBe(wanted));
+
+  it('in built-in chains cost one look at the chain; only a jump of ours that went is told', async () => {
+    const clock = createFakeClock();
+    const told: string[] = [];
+    const listed: string[] = [];
+    const watchers: { interest: (line: string) => string | undefined; tell: (what: string) => void }[] = [];
+    const monitor: NftMonitor = {
+      noteOwn: () => undefined,
+      ownBegins: () => undefined,
+      ownEnds: () => undefined,
+      running: true,
+      run: () => Promise.resolve(),
+      watch(interest, onChange) {
+        watchers.push({ interest, tell: (what) => onChange({ what }) });
+        return () => undefined;
+      },
+    };
+    const jump = '-m comment --comment "kubernetes postrouting rules" -c 3 180 -j KUBE-POSTROUTING';
+    let rules = [jump, '-s 10.244.0.9/32 -c 0 0 -j CNI-abc'];
+    const tool = {
+      family: 'IPv4',
+      variant: 'nft',
+      list: (table: string, chain: string) => {
+        listed.push(`${table} ${chain}`);
+        return Promise.resolve(rules);
+      },
+    } as unknown as IptablesTool;
+    const stop = new AbortController();
+    const done = createForeignWatch({ tool, clock, log: silentLog, monitor })(
+      ({ what }) => told.push(what),
+      stop.signal,
+    );
+    const happens = (line: string): void => {
+      for (const { interest, tell } of watchers) if (interest(line) !== undefined) tell(line);
+    };
+    for (let at = 0; at < 30; at++) happens(`delete rule ip nat POSTROUTING handle ${at}`);
+    await clock.advance(60);
+    expect([listed, told]).toEqual([['nat POSTROUTING'], []]);
+    rules = rules.slice(1);
+    happens('delete rule ip nat POSTROUTING handle 7');
+    await clock.advance(60);
+    expect(told).toEqual(['the jump from POSTROUTING of nat to KUBE-POSTROUTING is gone']);
+    stop.abort();
+    await clock.advance(10_000);
+    await done;
+  });
 
   it('are told apart from our own by the process that made them', async () => {
     const clock = createFakeClock();

@@ -2,7 +2,8 @@
 import type { RuleLine, RulesDescription } from '../backend.ts';
 import type { ServicePortState } from '../model.ts';
 import { serviceChains, type Table } from './names.ts';
-import { type RuleEnv, type RuleText, serviceRules } from './rules.ts';
+import type { RuleEnv, RuleText } from './rule-text.ts';
+import { serviceRules } from './rules.ts';
 import { parseCounted } from './saved.ts';
 import type { IptablesTool } from './tool.ts';
 

@@ -1,5 +1,6 @@
 // What turns the rules that are in the kernel into those that are wanted, for one chain or one service port. Pure.
-import { serviceRules, type RuleEnv, type RuleText, type ServiceRules } from './rules.ts';
+import type { RuleEnv, RuleText } from './rule-text.ts';
+import { serviceRules, type ServiceRules } from './rules.ts';
 import { sharedChains, type Table } from './names.ts';
 import type { Script, Step } from './script.ts';
 import type { ServicePortState } from '../model.ts';

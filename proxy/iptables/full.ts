@@ -4,7 +4,9 @@ import type { ServicePortState } from '../model.ts';
 import { countRules, diffShared, sameRules } from './diff.ts';
 import type { Kernel } from './iptables-backend.ts';
 import { canaryChain, isServiceChain, kubeletFirewallChain, servicesChain, sharedChains, type Table } from './names.ts';
-import { fixedRules, jumps, kubeletJumps, nodePortTail, type RuleEnv, type RuleText, serviceRules } from './rules.ts';
+import { fixedRules, jumps, kubeletJumps, nodePortTail } from './fixed.ts';
+import type { RuleEnv, RuleText } from './rule-text.ts';
+import { serviceRules } from './rules.ts';
 import { createScript, type Script } from './script.ts';
 
 export interface FullPlan {

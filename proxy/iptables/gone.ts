@@ -4,7 +4,7 @@ import type { Protocol, ServicePortState } from '../model.ts';
 import { parseIp } from '../addresses.ts';
 import type { Kernel } from './iptables-backend.ts';
 import { sharedChains } from './names.ts';
-import type { RuleText } from './rules.ts';
+import type { RuleText } from './rule-text.ts';
 
 const idOf = ({ protocol, ip, port }: Front): string => `${protocol} ${ip ?? '*'} ${port}`;
 

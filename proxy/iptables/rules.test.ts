@@ -6,7 +6,9 @@ import { computeState, type Endpoint, type ServicePort, type ServicePortState } 
 import { diffService, diffShared, noRules } from './diff.ts';
 import { planFull } from './full.ts';
 import { endpointChain, serviceChains } from './names.ts';
-import { nodePortTail, fixedRules, type RuleEnv, serviceRules } from './rules.ts';
+import { fixedRules, nodePortTail } from './fixed.ts';
+import type { RuleEnv } from './rule-text.ts';
+import { serviceRules } from './rules.ts';
 import { parseCounted, parseSaved } from './saved.ts';
 import { createScript } from './script.ts';
 

@@ -1,7 +1,7 @@
 // Reads what iptables-save prints, as far as it is ours: chains named KUBE-*, and jumps to them. Pure, but gives way now and then: at ten
 // thousand Services the text has tens of megabytes.
 import type { Slices } from '../../lib/slices.ts';
-import type { RuleText } from './rules.ts';
+import type { RuleText } from './rule-text.ts';
 
 export interface SavedTable {
   /** Rules of our chains (and the kubelet's and kube-proxy's), in their order. */

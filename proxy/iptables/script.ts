@@ -1,7 +1,7 @@
 // Collects what one call of iptables-restore --noflush is to do, and writes it down. Pure.
 import type { Slices } from '../../lib/slices.ts';
 import type { Table } from './names.ts';
-import type { RuleText } from './rules.ts';
+import type { RuleText } from './rule-text.ts';
 
 interface Section {
   readonly chains: string[];
