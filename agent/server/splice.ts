@@ -83,6 +83,31 @@ async function refusalOf(response: IncomingMessage): Promise<HttpError> {
   return new HttpError(status >= 400 ? status : 502, text || `the runtime answered ${status} without an upgrade`);
 }
 
+/**
+ * A write that fails does not take the stream's other half with it: a runtime hangs up as soon as it has said all, and what it said is
+ * still to be read though the client goes on sending. What is written from then on goes nowhere.
+ */
+function outliveFailedWrites(stream: Duplex): void {
+  let deaf = false;
+  const through = (): void => {
+    if (deaf && stream.readableEnded) stream.destroy();
+  };
+  stream.on('end', through);
+  const forgiving =
+    (done: (error?: Error | null) => void) =>
+    (error?: Error | null): void => {
+      if (error) deaf = true;
+      done();
+      through();
+    };
+  const write = stream._write.bind(stream);
+  const writev = stream._writev?.bind(stream);
+  const final = (stream._final as Duplex['_final'] | undefined)?.bind(stream);
+  stream._write = (chunk, encoding, done) => (deaf ? done() : write(chunk, encoding, forgiving(done)));
+  if (writev) stream._writev = (chunks, done) => (deaf ? done() : writev(chunks, forgiving(done)));
+  if (final) stream._final = (done) => (deaf ? done() : final(forgiving(done)));
+}
+
 /** Resolves when both sides are done. */
 export function joinStreams(one: Duplex, other: Duplex, idleMs: number): Promise<void> {
   return new Promise((resolve) => {
@@ -92,7 +117,9 @@ export function joinStreams(one: Duplex, other: Duplex, idleMs: number): Promise
       other.destroy();
     };
     const watch = (stream: Duplex, opposite: Duplex): void => {
-      stream.on('error', end);
+      outliveFailedWrites(stream);
+      // A side that broke closes by itself, and what it sent before still gets to the other one.
+      stream.on('error', () => undefined);
       // Who has heard the end has a moment to hang up.
       if (idleMs > 0)
         stream.on(
