@@ -71,6 +71,8 @@ export function createPodResize(deps: PodResizeDeps, facts: ResourceFacts & PodC
           message: `Node didn't have enough resource: ${resource}, requested: ${requested}, used: ${used}, capacity: ${capacity}`,
         };
       }),
+    allocated: (pod) => resizer.allocated(pod),
+    fits: (pod, others) => shortages(pod, others, deps.allocatable()).length === 0,
     outstanding: (pod, observed) => resizer.outstanding(pod, runningOf(observed), observed.sandboxes.length > 0),
     unsettled: (pod) => {
       const allocation = resizer.unsettled(pod);

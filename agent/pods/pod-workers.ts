@@ -8,6 +8,7 @@ import type { Clock } from '../../lib/clock.ts';
 import { createKeyedQueue } from '../../lib/keyed-queue.ts';
 import { describeError, type Log } from '../../lib/log.ts';
 import type { Observer } from '../observe/observer.ts';
+import { createDeferredResizes } from './deferred-resizes.ts';
 import type { DesiredPod, DesiredPods } from './desired.ts';
 import type { Executor } from './execute.ts';
 import { createMemory, memoryOf, type PodMemory, type Termination } from './memory.ts';
@@ -46,6 +47,10 @@ export interface PodWorkersDeps {
   readonly resize?: {
     /** The pod with what is allocated to it; `others` are the pods it shares the node with. */
     review(pod: Pod, others: readonly Pod[]): Pod;
+    /** The pod with what is allocated to it, without looking at what it asks for. */
+    allocated(pod: Pod): Pod;
+    /** Whether the node has room for the pod as it is asked for. */
+    fits(pod: Pod, others: readonly Pod[]): boolean;
     outstanding(pod: Pod, observed: ObservedPod): OutstandingResize;
     /** What a restart of the agent must not forget. */
     unsettled(pod: Pod): Pick<PodState, 'allocation' | 'podAllocation'>;
@@ -178,11 +183,9 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
     });
   };
 
-  /** Pods whose resize waits for room. */
-  const deferred = new Set<string>();
+  const deferred = createDeferredResizes();
   const roomMayHaveCome = (): void => {
-    const priority = (uid: string): number => workers.get(uid)?.pod.spec.priority ?? 0;
-    for (const uid of [...deferred].sort((a, b) => priority(b) - priority(a))) queue.wake(uid);
+    for (const uid of deferred.uids()) queue.wake(uid);
   };
 
   const keep = (uid: string, worker: Worker): void => {
@@ -284,9 +287,9 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
     const before = memory.status;
     memory.status = status;
     if (status.conditions?.some((each) => each.type === 'PodResizePending' && each.reason === 'Deferred')) {
-      deferred.add(uid);
+      deferred.wait(uid, worker.source, clock.now());
       queue.wakeAfter(uid, resizeRetryMs);
-    } else deferred.delete(uid);
+    } else deferred.forget(uid);
     const resizes = (each: PodStatus | undefined): boolean =>
       each?.conditions?.some(({ type }) => type === 'PodResizeInProgress') ?? false;
     if (resizes(status) !== resizes(before)) roomMayHaveCome();
@@ -335,7 +338,8 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
         worker.pod.status ?? {},
       );
     const made = plan({ desired, pod: worker.pod, observed, memory: worker.memory, facts: facts(), resize });
-    if (made.terminal && !worker.plan?.terminal) roomMayHaveCome();
+    const gone = made.termination?.cause === 'removed' && worker.plan?.termination?.cause !== 'removed';
+    if (gone || (made.terminal && !worker.plan?.terminal)) roomMayHaveCome();
     remember(worker, made);
     // Started before the status is computed: what is under way is part of what is shown.
     for (const key of made.abort) worker.memory.running.get(key)?.abort.abort(new CancelledError('no longer wanted'));
@@ -353,7 +357,11 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
     const { resize } = deps;
     const { memory } = worker;
     if (!resize || !memory.admission?.admitted || memory.termination) return undefined;
-    worker.pod = resize.review(worker.pod, othersOf(worker));
+    const uid = worker.pod.metadata.uid ?? '';
+    worker.pod = resize.review(
+      worker.pod,
+      deferred.beside(uid, othersOf(worker), resize.fits, resize.allocated(worker.pod)),
+    );
     // Until a container that is restarted for it runs again, the resize is not over.
     const restarting = [...memory.containers.values()].some((known) => known.kill?.forResize);
     return restarting ? undefined : resize.outstanding(worker.pod, observed);
@@ -361,7 +369,7 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
 
   const forget = (uid: string): void => {
     workers.delete(uid);
-    deferred.delete(uid);
+    deferred.forget(uid);
     deps.states.remove(uid);
     observer.forget(uid);
     statusWriter.forget(uid);

@@ -60,6 +60,8 @@ export interface Resizer {
    * judgeResize's. Call it each time the pod is looked at; what is deferred is judged anew.
    */
   review(pod: Pod, admit: Parameters<typeof judgeResize>[2]): Pod;
+  /** The pod with what is allocated to it, without a look at what it asks for. */
+  allocated(pod: Pod): Pod;
   /** A container was created with what is allocated to it. `pod` is review()'s. */
   created(pod: Pod, container: Container, id: ContainerId): void;
   /** What is to be done for the pod and its containers that run. `pod` is review()'s; `begun`: its cgroup is there. */
@@ -174,6 +176,8 @@ export function createResizer(deps: ResizerDeps, facts: ResourceFacts & PodCgrou
       } else memory.progress = progress;
       return withAllocation(pod, memory.allocation);
     },
+
+    allocated: (pod) => withAllocation(pod, memoryOf(pod).allocation),
 
     created(pod, container, id) {
       memoryOf(pod).actual.set(id, wantedResources(pod, container));
