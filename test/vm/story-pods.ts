@@ -45,6 +45,7 @@ async function slices({ machine, kubectl }: World): Promise<string> {
       `systemctl show -p MemoryMax --value ${sliceOf(whole, '')}`,
       `cat ${folderOf(whole, '')}/cri-containerd-*.scope/memory.max | sort | head -1`,
       'cat /proc/$(systemctl show -p MainPID --value stevedore)/oom_score_adj',
+      'cat /sys/fs/cgroup/kubepods.slice/kubepods-burstable.slice/cpu.weight /sys/fs/cgroup/kubepods.slice/kubepods-besteffort.slice/cpu.weight',
     ].join('\n'),
   );
   const lines = text.trim().split('\n');
@@ -56,6 +57,9 @@ async function slices({ machine, kubectl }: World): Promise<string> {
     '50331648',
     '50331648',
     '-999',
+    // The sum of the requests of Burstable pods, 100m; the least there is.
+    '4',
+    '1',
   ];
   expect(
     JSON.stringify(lines) === JSON.stringify(wanted),
