@@ -36,6 +36,11 @@ export interface PodVolumesOptions {
   /** As a rule /var/lib/kubelet. */
   readonly rootDir: string;
   readonly nodeName: string;
+  /**
+   * What a pod shows may go a moment before the pod does, with their namespace: that a volume could not be refreshed is told only when it
+   * has lasted this long, and once. Default 30 s.
+   */
+  readonly refreshPatienceMs?: number;
 }
 
 interface PodState {
@@ -61,11 +66,10 @@ interface PodState {
 }
 
 const refreshRetryMs = 10_000;
-// What a pod shows may go a moment before the pod does, with their namespace: only what lasts is told, and once.
-const refreshPatienceMs = 5_000;
 const patienceMs = 10_000;
 
 export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOptions): PodVolumes {
+  const { refreshPatienceMs = 30_000 } = options;
   const { clock, log } = deps;
   const states = new Map<string, PodState>();
   const csiNode = createCsiNodeRecord(deps.client, options.nodeName);
@@ -186,7 +190,7 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
         });
         if (telling) deps.events?.record(podTarget(state.pod), 'Warning', failure.reason, failure.message);
         state.stale.set(volume.name, telling ? { ...known, told: failure.message } : known);
-        schedule(state, volume, clock.now() + (lasts ? refreshRetryMs : refreshPatienceMs));
+        schedule(state, volume, clock.now() + Math.min(refreshRetryMs, refreshPatienceMs));
       })
       .finally(() => state.refreshing.delete(volume.name));
   };

@@ -240,7 +240,7 @@ describe('configMap', () => {
     await lab.volumes.setUp(pod, signal());
     lab.objects.remove(resources.configMaps, { namespace: 'default', name: 'conf' });
     // Not at once: it may be that the pod goes too.
-    expect(await until(() => Promise.resolve(lab.events.length > 0), 20_000)).toBeGreaterThan(4_000);
+    expect(await until(() => Promise.resolve(lab.events.length > 0), 20_000)).toBeGreaterThan(900);
     expect(lab.events[0]).toMatchObject({
       reason: 'FailedMount',
       message: 'MountVolume.SetUp failed for volume "v" : configmap "conf" not found',

@@ -67,7 +67,7 @@ export async function volumesLab(changes: Partial<VolumeDeps> = {}): Promise<Vol
         ...changes,
         ...more,
       },
-      { rootDir: root, nodeName: 'lab' },
+      { rootDir: root, nodeName: 'lab', refreshPatienceMs: 1_000 },
     );
     runs.push(volumes.run(stopping.signal));
     return volumes;
