@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # An image whose container is the node agent of its host; how it has to be run is in docs/install.md.
 
 FROM node:24-bookworm-slim AS build
@@ -17,9 +16,9 @@ RUN apt-get update -q \
  && rm -rf /var/lib/apt/lists/* \
  && install -d -m 0755 /etc/stevedore /usr/lib/stevedore \
  && ln -s ../lib/stevedore/stevedore /usr/bin/stevedore
-COPY --from=build --chmod=0755 /src/dist/node /src/dist/stevedore /usr/lib/stevedore/
-COPY --from=build --chmod=0644 /src/dist/stevedore.mjs /usr/lib/stevedore/
-COPY --chmod=0644 scripts/package/files/config.yaml /etc/stevedore/config.yaml
+COPY --from=build /src/dist/node /src/dist/stevedore /usr/lib/stevedore/
+COPY --from=build /src/dist/stevedore.mjs /usr/lib/stevedore/
+COPY scripts/package/files/config.yaml /etc/stevedore/config.yaml
 # Root: it mounts, enters namespaces and writes rules of the host.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["stevedore", "status"]
 STOPSIGNAL SIGTERM
