@@ -14,7 +14,7 @@ afterAll(async () => {
 
 describe('pods that come and go in bursts', () => {
   it('leave nothing behind', async () => {
-    const rounds = await soakPods(node, { pods: 8, times: 3, timeoutMs: 120_000 });
+    const rounds = await soakPods(node, { pods: 6, times: 3, timeoutMs: 120_000 });
     expect(rounds.map(({ left }) => left)).toEqual([{}, {}, {}]);
   }, 400_000);
 });
