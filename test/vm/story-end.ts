@@ -45,7 +45,7 @@ async function idle(world: World): Promise<string> {
   await deleteAll(world);
   const left = (
     await machine.run(
-      'ls -d /sys/fs/cgroup/kubepods.slice/*pod*.slice /sys/fs/cgroup/kubepods.slice/*/*pod*.slice 2>/dev/null || true',
+      'ls -d /sys/fs/cgroup/kubepods.slice/*-pod*.slice /sys/fs/cgroup/kubepods.slice/*/*-pod*.slice 2>/dev/null || true',
     )
   ).trim();
   expect(left === '', `slices of pods that are gone: ${left}`);
