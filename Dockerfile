@@ -18,6 +18,7 @@ RUN apt-get update -q \
  && ln -s ../lib/stevedore/stevedore /usr/bin/stevedore
 COPY --from=build /src/dist/node /src/dist/stevedore /usr/lib/stevedore/
 COPY --from=build /src/dist/stevedore.mjs /usr/lib/stevedore/
+COPY --from=build /src/dist/parts /usr/lib/stevedore/parts/
 COPY scripts/package/files/config.yaml /etc/stevedore/config.yaml
 # Root: it mounts, enters namespaces and writes rules of the host.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=60s CMD ["stevedore", "status"]

@@ -1,6 +1,7 @@
-// Builds dist/: the program as one file, the Node that package.json pins beside it, and `stevedore`, which starts one with the other from any
-// folder and through any link.
-import { chmod, copyFile, link, mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+// Builds dist/: the program, the Node that package.json pins beside it, and `stevedore`, which starts one with the other from any folder and
+// through any link. What only some commands need (Docker's client, certificates, the inventory of a host) is in files of its own under
+// parts/: a daemon that never loads them does not pay for them.
+import { chmod, copyFile, link, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 
@@ -9,16 +10,21 @@ const dist = `${root}dist`;
 const { version } = JSON.parse(await readFile(`${root}package.json`, 'utf8'));
 
 await mkdir(dist, { recursive: true });
+await rm(`${dist}/parts`, { recursive: true, force: true });
 const result = await build({
   absWorkingDir: root,
   entryPoints: ['cli/stevedore.ts'],
-  outfile: `${dist}/stevedore.mjs`,
+  outdir: dist,
+  outExtension: { '.js': '.mjs' },
+  chunkNames: 'parts/[hash]',
+  splitting: true,
   bundle: true,
+  // Of undici only the client is used; its index brings fetch, WebSocket and caches, and 10 MB.
+  alias: { undici: './scripts/undici-client.cjs' },
   platform: 'node',
   format: 'esm',
   target: 'node22',
   legalComments: 'none',
-  keepNames: true,
   minifySyntax: true,
   minifyWhitespace: true,
   metafile: true,
@@ -46,13 +52,16 @@ if [ ! -x "$node" ]; then
   node=$(command -v node) || { echo "stevedore: no Node: neither $here/node nor one on PATH" >&2; exit 1; }
 fi
 # A small young generation and a heap that grows slowly: the daemon keeps little, and V8's defaults keep what it once used (docs/adr/0003).
-# One heap for the C library too: its usual several keep 10 MB more.
-export MALLOC_ARENA_MAX="\${MALLOC_ARENA_MAX:-1}"
+# One heap for the C library too, and what it frees goes back: its usual several keep 10 MB more.
+export MALLOC_ARENA_MAX="\${MALLOC_ARENA_MAX:-1}" MALLOC_TRIM_THRESHOLD_="\${MALLOC_TRIM_THRESHOLD_:-131072}"
 exec "$node" --max-semi-space-size=1 --heap-growing-percent=30 "$here/stevedore.mjs" "$@"
 `;
 await writeFile(`${dist}/stevedore`, wrapper);
 await chmod(`${dist}/stevedore`, 0o755);
 
-const { size } = await stat(`${dist}/stevedore.mjs`);
+const outputs = Object.values(result.metafile.outputs);
+const size = outputs.reduce((sum, { bytes }) => sum + bytes, 0);
 const inputs = Object.keys(result.metafile.inputs).length;
-process.stdout.write(`dist/stevedore ${version}: ${inputs} files in one of ${(size / 1e6).toFixed(1)} MB\n`);
+process.stdout.write(
+  `dist/stevedore ${version}: ${inputs} files in ${outputs.length} of ${(size / 1e6).toFixed(1)} MB\n`,
+);

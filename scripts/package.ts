@@ -79,6 +79,9 @@ async function putProgram(folder: string): Promise<void> {
   await mkdir(folder, { recursive: true });
   for (const name of ['stevedore', 'stevedore.mjs', 'node'])
     await linkOrCopy(join(root, 'dist', name), join(folder, name));
+  await mkdir(join(folder, 'parts'), { recursive: true });
+  for (const name of await readdir(join(root, 'dist/parts')))
+    await linkOrCopy(join(root, 'dist/parts', name), join(folder, 'parts', name));
 }
 
 async function filesBelow(folder: string): Promise<string[]> {
