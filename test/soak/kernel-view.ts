@@ -1,4 +1,7 @@
 // What the kernel's rules do with each address and port of a Service, read from what the tools print: not by the code that wrote them.
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { LabHost } from '../lab/netns.ts';
 
 /** By `10.96.0.1 tcp 80` or `node tcp 30000`: the endpoints, sorted, with blanks between; or `refused` or `dropped`. */
@@ -61,7 +64,12 @@ export async function viewIptables(host: LabHost): Promise<KernelView> {
 
 /** Follows the maps of nftables. */
 export async function viewNftables(host: LabHost): Promise<KernelView> {
-  const { stdout } = await host.exec('nft', ['list', 'table', 'ip', 'stevedore'], { maxOutputBytes });
+  // Through a file: nft writes line by line, which through a pipe takes longer than the listing.
+  const folder = await mkdtemp(join(tmpdir(), 'soak-nft-'));
+  const file = join(folder, 'list');
+  await host.exec('sh', ['-c', 'nft list table ip stevedore > "$0"', file]);
+  const stdout = await readFile(file, 'utf8');
+  await rm(folder, { recursive: true });
   const maps = new Map<string, Map<string, string>>();
   for (const [, name, body] of stdout.matchAll(/\n\t(?:map|set) (\S+) \{\n([\s\S]*?)\n\t\}/g)) {
     const [, elements = ''] = body!.split('elements = {');

@@ -1,0 +1,57 @@
+// The proxy as a whole, with tools that answer and do nothing.
+import * as v from 'valibot';
+import { expect, it } from 'vitest';
+import { createFakeClient } from '../kube/fake-client.ts';
+import { resources } from '../kube/resources.ts';
+import { systemClock } from '../lib/clock.ts';
+import { silentLog } from '../lib/log.ts';
+import { createRegistry } from '../lib/metrics.ts';
+import type { BackendContext } from './backends.ts';
+import { completeKubeProxyConfiguration, kubeProxyConfigurationFields } from './config.ts';
+import { createProxy } from './proxy.ts';
+
+it('told to end while it looks for its tools, it ends', async () => {
+  const client = createFakeClient();
+  client.seed(resources.nodes, { metadata: { name: 'n1' }, spec: {} });
+  const stop = new AbortController();
+  const asked: string[] = [];
+  const context: BackendContext = {
+    clock: systemClock,
+    log: silentLog,
+    monitor: {
+      noteOwn: () => undefined,
+      ownBegins: () => undefined,
+      ownEnds: () => undefined,
+      watch: () => () => undefined,
+      running: true,
+      run: () => Promise.resolve(),
+    },
+    exec(command, args) {
+      asked.push([command, ...args].join(' '));
+      stop.abort();
+      return Promise.resolve({ stdout: args.includes('--version') ? 'iptables v1.8.9 (nf_tables)' : '', stderr: '' });
+    },
+  };
+  const fields = v.parse(kubeProxyConfigurationFields, {
+    healthzBindAddress: '127.0.0.1:0',
+    metricsBindAddress: '127.0.0.1:0',
+    conntrack: { maxPerCore: 0, tcpEstablishedTimeout: '0s', tcpCloseWaitTimeout: '0s' },
+    iptables: { localhostNodePorts: false },
+  });
+  const proxy = createProxy(
+    {
+      client,
+      clock: systemClock,
+      log: silentLog,
+      registry: createRegistry(),
+      events: { record: () => undefined },
+      nodeName: 'n1',
+      context,
+      detectKubeProxy: () => Promise.resolve(undefined),
+      hostAddresses: () => [],
+    },
+    completeKubeProxyConfiguration(fields),
+  );
+  await proxy.run(stop.signal);
+  expect(asked).not.toEqual([]);
+}, 5_000);
