@@ -55,7 +55,12 @@ clusterCIDR: ${network.pods}
 `;
 
 export async function createWorld(machine: Machine, plane: ControlPlane, packages: World['packages']): Promise<World> {
-  const { token } = await applyBootstrapObjects(plane, { kubelet: kubeletConfiguration, proxy: proxyConfiguration });
+  const { token } = await applyBootstrapObjects(plane, {
+    kubelet: kubeletConfiguration,
+    proxy: proxyConfiguration,
+    // The story ends with a second join, on a busy machine more than an hour after the first.
+    expiresAt: new Date(Date.now() + 12 * 3_600_000),
+  });
   await plane.kubectl(
     ...['create', 'clusterrolebinding', 'nodes-proxy', '--clusterrole=system:node-proxier', '--group=system:nodes'],
   );
