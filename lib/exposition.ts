@@ -4,15 +4,21 @@
 export type MetricType = 'counter' | 'gauge' | 'untyped';
 
 export interface Family {
-  /** `timeMs` is shown with the sample where it is given. A value that is no finite number is left out. */
-  sample(labels: string, value: number | undefined, timeMs?: number): void;
+  /**
+   * `timeMs` is shown with the sample where it is given, as timeText makes it where many samples share it. A value that is no finite number is
+   * left out.
+   */
+  sample(labels: string, value: number | undefined, timeMs?: number | string): void;
 }
 
 export interface Exposition {
   /** All samples of a family must follow its beginning: the format allows no others between. */
   family(name: string, type: MetricType, help: string): Family;
+  /** What was written since the last call. */
   text(): string;
 }
+
+export const timeText = (timeMs: number): string => String(Math.trunc(timeMs));
 
 const escapeValue = (value: string): string =>
   /[\\\n"]/.test(value) ? value.replace(/\\/g, '\\\\').replace(/\n/g, '\\n').replace(/"/g, '\\"') : value;
@@ -38,12 +44,11 @@ export function createExposition(): Exposition {
           if (value === undefined || !Number.isFinite(value)) return;
           if (!begun) parts.push(head);
           begun = true;
-          parts.push(
-            timeMs === undefined ? `${name}${labels} ${value}\n` : `${name}${labels} ${value} ${Math.trunc(timeMs)}\n`,
-          );
+          const time = typeof timeMs === 'number' ? timeText(timeMs) : timeMs;
+          parts.push(time === undefined ? `${name}${labels} ${value}\n` : `${name}${labels} ${value} ${time}\n`);
         },
       };
     },
-    text: () => parts.join(''),
+    text: () => parts.splice(0).join(''),
   };
 }

@@ -1,4 +1,5 @@
 // /metrics and its children, and /stats/summary.
+import { once } from 'node:events';
 import type { Clock } from '../../lib/clock.ts';
 import { createExposition, labelText } from '../../lib/exposition.ts';
 import type { MetricsRegistry } from '../../lib/metrics.ts';
@@ -75,6 +76,18 @@ function createSlis(checks: readonly HealthCheck[]): () => string {
   };
 }
 
+/** At the pace of who reads it. What fails before the first piece is answered as an error; later, the connection ends. */
+async function sendPieces({ request, response, signal }: PageCall, pieces: AsyncIterable<string>): Promise<void> {
+  const headers = { 'content-type': textFormat, 'x-content-type-options': 'nosniff' };
+  if (request.method === 'HEAD') return void response.writeHead(200, headers).end();
+  for await (const piece of pieces) {
+    if (piece === '') continue;
+    if (!response.headersSent) response.writeHead(200, headers);
+    if (!response.write(piece)) await once(response, 'drain', { signal });
+  }
+  response.end();
+}
+
 export function metricsRoutes(deps: MetricsPagesDeps): Route[] {
   const { metrics, probeMetrics, stats } = deps;
   const slis = createSlis(deps.health);
@@ -98,7 +111,12 @@ export function metricsRoutes(deps: MetricsPagesDeps): Route[] {
     page('/metrics/probes', async () => await probeMetrics.metrics()),
     page('/metrics/slis', slis),
     page('/metrics/resource', () => stats.resourcePage()),
-    page('/metrics/cadvisor', () => stats.cadvisorPage()),
+    {
+      kind: 'page',
+      methods: ['GET', 'HEAD'],
+      pattern: '/metrics/cadvisor',
+      serve: async (call) => await sendPieces(call, stats.cadvisorPage()),
+    },
     { kind: 'page', methods: ['GET', 'POST'], pattern: '/stats/summary', serve: summary },
   ];
 }

@@ -1,13 +1,22 @@
 // /metrics/cadvisor: figures of every pod, sandbox and container under cAdvisor's names, labels and units, for the dashboards that know them.
 import { cpus } from 'node:os';
-import { createExposition, type Exposition, labelText, type MetricType, withLabel } from '../../lib/exposition.ts';
-import type { CgroupSample } from './cgroup-reader.ts';
+import {
+  createExposition,
+  type Exposition,
+  labelText,
+  type MetricType,
+  timeText,
+  withLabel,
+} from '../../lib/exposition.ts';
+import type { CgroupSample } from './cgroup-sample.ts';
 import type { Look } from './collect.ts';
 import type { InterfaceCounters } from './proc.ts';
 import { createSlicer } from './pseudo-files.ts';
 
 interface Row {
   readonly labels: string;
+  /** The sample's time as it is shown. */
+  readonly at: string;
   readonly sample: CgroupSample;
   readonly startedAtMs: number;
   readonly interfaces: readonly InterfaceCounters[];
@@ -180,7 +189,14 @@ function rowsOf(look: Look): Row[] {
     sample: CgroupSample,
     startedAtMs: number,
     interfaces: readonly InterfaceCounters[] = [],
-  ): void => void rows.push({ labels: labelText({ ...blank, ...labels }), sample, startedAtMs, interfaces });
+  ): void =>
+    void rows.push({
+      labels: labelText({ ...blank, ...labels }),
+      at: timeText(sample.timeMs),
+      sample,
+      startedAtMs,
+      interfaces,
+    });
   if (look.root) add({ id: '/' }, look.root.sample, look.host.bootMs, look.hostInterfaces);
   for (const { path, sample } of look.system) if (path !== '/') add({ id: path }, sample, look.host.bootMs);
   for (const { pod, usage, sandbox, containers, interfaces } of look.pods) {
@@ -204,16 +220,18 @@ function machine(page: Exposition, look: Look): void {
     .sample('', look.host.memory.swapTotal);
 }
 
-export async function cadvisorPage(look: Look): Promise<string> {
+/** In pieces of some tens of KiB: with a hundred pods the page has megabytes, which nobody needs at once. */
+export async function* cadvisorPage(look: Look): AsyncGenerator<string, void> {
   const slicer = createSlicer();
   const page = createExposition();
   const rows = rowsOf(look);
   const usage = page.family('container_cpu_usage_seconds_total', 'counter', 'Cumulative cpu time consumed in seconds.');
-  for (const { labels, sample } of rows)
-    usage.sample(withLabel(labels, 'cpu', 'total'), s9(sample.cpu?.usageNs), sample.timeMs);
+  for (const { labels, at, sample } of rows)
+    usage.sample(withLabel(labels, 'cpu', 'total'), s9(sample.cpu?.usageNs), at);
   for (const [name, type, help, of] of figures) {
     const family = page.family(name, type, help);
-    for (const { labels, sample } of rows) family.sample(labels, of(sample), sample.timeMs);
+    for (const { labels, at, sample } of rows) family.sample(labels, of(sample), at);
+    yield page.text();
     await slicer.breathe();
   }
   const failures = page.family(
@@ -221,28 +239,28 @@ export async function cadvisorPage(look: Look): Promise<string> {
     'counter',
     'Cumulative count of memory allocation failures.',
   );
-  for (const { labels, sample } of rows) {
-    const { memory, timeMs } = sample;
+  for (const { labels, at, sample } of rows) {
+    const { memory } = sample;
     const scoped = withLabel(labels, 'scope', 'hierarchy');
-    failures.sample(withLabel(scoped, 'failure_type', 'pgfault'), memory?.pageFaults, timeMs);
-    failures.sample(withLabel(scoped, 'failure_type', 'pgmajfault'), memory?.majorPageFaults, timeMs);
+    failures.sample(withLabel(scoped, 'failure_type', 'pgfault'), memory?.pageFaults, at);
+    failures.sample(withLabel(scoped, 'failure_type', 'pgmajfault'), memory?.majorPageFaults, at);
   }
   for (const [name, help, key] of ioFigures) {
     const family = page.family(name, 'counter', help);
-    for (const { labels, sample } of rows)
-      for (const device of sample.io)
-        family.sample(withLabel(labels, 'device', device.device), device[key], sample.timeMs);
+    for (const { labels, at, sample } of rows)
+      for (const device of sample.io) family.sample(withLabel(labels, 'device', device.device), device[key], at);
+    yield page.text();
     await slicer.breathe();
   }
   for (const [name, help, key] of networkFigures) {
     const family = page.family(name, 'counter', help);
-    for (const { labels, interfaces, sample } of rows)
-      for (const one of interfaces)
-        family.sample(withLabel(labels, 'interface', one.name), Number(one[key]), sample.timeMs);
+    for (const { labels, at, interfaces } of rows)
+      for (const one of interfaces) family.sample(withLabel(labels, 'interface', one.name), Number(one[key]), at);
+    yield page.text();
     await slicer.breathe();
   }
   const seen = page.family('container_last_seen', 'gauge', 'Last time a container was seen by the exporter');
-  for (const { labels, sample } of rows) seen.sample(labels, Math.trunc(sample.timeMs / 1000), sample.timeMs);
+  for (const { labels, at, sample } of rows) seen.sample(labels, Math.trunc(sample.timeMs / 1000), at);
   const start = page.family(
     'container_start_time_seconds',
     'gauge',
@@ -253,5 +271,5 @@ export async function cadvisorPage(look: Look): Promise<string> {
     .family('container_scrape_error', 'gauge', '1 if there was an error while getting container metrics, 0 otherwise')
     .sample('', 0);
   machine(page, look);
-  return page.text();
+  yield page.text();
 }

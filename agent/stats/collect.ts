@@ -3,7 +3,8 @@
 import type { Clock } from '../../lib/clock.ts';
 import type { ContainerId, SandboxId } from '../../cri/types.ts';
 import type { ContainerStatus, Pod } from '../../kube/types/pod.ts';
-import type { CgroupReader, CgroupSample } from './cgroup-reader.ts';
+import type { CgroupReader } from './cgroup-reader.ts';
+import type { CgroupSample, Depth } from './cgroup-sample.ts';
 import { type HostFacts, type InterfaceCounters, readHost, readInterfaces } from './proc.ts';
 import { createSlicer } from './pseudo-files.ts';
 
@@ -66,11 +67,17 @@ export interface Look {
 }
 
 export interface Collector {
-  look(): Promise<Look>;
+  /**
+   * `core` leaves out sandboxes, networks and all but processor, memory and swap: a quarter of the files. Where a full look is at hand it
+   * serves.
+   */
+  look(depth?: Depth): Promise<Look>;
   /** The node alone, without pods and rates: a few files where a look reads a dozen for each container. */
   lookAtNode(): Look;
 }
 
+/** How long limits serve again while the pod is not seen to change. */
+const limitsMs = 60_000;
 /** Rates over less than this are noise. */
 const minRateMs = 500;
 
@@ -86,109 +93,150 @@ const statusesOf = (pod: Pod): ContainerStatus[] => [
   ...(pod.status?.ephemeralContainerStatuses ?? []),
 ];
 
+/** What is remembered of a cgroup from one look to the next. */
+interface CgroupMemory {
+  readonly owner: string;
+  readonly sample: CgroupSample;
+  readonly rate:
+    | { readonly timeMs: number; readonly usageNs: number; readonly nanoCores: number | undefined }
+    | undefined;
+  /** The number of the look that saw it last. */
+  readonly seen: number;
+}
+
 export function createCollector(deps: CollectDeps, options: CollectOptions): Collector {
   const { clock, cgroups, pods } = deps;
   const { proc = '/proc', freshMs = 1_000 } = options;
   const paths = new Map<string, string>();
-  let rates = new Map<string, { timeMs: number; usageNs: number; nanoCores: number | undefined }>();
-  let last: { atMs: number; look: Look } | undefined;
-  let running: Promise<Look> | undefined;
+  const pids = new Map<string, number>();
+  const cgroupsSeen = new Map<string, CgroupMemory>();
+  const versions = new Map<string, string | undefined>();
+  // Held weakly: between two scrapes nobody needs it, and it is large.
+  const last = new Map<Depth, { atMs: number; look: WeakRef<Look> }>();
+  const running = new Map<Depth, Promise<Look>>();
+  let looks = 0;
 
-  const take = async (): Promise<Look> => {
+  const rateOf = (known: CgroupMemory | undefined, sample: CgroupSample): CgroupMemory['rate'] => {
+    if (!sample.cpu) return undefined;
+    const { usageNs } = sample.cpu;
+    const before = known?.rate;
+    const sinceMs = before ? sample.timeMs - before.timeMs : 0;
+    if (before && sinceMs >= 0 && sinceMs < minRateMs && usageNs >= before.usageNs) return before;
+    const nanoCores =
+      before && sinceMs > 0 && usageNs >= before.usageNs
+        ? Math.round(((usageNs - before.usageNs) / sinceMs) * 1000)
+        : undefined;
+    return { timeMs: sample.timeMs, usageNs, nanoCores };
+  };
+
+  /** `owner`: the pod's uid. `changed`: the pod has another version than at the look before. */
+  const read = (number: number, path: string, depth: Depth, owner = '', changed = false): Usage | undefined => {
+    const nowMs = clock.now();
+    const known = cgroupsSeen.get(path);
+    const before = known?.sample;
+    const young = before !== undefined && Math.abs(nowMs - before.limitsAtMs) < limitsMs;
+    const sample = cgroups.read(path, nowMs, { depth, before, keepLimits: young && !changed });
+    if (!sample) return undefined;
+    const rate = rateOf(known, sample);
+    // A core look says too little for a full one to go by.
+    const kept = depth === 'core' && before?.depth === 'full' && young && !changed ? before : sample;
+    cgroupsSeen.set(path, { owner, sample: kept, rate, seen: number });
+    return { path, sample, nanoCores: rate?.nanoCores };
+  };
+
+  const take = async (depth: Depth): Promise<Look> => {
     const slicer = createSlicer();
     const timeMs = clock.now();
-    const nextRates: typeof rates = new Map();
+    const number = ++looks;
     const host = readHost(proc);
-
-    const usageOf = (path: string, sample: CgroupSample): Usage => {
-      if (!sample.cpu) return { path, sample, nanoCores: undefined };
-      const before = rates.get(path);
-      const { usageNs } = sample.cpu;
-      const sinceMs = before ? sample.timeMs - before.timeMs : 0;
-      if (before && sinceMs >= 0 && sinceMs < minRateMs && usageNs >= before.usageNs) {
-        nextRates.set(path, before);
-        return { path, sample, nanoCores: before.nanoCores };
-      }
-      const nanoCores =
-        before && sinceMs > 0 && usageNs >= before.usageNs
-          ? Math.round(((usageNs - before.usageNs) / sinceMs) * 1000)
-          : undefined;
-      nextRates.set(path, { timeMs: sample.timeMs, usageNs, nanoCores });
-      return { path, sample, nanoCores };
-    };
-
-    const read = (path: string): Usage | undefined => {
-      const sample = cgroups.read(path, clock.now());
-      return sample && usageOf(path, sample);
-    };
-
-    const inPod = (podPath: string, id: string): Usage | undefined => {
-      const known = paths.get(id);
-      for (const path of known === undefined ? candidates(podPath, id) : [known]) {
-        const usage = read(path);
-        if (!usage) continue;
-        paths.set(id, path);
-        return usage;
-      }
-      return undefined;
-    };
 
     const ids = new Set<string>();
     const podUsage = (pod: Pod): PodUsage => {
       const uid = pod.metadata.uid ?? '';
       const podPath = pods.cgroup(pod);
       const known = pods.sandbox(uid);
+      const changed = versions.has(uid) && versions.get(uid) !== pod.metadata.resourceVersion;
+      versions.set(uid, pod.metadata.resourceVersion);
+      const inPod = (id: string): Usage | undefined => {
+        ids.add(id);
+        if (podPath === undefined) return undefined;
+        const path = paths.get(id);
+        for (const candidate of path === undefined ? candidates(podPath, id) : [path]) {
+          const usage = read(number, candidate, depth, uid, changed);
+          if (!usage) continue;
+          paths.set(id, candidate);
+          return usage;
+        }
+        return undefined;
+      };
       const containers: ContainerUsage[] = [];
       const unseen: { name: string; id: string; startedAtMs: number }[] = [];
       for (const status of statusesOf(pod)) {
         const container = pods.container(uid, status.name);
         if (container?.state !== 'running') continue;
-        ids.add(container.id);
         const startedAtMs = Date.parse(status.state?.running?.startedAt ?? '') || 0;
-        const usage = podPath === undefined ? undefined : inPod(podPath, container.id);
+        const usage = inPod(container.id);
         if (usage) containers.push({ ...usage, name: status.name, id: container.id, image: status.image, startedAtMs });
         else unseen.push({ name: status.name, id: container.id, startedAtMs });
       }
-      const sandboxUsage = known && podPath !== undefined ? inPod(podPath, known.id) : undefined;
+      const usage = podPath === undefined ? undefined : read(number, podPath, depth, uid, changed);
       if (known) ids.add(known.id);
-      const pid =
-        pod.spec.hostNetwork === true
-          ? undefined
-          : [sandboxUsage, ...containers].map((usage) => usage && cgroups.firstPid(usage.path)).find(Boolean);
+      if (depth === 'core') return { pod, usage, sandbox: undefined, containers, unseen, interfaces: [] };
+      const sandboxUsage = known && inPod(known.id);
       return {
         pod,
-        usage: podPath === undefined ? undefined : read(podPath),
+        usage,
         sandbox: sandboxUsage && known ? { ...sandboxUsage, id: known.id } : undefined,
         containers,
         unseen,
-        interfaces: pid === undefined ? [] : readInterfaces(proc, pid),
+        interfaces: pod.spec.hostNetwork === true ? [] : interfacesOf(known?.id, sandboxUsage, containers),
       };
     };
 
     const found: PodUsage[] = [];
+    const owners = new Set(['']);
     for (const pod of pods.pods()) {
       const phase = pod.status?.phase;
       if (phase !== 'Succeeded' && phase !== 'Failed') {
+        owners.add(pod.metadata.uid ?? '');
         const usage = podUsage(pod);
         if (usage.usage || usage.sandbox || usage.containers.length > 0 || usage.unseen.length > 0) found.push(usage);
       }
       await slicer.breathe();
     }
     const system = Object.entries(options.systemCgroups).flatMap(([name, path]) => {
-      const usage = read(path);
+      const usage = read(number, path, depth);
       return usage ? [{ ...usage, name }] : [];
     });
     const look: Look = {
       timeMs,
       host,
-      root: read('/'),
+      root: read(number, '/', depth),
       system,
       pods: found,
-      hostInterfaces: readInterfaces(proc, 1),
+      hostInterfaces: depth === 'core' ? [] : readInterfaces(proc, 1),
     };
-    rates = nextRates;
+    for (const [path, { owner, seen }] of cgroupsSeen)
+      if (!owners.has(owner) || (depth === 'full' && seen < number)) cgroupsSeen.delete(path);
+    for (const uid of versions.keys()) if (!owners.has(uid)) versions.delete(uid);
     for (const id of paths.keys()) if (!ids.has(id)) paths.delete(id);
+    for (const id of pids.keys()) if (!ids.has(id)) pids.delete(id);
     return look;
+  };
+
+  /** By a process that is in the pod's network. A sandbox's own process is its first one until the sandbox is empty. */
+  const interfacesOf = (
+    sandboxId: string | undefined,
+    sandbox: Usage | undefined,
+    containers: readonly Usage[],
+  ): readonly InterfaceCounters[] => {
+    const lives = sandboxId !== undefined && sandbox !== undefined && (sandbox.sample.processes?.current ?? 0) > 0;
+    const known = lives ? pids.get(sandboxId) : undefined;
+    const first = known ?? (sandbox && cgroups.firstPid(sandbox.path));
+    if (lives && first !== undefined) pids.set(sandboxId, first);
+    const pid = first ?? containers.map((one) => cgroups.firstPid(one.path)).find(Boolean);
+    if (pid === undefined) return [];
+    return readInterfaces(proc, pid);
   };
 
   const lookAtNode = (): Look => {
@@ -211,17 +259,22 @@ export function createCollector(deps: CollectDeps, options: CollectOptions): Col
 
   return {
     lookAtNode,
-    async look() {
-      if (last && clock.monotonicMs() - last.atMs < freshMs) return last.look;
-      running ??= take()
+    async look(depth = 'full') {
+      for (const enough of depth === 'core' ? (['core', 'full'] as const) : (['full'] as const)) {
+        const found = last.get(enough);
+        const look = found && clock.monotonicMs() - found.atMs < freshMs ? found.look.deref() : undefined;
+        if (look) return look;
+        const taken = running.get(enough);
+        if (taken) return await taken;
+      }
+      const taken = take(depth)
         .then((look) => {
-          last = { atMs: clock.monotonicMs(), look };
+          last.set(depth, { atMs: clock.monotonicMs(), look: new WeakRef(look) });
           return look;
         })
-        .finally(() => {
-          running = undefined;
-        });
-      return await running;
+        .finally(() => running.delete(depth));
+      running.set(depth, taken);
+      return await taken;
     },
   };
 }

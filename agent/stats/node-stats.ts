@@ -7,6 +7,7 @@ import type { ContainerStats } from '../../cri/types.ts';
 import type { Pod } from '../../kube/types/pod.ts';
 import { cadvisorPage } from './cadvisor-page.ts';
 import { createCgroupReader } from './cgroup-reader.ts';
+import type { Depth } from './cgroup-sample.ts';
 import { createCollector, type Look, type StatsPods } from './collect.ts';
 import { createFilesystems, type Filesystems, type VolumeUsage } from './filesystems.ts';
 import { resourcePage } from './resource-page.ts';
@@ -43,8 +44,8 @@ export interface NodeStats {
   nodeSummary(): Promise<Summary>;
   /** The text of /metrics/resource; never rejects. */
   resourcePage(): Promise<string>;
-  /** The text of /metrics/cadvisor. */
-  cadvisorPage(): Promise<string>;
+  /** The text of /metrics/cadvisor, in pieces. */
+  cadvisorPage(): AsyncIterable<string>;
   /** For eviction: what summary is made of. */
   look(): Promise<Look>;
   readonly filesystems: Filesystems;
@@ -76,8 +77,8 @@ export function createNodeStats(deps: NodeStatsDeps, options: NodeStatsOptions):
   );
   const filesystems = createFilesystems(deps, options);
 
-  const input = async (): Promise<SummaryInput> => {
-    const look = await collector.look();
+  const input = async (depth: Depth): Promise<SummaryInput> => {
+    const look = await collector.look(depth);
     const runtimeStats = new Map<string, ContainerStats>();
     if (look.pods.some((pod) => pod.unseen.length > 0)) {
       try {
@@ -94,7 +95,7 @@ export function createNodeStats(deps: NodeStatsDeps, options: NodeStatsOptions):
     filesystems,
     look: () => collector.look(),
     summary: async ({ onlyCpuAndMemory }) =>
-      onlyCpuAndMemory ? cpuAndMemorySummary(await input()) : await fullSummary(await input(), filesystems),
+      onlyCpuAndMemory ? cpuAndMemorySummary(await input('full')) : await fullSummary(await input('full'), filesystems),
     nodeSummary: () =>
       fullSummary(
         { look: collector.lookAtNode(), nodeName: options.nodeName, proc, runtimeStats: new Map() },
@@ -102,13 +103,15 @@ export function createNodeStats(deps: NodeStatsDeps, options: NodeStatsOptions):
       ),
     async resourcePage() {
       try {
-        const given = await input();
+        const given = await input('core');
         return resourcePage(cpuAndMemorySummary(given), given.look.timeMs);
       } catch (error) {
         log.error('cannot collect the resource metrics', { error });
         return resourcePage(undefined, clock.now());
       }
     },
-    cadvisorPage: async () => await cadvisorPage(await collector.look()),
+    async *cadvisorPage() {
+      yield* cadvisorPage(await collector.look());
+    },
   };
 }

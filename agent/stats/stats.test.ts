@@ -7,7 +7,8 @@ import type { Pod } from '../../kube/types/pod.ts';
 import { createFakeClock } from '../../lib/fake-clock.ts';
 import { createExposition, labelText, withLabel } from '../../lib/exposition.ts';
 import { cadvisorPage } from './cadvisor-page.ts';
-import { createCgroupReader, parseBlkio, parseIoStat, parsePsi } from './cgroup-reader.ts';
+import { createCgroupReader } from './cgroup-reader.ts';
+import { keyed, parseBlkio, parseIoStat, parsePsi } from './cgroup-text.ts';
 import { createCollector } from './collect.ts';
 import { cgroupOfProcess } from './node-stats.ts';
 import { parseMeminfo, parseNetDev } from './proc.ts';
@@ -108,6 +109,7 @@ describe('createCgroupReader', () => {
     fc.assert(
       fc.property(fc.string(), (text) => {
         parsePsi(text);
+        keyed(text, 'a');
         parseIoStat(text);
         parseBlkio(text, text);
         parseNetDev(text);
@@ -191,6 +193,90 @@ describe('a look', () => {
     expect((await it.look()).pods[0]!.containers[0]!.nanoCores).toBeUndefined();
   });
 
+  it.each([
+    ['v2', v2, 'memory.max', 'memory.events', 'max 6\n', 'cpu.stat', 'usage_usec 6000000\n'],
+    ['v1', v1, 'memory.limit_in_bytes', 'memory.oom_control', 'oom_kill 6\n', 'cpuacct.usage', '6000000000\n'],
+  ] as const)(
+    'reads again what can have changed: cgroup %s',
+    async (version, tree, limitFile, eventFile, events, cpuFile, cpu) => {
+      await put({ ...tree('kubepods/podu1'), ...tree('kubepods/podu1/c1') });
+      const clock = createFakeClock();
+      let current: Pod = { ...pod, metadata: { ...pod.metadata, resourceVersion: '1' } };
+      const it = createCollector(
+        {
+          clock,
+          cgroups: createCgroupReader(root),
+          pods: {
+            pods: () => [current],
+            container: () => ({ id: 'c1', state: 'running' }),
+            sandbox: () => undefined,
+            cgroup: () => '/kubepods/podu1',
+          },
+        },
+        { proc: join(root, 'proc'), systemCgroups: {} },
+      );
+      const memory = async () => {
+        const found = (await it.look()).pods[0]!.containers[0]!.sample.memory!;
+        return { limit: found.limit, usage: found.usage, events: version === 'v2' ? found.failures : found.oomKills };
+      };
+      const folder = (file: string): string =>
+        version === 'v2' ? 'kubepods/podu1/c1' : `${file.split('.')[0]}/kubepods/podu1/c1`;
+      const before = await memory();
+      await put({
+        [`${folder(limitFile)}/${limitFile}`]: '4096\n',
+        [`${folder(eventFile)}/${eventFile}`]: events,
+        [`${folder('memory.x')}/${version === 'v2' ? 'memory.current' : 'memory.usage_in_bytes'}`]: '8192\n',
+      });
+      await clock.advance(5_000);
+      // Nothing ran there: its memory may have been taken from it, but it cannot have run into a limit.
+      expect(await memory()).toEqual({ ...before, usage: 8192 });
+      await put({ [`${folder(cpuFile)}/${cpuFile}`]: cpu });
+      await clock.advance(5_000);
+      expect(await memory()).toEqual({ ...before, usage: 8192, events: 6 });
+      current = { ...current, metadata: { ...current.metadata, resourceVersion: '2' } };
+      await clock.advance(5_000);
+      expect(await memory()).toEqual({ limit: 4096, usage: 8192, events: 6 });
+      await put({ [`${folder(limitFile)}/${limitFile}`]: '12288\n' });
+      await clock.advance(61_000);
+      expect((await memory()).limit).toBe(12_288);
+    },
+  );
+
+  it('is of a third of the files for autoscalers, and a full one serves them too', async () => {
+    await put({ ...v2('kubepods/podu1'), ...v2('kubepods/podu1/c1'), ...v2('kubepods/podu1/s1') });
+    const reader = createCgroupReader(root);
+    const reads: string[] = [];
+    const clock = createFakeClock();
+    const it = createCollector(
+      {
+        clock,
+        cgroups: {
+          ...reader,
+          read(path, nowMs, options) {
+            reads.push(`${options?.depth} ${path}`);
+            return reader.read(path, nowMs, options);
+          },
+        },
+        pods: {
+          pods: () => [pod],
+          container: () => ({ id: 'c1', state: 'running' }),
+          sandbox: () => ({ id: 's1' }),
+          cgroup: () => '/kubepods/podu1',
+        },
+      },
+      { proc: join(root, 'proc'), systemCgroups: {} },
+    );
+    const core = await it.look('core');
+    expect(reads).toEqual(['core /kubepods/podu1/c1', 'core /kubepods/podu1', 'core /']);
+    const [full, again] = await Promise.all([it.look(), it.look()]);
+    expect(full).not.toBe(core);
+    expect(again).toBe(full);
+    await clock.advance(2_000);
+    const later = await it.look();
+    expect(await it.look('core')).toBe(later);
+    expect(later.pods[0]!.containers[0]!.sample.io).toHaveLength(1);
+  });
+
   it('shows a container that runs in no cgroup of ours with the figures of its runtime', async () => {
     await put(v2('kubepods/podu1'));
     const { collector: it } = collector('/kubepods/podu1');
@@ -224,7 +310,8 @@ describe('a look', () => {
     expect(resource).toContain(`pod_memory_working_set_bytes{namespace="default",pod="web"} 8388608 ${look.timeMs}\n`);
     expect(resource).toContain('resource_scrape_error 0\n');
     expect(resourcePage(undefined, 0)).toContain('resource_scrape_error 1\n');
-    const cadvisor = await cadvisorPage(look);
+    let cadvisor = '';
+    for await (const piece of cadvisorPage(look)) cadvisor += piece;
     expect(cadvisor).toContain(
       `container_memory_working_set_bytes{container="app",id="/kubepods/podu1/c1",image="img",name="c1",namespace="default",pod="web"} 8388608 `,
     );

@@ -1,13 +1,23 @@
 // /stats/summary: one look and the state of the file systems, in the shape metrics-server, autoscalers and eviction read.
 import type { ContainerStats as RuntimeStats, FilesystemUsage } from '../../cri/types.ts';
-import type { CgroupSample, Psi } from './cgroup-reader.ts';
+import type { CgroupSample, Psi } from './cgroup-sample.ts';
 import type { Look, PodUsage, Usage } from './collect.ts';
 import type { Filesystems, FsUsage } from './filesystems.ts';
 import { defaultInterface, type InterfaceCounters } from './proc.ts';
 import { createSlicer } from './pseudo-files.ts';
 import type * as s from './summary-types.ts';
 
-export const isoSeconds = (ms: number): string => new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z');
+let lastSecond = Number.NaN;
+let lastText = '';
+/** The samples of one look are of the same second, mostly. */
+export function isoSeconds(ms: number): string {
+  const second = Math.floor(ms / 1000);
+  if (second !== lastSecond) {
+    lastText = `${new Date(second * 1000).toISOString().slice(0, -5)}Z`;
+    lastSecond = second;
+  }
+  return lastText;
+}
 const timeOrNull = (ms: number): string | null => (ms > 0 ? isoSeconds(ms) : null);
 
 const psiOf = (psi: Psi | undefined): s.PsiStats | undefined => {
