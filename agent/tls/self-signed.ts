@@ -15,8 +15,7 @@ const pem = (label: string, der: ArrayBuffer): string => {
 
 /** ECDSA P-256, for a year from an hour before `nowMs`; the library is loaded only here, few nodes need it. */
 export async function selfSigned(hosts: readonly string[], nowMs: number): Promise<CertificateAndKey> {
-  await import('reflect-metadata');
-  const x509 = await import('@peculiar/x509');
+  const { x509 } = await import('./x509-library.ts');
   const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
   const keys = (await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])) as webcrypto.CryptoKeyPair;
   const certificate = await x509.X509CertificateGenerator.createSelfSigned({

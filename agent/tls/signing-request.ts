@@ -50,8 +50,7 @@ const pem = (label: string, der: ArrayBuffer): string => {
 
 async function makeRequest(options: SigningOptions): Promise<KeyAndRequest> {
   // Loaded only now: it is 20 MB that a running node does not need.
-  await import('reflect-metadata');
-  const x509 = await import('@peculiar/x509');
+  const { x509 } = await import('./x509-library.ts');
   const { subtle } = globalThis.crypto;
   const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' };
   const keys = await subtle.generateKey(algorithm, true, ['sign', 'verify']);

@@ -12,7 +12,7 @@ export interface Inventory {
 }
 
 export async function readInventory(): Promise<Inventory> {
-  const { cpu, mem, osInfo, system } = await import('systeminformation');
+  const { cpu, mem, osInfo, system } = await import('./system-information.ts');
   const [processor, memory, os, machine] = await Promise.all([cpu(), mem(), osInfo(), system()]);
   return {
     os: [os.distro, os.release].filter(Boolean).join(' '),
