@@ -17,6 +17,7 @@ import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { createRegistry, type MetricsRegistry } from '../lib/metrics.ts';
 import { supervise } from '../lib/supervise.ts';
+import type { Tracer } from '../lib/tracing/tracer.ts';
 import { preempted } from './admission/admit-pod.ts';
 import { createNodeAdmission } from './admission/node-admission.ts';
 import type { KubeletConfiguration } from './config.ts';
@@ -48,6 +49,7 @@ import { createMirrorPods, mirrors } from './pods/mirror-pods.ts';
 import { createPodResize } from './pods/pod-resize.ts';
 import { createRuntimeHandlers } from './pods/runtime-handlers.ts';
 import { createPodStates } from './pods/pod-state.ts';
+import { traceExecutor } from './pods/pod-spans.ts';
 import { createPodWorkers, type PodWorkers } from './pods/pod-workers.ts';
 import { createProbeLink } from './pods/probe-link.ts';
 import { defaultRestartBackoff } from './pods/restart.ts';
@@ -76,6 +78,8 @@ export interface AgentDeps {
   readonly registry: MetricsRegistry;
   /** Called once the runtime answers, before anything of it is used; rejects where another agent has it. */
   claimRuntime?(): Promise<void>;
+  /** Where tracing is switched on. */
+  readonly tracer?: Tracer | undefined;
   /** A task that must not end has ended. */
   onFault(task: string, error: unknown): void;
   /** A pod has stopped being ready, is ready again, or is going; its status in the API follows. */
@@ -430,15 +434,19 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
       events,
       pods,
       observer,
-      executor: createExecutor({
-        runtime,
-        client: given.client,
-        clock,
-        log,
-        events,
-        parts,
-        count: (pod, what) => podMetrics.sandbox(pod, what),
-      }),
+      tracer: deps.tracer,
+      executor: traceExecutor(
+        createExecutor({
+          runtime,
+          client: given.client,
+          clock,
+          log,
+          events,
+          parts,
+          count: (pod, what) => podMetrics.sandbox(pod, what),
+        }),
+        deps.tracer,
+      ),
       statusWriter,
       probes: createProbeLink(prober, { hostIps }),
       admit: async (pod, others) => {

@@ -134,7 +134,21 @@ const periods: Rule = (c) => [
   ),
 ];
 
+const tracing: Rule = (c) => {
+  const endpoint = c.tracing?.endpoint ?? '';
+  const scheme = /^([a-z-]+):\/\//.exec(endpoint)?.[1];
+  return [
+    ...when(
+      scheme !== undefined && !['dns', 'unix', 'unix-abstract'].includes(scheme),
+      'tracing.endpoint',
+      `unsupported scheme ${scheme}: give host:port, or dns://, unix:// or unix-abstract:// (OTLP over gRPC, without TLS)`,
+    ),
+    ...when(c.tracing?.endpoint === '', 'tracing.endpoint', 'is empty: leave it out for localhost:4317'),
+  ];
+};
+
 const rules: readonly Rule[] = [
+  tracing,
   unsupportedManagers,
   images,
   shutdown,

@@ -114,7 +114,10 @@ const fieldsOfServer = {
   enableDebugFlagsHandler: flag(true),
   showHiddenMetricsForVersion: text(),
   tracing: v.exactOptional(
-    v.strictObject({ endpoint: v.exactOptional(v.string()), samplingRatePerMillion: v.exactOptional(v.number()) }),
+    v.strictObject({
+      endpoint: v.exactOptional(v.string()),
+      samplingRatePerMillion: v.exactOptional(integer(0, 1_000_000)),
+    }),
   ),
 } as const;
 

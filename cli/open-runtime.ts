@@ -4,6 +4,7 @@ import { createCriRuntime } from '../cri/containerd/cri-runtime.ts';
 import type { Runtime } from '../cri/runtime.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
+import type { Tracer } from '../lib/tracing/tracer.ts';
 
 export interface OpenRuntimeOptions {
   /** `unix:///path/of.sock`. */
@@ -19,7 +20,7 @@ export interface OpenRuntimeOptions {
 export const isDockerEndpoint = (endpoint: string): boolean => /(^|\/)docker\.sock$/.test(endpoint);
 
 export async function openRuntime(
-  deps: { readonly log: Log; readonly clock: Clock },
+  deps: { readonly log: Log; readonly clock: Clock; readonly tracer?: Tracer | undefined },
   options: OpenRuntimeOptions,
 ): Promise<Runtime> {
   const { endpoint, runtimeRequestTimeoutMs, cni } = options;
@@ -28,6 +29,7 @@ export async function openRuntime(
       endpoint,
       ...(runtimeRequestTimeoutMs === undefined ? {} : { runtimeRequestTimeoutMs }),
     });
+  if (deps.tracer) deps.log.warn('calls to Docker Engine are not traced: spans end at the operations on pods');
   // Loaded only here: who runs containerd need not carry Docker's client in memory.
   const { createDockerRuntime } = await import('../cri/docker/docker-runtime.ts');
   return createDockerRuntime(deps, {

@@ -18,6 +18,7 @@ import { type Configuration, type FlagSetting, loadConfiguration } from './confi
 import { type Identity, openIdentity } from './identity.ts';
 import { type NodeSocket, serveNodeSocket } from './node-socket.ts';
 import { openRuntime } from './open-runtime.ts';
+import { openTracing } from './open-tracing.ts';
 import { openProxy, type ProxyHalf } from './run-proxy.ts';
 import { keepWatchdog, notifySystemd, watchdogMs } from './systemd-notify.ts';
 import { version } from './version.ts';
@@ -342,8 +343,10 @@ interface AgentStart {
 async function startAgent(start: AgentStart, signal: AbortSignal) {
   const { configuration, client, registry, log, nodeName, proxy } = start;
   const { kubelet, stevedore } = configuration;
+  const tracing = kubelet.tracing && (await openTracing({ log, clock: systemClock }, kubelet.tracing, nodeName));
+  const tracer = tracing?.tracer;
   const runtime = await openRuntime(
-    { log, clock: systemClock },
+    { log, clock: systemClock, tracer },
     {
       endpoint: kubelet.containerRuntimeEndpoint,
       runtimeRequestTimeoutMs: kubelet.runtimeRequestTimeout,
@@ -383,6 +386,7 @@ async function startAgent(start: AgentStart, signal: AbortSignal) {
       registry,
       onFault: start.onFault,
       claimRuntime: start.claimRuntime,
+      tracer,
       ...(proxy ? { onServing: proxy.hint } : {}),
     },
     options,
@@ -392,10 +396,15 @@ async function startAgent(start: AgentStart, signal: AbortSignal) {
   return {
     ...agent,
     async run(inner: AbortSignal) {
+      // After the agent, whose last spans it sends.
+      const stopped = new AbortController();
+      const sending = tracing?.run(stopped.signal);
       try {
         await agent.run(inner);
       } finally {
         await runtime.close();
+        stopped.abort();
+        await sending;
       }
     },
   };

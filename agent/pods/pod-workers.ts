@@ -7,10 +7,12 @@ import { createBackoff } from '../../lib/backoff.ts';
 import type { Clock } from '../../lib/clock.ts';
 import { createKeyedQueue } from '../../lib/keyed-queue.ts';
 import { describeError, type Log } from '../../lib/log.ts';
+import type { Span, Tracer } from '../../lib/tracing/tracer.ts';
 import type { Observer } from '../observe/observer.ts';
 import { createDeferredResizes } from './deferred-resizes.ts';
 import type { DesiredPod, DesiredPods } from './desired.ts';
 import type { Executor } from './execute.ts';
+import { podAttributes } from './pod-spans.ts';
 import { createMemory, memoryOf, type PodMemory, type Termination } from './memory.ts';
 import type { ObservedPod } from './observed.ts';
 import { changesRuntime, keyOfOperation, type Operation } from './operations.ts';
@@ -66,6 +68,8 @@ export interface PodWorkersDeps {
   release(uid: string): void;
   /** Each look at a pod and how long it took, in milliseconds; for a metric. */
   reconciled?(operation: 'create' | 'sync' | 'kill', tookMs: number): void;
+  /** Where tracing is switched on. */
+  readonly tracer?: Tracer | undefined;
   /** Each status as it is computed, for metrics and the node's server. */
   onStatus?(pod: Pod, status: PodStatus, before: PodStatus | undefined): void;
 }
@@ -313,7 +317,7 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
     hashOf: deps.hashOf,
   });
 
-  const reconcile = async (uid: string): Promise<void> => {
+  const reconcile = async (uid: string, span?: Span): Promise<void> => {
     const begunMs = clock.monotonicMs();
     const first = !workers.has(uid);
     const observed = await observer.observe(uid);
@@ -349,7 +353,10 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
     const phase = made.terminal ? 'ended' : made.termination ? 'terminating' : 'running';
     deps.probes.sync(worker.pod, observed, phase, worker.memory.status!);
     if (made.wakeAtMs !== undefined) queue.wakeAfter(uid, Math.max(0, made.wakeAtMs - clock.now()));
-    deps.reconciled?.(made.termination ? 'kill' : first ? 'create' : 'sync', clock.monotonicMs() - begunMs);
+    const operation = made.termination ? 'kill' : first ? 'create' : 'sync';
+    span?.rename(made.terminal ? 'syncTerminatedPod' : made.termination ? 'syncTerminatingPod' : 'syncPod');
+    span?.set(podAttributes(worker.pod, operation));
+    deps.reconciled?.(operation, clock.monotonicMs() - begunMs);
     if (made.done) forget(uid);
   };
 
@@ -380,10 +387,14 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
     for (const [other, { isStatic, memory }] of workers) if (isStatic && !memory.admission) queue.wake(other);
   };
 
+  const { tracer } = deps;
   const queue = createKeyedQueue<string>(
     {
       clock,
-      reconcile,
+      reconcile: tracer
+        ? (uid) =>
+            tracer.run('syncPod', { root: true, attributes: { 'k8s.pod.uid': uid } }, (span) => reconcile(uid, span))
+        : (uid) => reconcile(uid),
       onError: (uid, error, retryInMs) => {
         const pod = workers.get(uid)?.pod;
         log.warn('looking after a pod failed; tried again', { pod: pod ? formatPod(pod) : uid, error, retryInMs });

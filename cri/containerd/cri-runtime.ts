@@ -1,6 +1,7 @@
 // The runtime port over CRI v1: containerd 1.6 and newer, CRI-O, and whatever else serves it on a unix socket.
 import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
+import type { Tracer } from '../../lib/tracing/tracer.ts';
 import { isNotFound, isUnavailable, isUnimplemented, RuntimeError } from '../errors.ts';
 import type { CallOptions, Runtime } from '../runtime.ts';
 import type { ContainerId, SandboxId } from '../types.ts';
@@ -13,6 +14,8 @@ import * as to from './to-wire.ts';
 export interface CriRuntimeDeps {
   readonly log: Log;
   readonly clock: Clock;
+  /** Where tracing is switched on. */
+  readonly tracer?: Tracer | undefined;
 }
 
 export interface CriRuntimeOptions {
@@ -30,7 +33,7 @@ type Message<T> = wire.MessageFns<T>;
 
 export function createCriRuntime(deps: CriRuntimeDeps, options: CriRuntimeOptions): Runtime {
   const { runtimeRequestTimeoutMs = 120_000 } = options;
-  const connection = openConnection(options.endpoint);
+  const connection = openConnection(options.endpoint, { tracer: deps.tracer });
   let facts: from.RuntimeFacts | undefined;
 
   const caller =

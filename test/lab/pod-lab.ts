@@ -8,6 +8,7 @@ import { createFakeRuntime } from '../../cri/fake-runtime.ts';
 import type { Runtime } from '../../cri/runtime.ts';
 import { createFakeClock } from '../../lib/fake-clock.ts';
 import { silentLog } from '../../lib/log.ts';
+import type { Tracer } from '../../lib/tracing/tracer.ts';
 import { containerConfig, type ContainerFacts } from '../../agent/containers/container-config.ts';
 import { containerHash } from '../../agent/containers/container-hash.ts';
 import { type SandboxFacts, sandboxConfig } from '../../agent/containers/sandbox-config.ts';
@@ -16,6 +17,7 @@ import { createApiSource } from '../../agent/pods/api-source.ts';
 import { combineSources, type PodSource } from '../../agent/pods/desired.ts';
 import { createExecutor, type PodParts } from '../../agent/pods/execute.ts';
 import { orphanPod } from '../../agent/pods/orphan.ts';
+import { traceExecutor } from '../../agent/pods/pod-spans.ts';
 import { createPodWorkers, type PodWorkersDeps } from '../../agent/pods/pod-workers.ts';
 import type { PodState } from '../../agent/pods/pod-state.ts';
 import { defaultRestartBackoff } from '../../agent/pods/restart.ts';
@@ -64,6 +66,7 @@ export interface LabOptions {
   readonly parts?: Partial<PodParts>;
   /** Default: all are admitted. */
   readonly admit?: PodWorkersDeps['admit'];
+  readonly tracer?: Tracer;
 }
 
 export function createPodLab(options: LabOptions = {}) {
@@ -172,14 +175,18 @@ export function createPodLab(options: LabOptions = {}) {
         events: recorder,
         pods: combineSources([...(options.statics ? [options.statics] : []), api]),
         observer,
-        executor: createExecutor({
-          runtime: seenRuntime,
-          client: seenClient,
-          clock,
-          log: silentLog,
-          events: recorder,
-          parts,
-        }),
+        tracer: options.tracer,
+        executor: traceExecutor(
+          createExecutor({
+            runtime: seenRuntime,
+            client: seenClient,
+            clock,
+            log: silentLog,
+            events: recorder,
+            parts,
+          }),
+          options.tracer,
+        ),
         statusWriter,
         probes: {
           verdict: options.probe ?? (() => ({ started: true, failed: undefined, ready: true })),
