@@ -78,6 +78,7 @@ export interface Collector {
 
 /** How long limits serve again while the pod is not seen to change. */
 const limitsMs = 60_000;
+const maxRenewals = 64;
 /** Rates over less than this are noise. */
 const minRateMs = 500;
 
@@ -115,6 +116,7 @@ export function createCollector(deps: CollectDeps, options: CollectOptions): Col
   const last = new Map<Depth, { atMs: number; look: WeakRef<Look> }>();
   const running = new Map<Depth, Promise<Look>>();
   let looks = 0;
+  let renewalsLeft = 0;
 
   const rateOf = (known: CgroupMemory | undefined, sample: CgroupSample): CgroupMemory['rate'] => {
     if (!sample.cpu) return undefined;
@@ -134,7 +136,9 @@ export function createCollector(deps: CollectDeps, options: CollectOptions): Col
     const nowMs = clock.now();
     const known = cgroupsSeen.get(path);
     const before = known?.sample;
-    const young = before !== undefined && Math.abs(nowMs - before.limitsAtMs) < limitsMs;
+    const age = before ? Math.abs(nowMs - before.limitsAtMs) : Number.POSITIVE_INFINITY;
+    // Those that were read in one look are not all read again in one.
+    const young = age < limitsMs || (age < 2 * limitsMs && --renewalsLeft < 0);
     const sample = cgroups.read(path, nowMs, { depth, before, keepLimits: young && !changed });
     if (!sample) return undefined;
     const rate = rateOf(known, sample);
@@ -148,6 +152,7 @@ export function createCollector(deps: CollectDeps, options: CollectOptions): Col
     const slicer = createSlicer();
     const timeMs = clock.now();
     const number = ++looks;
+    renewalsLeft = maxRenewals;
     const host = readHost(proc);
 
     const ids = new Set<string>();
