@@ -5,12 +5,15 @@ import { parseGoDuration } from '../lib/go-duration.ts';
 
 export const kubeletApiVersion = 'kubelet.config.k8s.io/v1beta1';
 
+/** Which fields are durations, for who writes them again. */
+export const durations = new WeakSet<object>();
+
 /**
  * A duration field, in milliseconds. Go cannot tell an absent duration from a zero one, so `0s` means the default; kubeadm's own
  * ConfigMap is full of them.
  */
-const duration = (fallback: string) =>
-  v.pipe(
+const duration = (fallback: string) => {
+  const schema = v.pipe(
     v.optional(v.string('must be a duration such as "10s"'), ''),
     v.check(
       (text) => text === '' || (parseGoDuration(text) ?? -1) >= 0,
@@ -18,7 +21,9 @@ const duration = (fallback: string) =>
     ),
     v.transform((text): number => parseGoDuration(text) || (parseGoDuration(fallback) ?? 0)),
   );
-
+  durations.add(schema);
+  return schema;
+};
 const integer = (min: number, max: number) =>
   v.pipe(
     v.number('must be a number'),

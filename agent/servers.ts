@@ -5,6 +5,7 @@ import type { KubeClient } from '../kube/client.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import type { KubeletConfiguration } from './config.ts';
+import { kubeletConfigurationOnWire } from './config-wire.ts';
 import type { NodeAgent } from './node/node-agent.ts';
 import { createHealthServer } from './server/health-server.ts';
 import type { PodDirectory } from './server/directory.ts';
@@ -32,6 +33,7 @@ export interface ServersOptions {
   readonly config: KubeletConfiguration;
   readonly rootDir: string;
   readonly certDir: string;
+  readonly kubeletVersion: string;
 }
 
 /** What could not be bound, with what to do about it. */
@@ -74,7 +76,7 @@ export async function startServers(
       : undefined;
   const serving = byCsr ?? ownServing;
   const server = createNodeServer(
-    { ...deps, serving, clientCa, health, configz: () => ({ kubeletconfig: config }) },
+    { ...deps, serving, clientCa, health, configz: () => kubeletConfigurationOnWire(config) },
     {
       nodeName,
       address: config.address,
@@ -88,6 +90,11 @@ export async function startServers(
       tls: tlsSettings(config.tlsMinVersion, config.tlsCipherSuites),
       streamIdleMs: config.streamingConnectionIdleTimeout,
       rootFolder: rootDir,
+      debuggingHandlers: config.enableDebuggingHandlers,
+      systemLogs: config.enableSystemLogHandler,
+      systemLogQuery: config.enableSystemLogQuery,
+      profiling: config.enableProfilingHandler,
+      version: options.kubeletVersion,
     },
   );
   const healthServer = createHealthServer({ health }, { address: config.healthzBindAddress, port: config.healthzPort });
