@@ -1,4 +1,5 @@
 // The plain pages: /pods, /runningpods, /configz, /healthz, /checkpoint and /run.
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../../lib/clock.ts';
 import { describeError } from '../../lib/log.ts';
@@ -141,6 +142,7 @@ export function pageRoutes(deps: PagesDeps, options: PagesOptions): Route[] {
     const location = join(options.checkpointFolder, file);
     try {
       const container = findContainer(pods, pod, name);
+      await mkdir(options.checkpointFolder, { recursive: true, mode: 0o700 });
       const seconds = Number(timeout ?? 0);
       await runtime.checkpointContainer(container.id, location, seconds > 0 ? { timeoutMs: seconds * 1000 } : {});
     } catch (error) {
