@@ -182,7 +182,7 @@ async function assemble(options: LabNodeOptions, undo: (() => Promise<unknown>)[
       child = host.spawn(
         pinnedNode,
         [
-          '--max-semi-space-size=1',
+          '--max-semi-space-size=4',
           '--heap-growing-percent=30',
           program,
           'run',
