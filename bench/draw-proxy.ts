@@ -76,6 +76,7 @@ const pair = (what: string, floor: string): Curve[] =>
   ]);
 
 console.log(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width * 3} ${height}" font-family="sans-serif" font-size="12">
+<title>Curves of the proxy benchmarks by number of Services</title>
 <rect width="100%" height="100%" fill="white"/>
 ${panel('One endpoint change → kernel, p50', 'ms', pair('changeP50Ms', 'rawPartialP50Ms'), 0)}
 ${panel('Cold start, computing', 'ms of CPU', pair('coldCpuMs', 'rawLoadCpuMs'), width)}
