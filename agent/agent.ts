@@ -62,7 +62,7 @@ import { openPodCgroups } from './resources/open-pod-cgroups.ts';
 import type { NodeLimits } from './resources/pod-cgroups.ts';
 import { qosOf } from './resources/qos.ts';
 
-import { createKubeletMetrics } from './server/kubelet-metrics.ts';
+import { buildLabels, createKubeletMetrics, imageSizeRange } from './server/kubelet-metrics.ts';
 import { startServers } from './servers.ts';
 import type { VolumeUsage } from './stats/filesystems.ts';
 import { createNodeStats } from './stats/node-stats.ts';
@@ -145,6 +145,7 @@ function createLoggedEvents(log: Log): OwnedEventRecorder {
 export async function createAgent(given: AgentDeps, options: AgentOptions, signal: AbortSignal): Promise<Agent> {
   const { clock, log, registry } = given;
   const metrics = createKubeletMetrics(registry);
+  metrics.buildInfo.set(buildLabels(options.kubeletVersion), 1);
   const runtime = createPacedRuntime(
     createMeasuredRuntime(given.runtime, { clock, metrics }),
     { clock },
@@ -270,6 +271,8 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
       serviceAccountToken: (pod, serviceAccount, audience, inner) =>
         imageToken(client, pod, serviceAccount, audience, inner),
       secret: (namespace, name, holder, inner) => objects.get(resources.secrets, { namespace, name }, holder, inner),
+      onPulled: (sizeBytes, tookMs) =>
+        metrics.imagePull.observe({ image_size_in_bytes: imageSizeRange(sizeBytes) }, tookMs / 1000),
     },
     config,
     options.imageCredentials,
@@ -444,6 +447,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
           events,
           parts,
           count: (pod, what) => podMetrics.sandbox(pod, what),
+          startFailed: (pod, container, reason) => podMetrics.startFailed(pod, container, reason),
         }),
         deps.tracer,
       ),

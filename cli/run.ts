@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import { type Agent, type AgentOptions, createAgent } from '../agent/agent.ts';
 import { kubeletVersion } from '../agent/node/version.ts';
+import { createRestMetrics } from '../agent/server/rest-metrics.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { createKubeClient } from '../kube/http-client.ts';
 import { createNoClient } from '../kube/no-client.ts';
@@ -198,7 +199,10 @@ async function runDaemon(configuration: Configuration, halves: Halves, dryRun: b
     throw error;
   }
   const client = identity
-    ? createKubeClient({ log, clock: systemClock }, { ...identity.config, userAgent: `stevedore/${version}` })
+    ? createKubeClient(
+        { log, clock: systemClock, observe: createRestMetrics(registry) },
+        { ...identity.config, userAgent: `stevedore/${version}` },
+      )
     : createNoClient();
 
   const tasks = supervise({

@@ -29,6 +29,8 @@ export interface ImagePullerDeps {
   credentials(pod: Pod, repository: string, signal: AbortSignal): Promise<readonly Credential[]>;
   /** Absent: whoever names an image that is there may use it. */
   readonly records?: PullRecords;
+  /** An image was pulled; its size is 0 where the runtime does not tell it. For a metric. */
+  onPulled?(sizeBytes: number, tookMs: number): void;
 }
 
 export interface ImagePullerOptions {
@@ -157,6 +159,7 @@ export function createImagePuller(deps: ImagePullerDeps, options: ImagePullerOpt
       const waitedMs = Math.trunc(clock.monotonicMs() - startedMs);
       const took = `${formatGoDuration(Math.trunc(pulled.durationMs))} (${formatGoDuration(waitedMs)} including waiting)`;
       const size = pulled.image?.sizeBytes ?? 0;
+      deps.onPulled?.(size, pulled.durationMs);
       tell(
         request,
         'Normal',

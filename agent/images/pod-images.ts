@@ -27,6 +27,8 @@ export interface PodImagesDeps extends Pick<CredentialProvidersDeps, 'serviceAcc
   readonly events?: EventRecorder;
   /** Undefined where there is no such secret. `holder` is the pod's uid: it holds the secret until it is released. */
   secret(namespace: string, name: string, holder: string, signal: AbortSignal): Promise<Secret | undefined>;
+  /** See ImagePullerDeps. */
+  onPulled?(sizeBytes: number, tookMs: number): void;
 }
 
 /** The fields of KubeletConfiguration that images heed. */

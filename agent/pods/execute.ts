@@ -77,6 +77,8 @@ export interface ExecuteDeps {
   readonly parts: PodParts;
   /** For metrics: a sandbox is about to be run, or could not be; or a container of it could not be started the first time. */
   count?(pod: Pod, what: 'begun' | 'failed'): void;
+  /** A container could not be made or started; for a metric. */
+  startFailed?(pod: Pod, container: string, reason: string): void;
 }
 
 export interface OperationContext {
@@ -158,6 +160,7 @@ export function createExecutor(deps: ExecuteDeps): Executor {
   ): void => {
     known.failures++;
     if (known.failures === 1) deps.count?.(context.pod, 'failed');
+    deps.startFailed?.(context.pod, name, reason);
     known.trouble = troubleAfter(keyFor(context, name), reason, message, known.trouble);
     tell(context.pod, name, 'Warning', 'Failed', `Error: ${message}`);
   };

@@ -26,6 +26,8 @@ export interface PodMetrics {
   started(pod: Pod, container: string): void;
   /** A sandbox is about to be run, or could not be; or a container of it could not be started the first time. */
   sandbox(pod: Pod, what: 'begun' | 'failed'): void;
+  /** A container could not be made or started, for the reason that its status shows. */
+  startFailed(pod: Pod, container: string, reason: string): void;
   relisted(error: unknown, tookMs: number): void;
   /** Something that is counted changed. */
   changed(): void;
@@ -125,6 +127,9 @@ export function createPodMetrics(deps: PodMetricsDeps): PodMetrics {
     },
     started(pod, container) {
       metrics.startedContainers.inc({ container_type: containerType(pod, container) });
+    },
+    startFailed(pod, container, reason) {
+      metrics.startedContainersErrors.inc({ container_type: containerType(pod, container), code: reason });
     },
     sandbox(pod, what) {
       if (pod.spec.hostUsers !== false) return;

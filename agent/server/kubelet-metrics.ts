@@ -10,7 +10,6 @@ const pullBuckets = [1, 5, 10, 20, 30, 60, 120, 180, 240, 300, 360, 480, 600, 90
 const statusSyncBuckets = [0.01, 0.05, 0.1, 0.5, 1, 5, 10, 20, 30, 45, 60];
 const resizeBuckets = [10, 50, 100, 500, 1000, 2000, 5000, 10_000, 20_000, 30_000, 60_000, 120_000, 300_000, 600_000];
 const runtimeBuckets = Array.from({ length: 14 }, (_, power) => 0.005 * 2.5 ** power);
-const restBuckets = [0.005, 0.025, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60];
 
 export type KubeletMetrics = ReturnType<typeof createKubeletMetrics>;
 
@@ -316,17 +315,6 @@ function serverMetrics(r: MetricsRegistry) {
       help: 'Number of HTTP requests being served',
       labels: ['long_running', 'method', 'path', 'server_type'],
     }),
-    restRequests: counter(r, {
-      name: 'rest_client_requests_total',
-      help: 'Number of HTTP requests to the API server, by status code, method and host',
-      labels: ['code', 'host', 'method'],
-    }),
-    restDuration: histogram(r, {
-      name: 'rest_client_request_duration_seconds',
-      help: 'Seconds a request to the API server took, by verb and host',
-      labels: ['host', 'verb'],
-      buckets: restBuckets,
-    }),
     buildInfo: gauge(r, {
       name: 'kubernetes_build_info',
       help: 'A metric with a constant 1, labelled by what was built',
@@ -342,6 +330,42 @@ function serverMetrics(r: MetricsRegistry) {
         'compiler',
       ],
     }),
+  };
+}
+
+const mebibyte = 1024 * 1024;
+const sizeRanges: readonly (readonly [aboveMebibytes: number, label: string])[] = [
+  [100 * 1024, 'GT100GB'],
+  [60 * 1024, '60GB-100GB'],
+  [40 * 1024, '40GB-60GB'],
+  [30 * 1024, '30GB-40GB'],
+  [20 * 1024, '20GB-30GB'],
+  [10 * 1024, '10GB-20GB'],
+  [5 * 1024, '5GB-10GB'],
+  [1024, '1GB-5GB'],
+  [500, '500MB-1GB'],
+  [100, '100MB-500MB'],
+  [10, '10MB-100MB'],
+  [0, '0-10MB'],
+];
+
+/** The label of an image's size; an unknown size is 0. */
+export const imageSizeRange = (bytes: number): string =>
+  sizeRanges.find(([above]) => bytes > above * mebibyte)?.[1] ?? 'N/A';
+
+/** Of kubernetes_build_info, from a version as `v1.36.2+stevedore.0.1.0`. */
+export function buildLabels(version: string) {
+  const [, major = '', minor = ''] = /^v(\d+)\.(\d+)/.exec(version) ?? [];
+  return {
+    git_version: version,
+    platform: `${process.platform}/${process.arch === 'x64' ? 'amd64' : process.arch}`,
+    go_version: '',
+    major,
+    minor,
+    git_commit: '',
+    git_tree_state: '',
+    build_date: '',
+    compiler: '',
   };
 }
 
