@@ -108,10 +108,6 @@ export async function createUpkeep(deps: UpkeepDeps, options: UpkeepOptions): Pr
       freeUnused: async ({ images }, signal) => {
         if (images) await imageGc.removeUnused(signal);
       },
-      dedicatedImageFs: async () => {
-        const { node: shown } = await deps.stats.nodeSummary();
-        return shown.fs?.capacityBytes !== shown.runtime?.imageFs?.capacityBytes;
-      },
       onPressure: (pressure) => node.setPressure(pressure),
     },
     { config, memoryBytes: options.memoryBytes, podsCgroup: options.podsCgroup },

@@ -1,6 +1,7 @@
 // The proxy half of `stevedore run`: its identity, and what the node's status shows of it.
 import { dirname } from 'node:path';
 import type { NodeAgent } from '../agent/node/node-agent.ts';
+import type { RestCall } from '../agent/server/rest-metrics.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { createEventRecorder } from '../kube/event-recorder.ts';
 import { createKubeClient } from '../kube/http-client.ts';
@@ -18,6 +19,8 @@ export interface ProxyStart {
   /** The node's own identity, used where the proxy has none of its own. */
   readonly client: KubeClient;
   readonly registry: MetricsRegistry;
+  /** Told of each call of the API server, for metrics. */
+  readonly observe: (call: RestCall) => void;
   readonly log: Log;
   readonly nodeName: string;
   /** Nothing is written and nothing is served; the rules are only computed. */
@@ -43,7 +46,10 @@ export async function openProxy(start: ProxyStart): Promise<ProxyHalf> {
   const clock = systemClock;
   const own = configuration.proxy.clientConnection.kubeconfig;
   const client = own
-    ? createKubeClient({ log, clock }, { ...(await loadKubeconfig(own)), userAgent: `stevedore-proxy/${version}` })
+    ? createKubeClient(
+        { log, clock, observe: start.observe },
+        { ...(await loadKubeconfig(own)), userAgent: `stevedore-proxy/${version}` },
+      )
     : start.client;
   const events = createEventRecorder({ client, clock, log }, { component: 'kube-proxy', host: nodeName });
   const proxy = createProxy(

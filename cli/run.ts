@@ -198,11 +198,9 @@ async function runDaemon(configuration: Configuration, halves: Halves, dryRun: b
     if (stopping.signal.aborted) return exitCode;
     throw error;
   }
+  const observe = createRestMetrics(registry);
   const client = identity
-    ? createKubeClient(
-        { log, clock: systemClock, observe: createRestMetrics(registry) },
-        { ...identity.config, userAgent: `stevedore/${version}` },
-      )
+    ? createKubeClient({ log, clock: systemClock, observe }, { ...identity.config, userAgent: `stevedore/${version}` })
     : createNoClient();
 
   const tasks = supervise({
@@ -213,7 +211,9 @@ async function runDaemon(configuration: Configuration, halves: Halves, dryRun: b
     },
   });
   const proxy =
-    halves.proxy && !alone ? await openProxy({ configuration, client, registry, log, nodeName, dryRun }) : undefined;
+    halves.proxy && !alone
+      ? await openProxy({ configuration, client, registry, observe, log, nodeName, dryRun })
+      : undefined;
   if (dryRun) {
     if (proxy) tasks.start('proxy', proxy.run);
     try {

@@ -70,6 +70,22 @@ describe('exec, from a shell that stays', () => {
     expect(said.map(({ stderr }) => stderr)).toEqual(many.map((at) => `${at}\n`));
   });
 
+  it('does not start what was cancelled while it waited for its turn', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'turn-'));
+    const file = join(folder, 'made');
+    try {
+      const busy = Array.from({ length: 4 }, () => exec('sleep', ['0.3']));
+      const controller = new AbortController();
+      const late = failure(exec('touch', [file], { signal: controller.signal }));
+      controller.abort();
+      expect(await late).toMatchObject({ code: 'aborted' });
+      await Promise.all(busy);
+      expect(readdirSync(folder)).toEqual([]);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
   it('tells the process id, and is of use again after one was ended', async () => {
     let pid = 0;
     const onSpawn = (id: number): void => {

@@ -153,11 +153,21 @@ function send(pid: number): void {
   }
 }
 
+function notStarted(reason: unknown): Run {
+  const done = Promise.reject(reason);
+  done.catch(() => undefined);
+  return { kill: () => undefined, done };
+}
+
 /** Undefined where there is no shell: to be started otherwise. */
 export async function runInShell(words: readonly string[], options: RunOptions): Promise<Run | undefined> {
   const shell = await takeShell();
   if (!shell) return undefined;
   clearTimeout(shell.idleTimer);
+  if (options.signal?.aborted) {
+    release(shell);
+    return notStarted(options.signal.reason);
+  }
   hold(shell, true);
   const mark = `stevedore-${randomBytes(12).toString('hex')}`;
   const { stdout, stderr, control } = streamsOf(shell);

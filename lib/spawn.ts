@@ -5,6 +5,8 @@ export interface RunOptions {
   readonly input?: string | Uint8Array | undefined;
   readonly env?: Readonly<Record<string, string>> | undefined;
   readonly cwd?: string | undefined;
+  /** What is cancelled before its turn comes is not started. */
+  readonly signal?: AbortSignal | undefined;
   onSpawn?(pid: number): void;
   /** Told of each piece of output, on either stream. */
   onOutput?(bytes: number): void;

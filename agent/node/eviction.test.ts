@@ -87,7 +87,6 @@ function setUp(config: Partial<KubeletConfiguration> = {}) {
         world.disk = world.afterFree ?? world.disk;
         return Promise.resolve();
       },
-      dedicatedImageFs: () => Promise.resolve(false),
       onPressure: (pressure) => void pressures.push(pressure),
     },
     { config: { ...defaultKubeletConfiguration(), ...config }, memoryBytes: 8 * Gi },

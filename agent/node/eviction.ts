@@ -48,8 +48,6 @@ export interface EvictionDeps {
   holdsResources(uid: string): boolean;
   /** Removes dead containers and images nobody uses; resolves when done. */
   freeUnused(what: { readonly containers: boolean; readonly images: boolean }, signal: AbortSignal): Promise<void>;
-  /** True where images are on another file system than the agent's root folder. */
-  dedicatedImageFs(): Promise<boolean>;
   onPressure(pressure: Pressure): void;
 }
 
@@ -98,6 +96,9 @@ const statsIn = (summary: Summary): StatsOf => {
   const byUid = new Map<string, PodStats>(summary.pods.map((stats) => [stats.podRef.uid, stats]));
   return (pod) => byUid.get(pod.metadata.uid ?? '');
 };
+
+/** Images are on another file system than the agent's root folder. */
+const hasImageFs = ({ node }: Summary): boolean => node.fs?.capacityBytes !== node.runtime?.imageFs?.capacityBytes;
 
 export function createEviction(deps: EvictionDeps, options: EvictionOptions): Eviction {
   const { clock, log, events } = deps;
@@ -188,12 +189,13 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
 
   const lookOnce = async (signal: AbortSignal): Promise<readonly string[]> => {
     if (thresholds.length === 0 && !config.localStorageCapacityIsolation) return [];
-    const dedicated = await deps.dedicatedImageFs();
     const pods = deps.activePods().filter(({ status }) => status?.phase !== 'Failed' && status?.phase !== 'Succeeded');
+    const summary = await deps.nodeSummary(signal);
+    const dedicated = hasImageFs(summary);
     const seen = look(
       state,
       thresholds,
-      observe(await deps.nodeSummary(signal)),
+      observe(summary),
       clock.monotonicMs(),
       config.evictionPressureTransitionPeriod,
     );

@@ -151,8 +151,11 @@ async function assemble(options: LabNodeOptions, undo: (() => Promise<unknown>)[
 
   const logPath = join(dir, 'stevedore.log');
   let child: ChildProcess | undefined;
-  const built = join(repository, 'dist/stevedore.mjs');
-  const program = process.env.STEVEDORE_TEST_BUILT && existsSync(built) ? built : join(repository, 'cli/stevedore.ts');
+  const built = join(repository, 'dist/stevedore');
+  const [program, ...before] =
+    process.env.STEVEDORE_TEST_BUILT && existsSync(built)
+      ? [built]
+      : [pinnedNode, join(repository, 'cli/stevedore.ts')];
 
   const end = async (signal: NodeJS.Signals = 'SIGTERM'): Promise<void> => {
     const running = child;
@@ -180,16 +183,8 @@ async function assemble(options: LabNodeOptions, undo: (() => Promise<unknown>)[
     async start() {
       const output = await open(logPath, 'a');
       child = host.spawn(
-        pinnedNode,
-        [
-          '--max-semi-space-size=4',
-          '--heap-growing-percent=30',
-          program,
-          'run',
-          '--config',
-          config,
-          ...(options.only ? ['--only', options.only] : []),
-        ],
+        program!,
+        [...before, 'run', '--config', config, ...(options.only ? ['--only', options.only] : [])],
         { stdio: ['ignore', output.fd, output.fd] },
       );
       await output.close();
