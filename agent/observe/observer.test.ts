@@ -133,4 +133,18 @@ describe('the observer', () => {
     observer.drop('u', 'c0' as never);
     expect((await observer.observe('u')).containers).toEqual([]);
   });
+
+  it('hears no more of a pod that is forgotten', async () => {
+    const { clock, observer, changes, tell } = lab(() => []);
+    const abort = new AbortController();
+    void observer.run(abort.signal);
+    await observer.relist();
+    for (const kind of ['stopped', 'deleted'] as const) {
+      await clock.advance(0);
+      tell({ kind, containerId: 'c0', sandboxId: undefined, podUid: 'gone' } as unknown as RuntimeEvent);
+      await clock.advance(500);
+    }
+    expect(changes).toEqual([]);
+    abort.abort();
+  });
 });

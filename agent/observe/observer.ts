@@ -182,7 +182,9 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
   /** What is known already says what the event says. */
   const isNews = (uid: string, { kind, containerId }: Exclude<RuntimeEvent, { kind: 'lost' }>): boolean => {
     const entry = entries.get(uid);
-    if (!entry || entry.dirty) return true;
+    // The end of what a forgotten pod had: to look would only make it known again, for good.
+    if (!entry) return kind !== 'stopped' && kind !== 'deleted';
+    if (entry.dirty) return true;
     const { containers, sandboxes } = entry.observed;
     const shown =
       containers.find((each) => each.id === containerId)?.state ??
