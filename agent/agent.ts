@@ -60,7 +60,7 @@ import { createProbeMetrics } from './probes/probe-metrics.ts';
 import { createProber } from './probes/prober.ts';
 import { openPodCgroups } from './resources/open-pod-cgroups.ts';
 import type { NodeLimits } from './resources/pod-cgroups.ts';
-import { qosOf } from './resources/qos.ts';
+import { qosOf } from '../kube/scheduling/qos.ts';
 
 import { buildLabels, createKubeletMetrics, imageSizeRange } from './server/kubelet-metrics.ts';
 import { startServers } from './servers.ts';

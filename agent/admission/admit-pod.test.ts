@@ -5,7 +5,7 @@ import { type AdmissionFacts, admitPod } from './admit-pod.ts';
 import { createNodeAdmission } from './node-admission.ts';
 import { podsToPreempt } from './preemption.ts';
 import { createSysctlRules, normalizeSysctl } from './sysctls.ts';
-import { tolerates } from './taints.ts';
+import { tolerates } from '../../kube/scheduling/taints.ts';
 
 const node: Node = {
   metadata: { name: 'node-1', labels: { zone: 'a', 'kubernetes.io/os': 'linux', cores: '8' } },

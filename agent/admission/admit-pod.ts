@@ -5,12 +5,12 @@ import type { ResourceList } from '../../kube/types/meta.ts';
 import type { Container, Pod } from '../../kube/types/pod.ts';
 import { appArmorProfile } from '../containers/security.ts';
 import { isCriticalPod, isStaticPod } from '../resources/critical.ts';
-import { type Shortage, shortages } from './fit.ts';
-import { hostPortsFree } from './host-ports.ts';
-import { fitsNodeAffinity } from './node-affinity.ts';
+import { type Shortage, shortages } from '../../kube/scheduling/fit.ts';
+import { hostPortsFree } from '../../kube/scheduling/host-ports.ts';
+import { fitsNodeAffinity } from '../../kube/scheduling/node-affinity.ts';
 import { podsToPreempt } from './preemption.ts';
 import type { SysctlRules } from './sysctls.ts';
-import { toleratesNoExecute } from './taints.ts';
+import { toleratesNoExecute } from '../../kube/scheduling/taints.ts';
 
 export interface AdmissionFacts {
   readonly node: Node;

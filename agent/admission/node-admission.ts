@@ -5,7 +5,7 @@ import type { Node } from '../../kube/types/core.ts';
 import type { ResourceList } from '../../kube/types/meta.ts';
 import type { Pod } from '../../kube/types/pod.ts';
 import { admitPod, type Refusal } from './admit-pod.ts';
-import { shortages } from './fit.ts';
+import { shortages } from '../../kube/scheduling/fit.ts';
 import { createSysctlRules } from './sysctls.ts';
 
 export interface NodeAdmissionDeps {

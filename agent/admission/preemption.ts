@@ -1,9 +1,9 @@
 // Which pods give way to a critical one: as few and as small as possible, BestEffort before Burstable before Guaranteed.
 import type { Pod } from '../../kube/types/pod.ts';
 import { isCriticalPod } from '../resources/critical.ts';
-import { podRequests } from '../resources/pod-resources.ts';
-import { qosOf } from '../resources/qos.ts';
-import type { Shortage } from './fit.ts';
+import { podRequests } from '../../kube/scheduling/pod-resources.ts';
+import { qosOf } from '../../kube/scheduling/qos.ts';
+import type { Shortage } from '../../kube/scheduling/fit.ts';
 
 interface Need {
   readonly resource: string;

@@ -2,7 +2,7 @@
 import type { PortMapping, SandboxConfig } from '../../cri/types.ts';
 import type { Container, Pod } from '../../kube/types/pod.ts';
 import { overheadResources, type ResourceFacts, sandboxResources } from '../resources/linux-resources.ts';
-import { isSidecar } from '../resources/pod-resources.ts';
+import { isSidecar } from '../../kube/scheduling/pod-resources.ts';
 import type { DnsConfig } from './dns.ts';
 import { kernelHostname, type PodHostname } from './hostname.ts';
 import { sandboxAnnotations, sandboxLabels } from './labels.ts';

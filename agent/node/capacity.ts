@@ -1,7 +1,7 @@
 // What the node has and what of it pods may use. Pure: host facts and configuration in, ResourceLists out.
 import type { ResourceList } from '../../kube/types/meta.ts';
 import type { KubeletConfiguration } from '../config.ts';
-import { amounts } from '../resources/amounts.ts';
+import { amounts } from '../../kube/scheduling/amounts.ts';
 import type { HostFacts } from './host-facts.ts';
 import { parseThresholds, thresholdAmount } from './thresholds.ts';
 

@@ -1,6 +1,6 @@
 // Why a pod was evicted, in the kubelet's words. Pure.
 import type { Pod } from '../../kube/types/pod.ts';
-import { units } from '../resources/amounts.ts';
+import { units } from '../../kube/scheduling/amounts.ts';
 import type { PodStats } from '../stats/summary-types.ts';
 import { formatBytes } from './capacity.ts';
 import { type Observations, type Starved, starvedOf } from './eviction-signals.ts';

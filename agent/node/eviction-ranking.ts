@@ -1,6 +1,6 @@
 // In which order pods go: first those above their requests, then by priority, then by how far above. Pure; the kubelet's order.
 import type { Pod } from '../../kube/types/pod.ts';
-import { podRequests } from '../resources/pod-resources.ts';
+import { podRequests } from '../../kube/scheduling/pod-resources.ts';
 import type { FsStats, PodStats } from '../stats/summary-types.ts';
 import { type Starved, starvedOf } from './eviction-signals.ts';
 import type { Signal } from './thresholds.ts';

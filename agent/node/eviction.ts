@@ -8,7 +8,7 @@ import { type EventRecorder, type EventTarget, podTarget } from '../../kube/even
 import type { Pod, Toleration } from '../../kube/types/pod.ts';
 import type { KubeletConfiguration } from '../config.ts';
 import { isCriticalPod } from '../resources/critical.ts';
-import { qosOf } from '../resources/qos.ts';
+import { qosOf } from '../../kube/scheduling/qos.ts';
 import type { PodStats, Summary } from '../stats/summary-types.ts';
 import type { Pressure } from './conditions.ts';
 import { admissionMessage, evictedReason, pressureMessage } from './eviction-messages.ts';

@@ -1,7 +1,7 @@
 // Pods that use more local storage than they said they would: emptyDir sizeLimit, the pod's and its containers' ephemeral-storage limits. Pure.
 import type { Pod } from '../../kube/types/pod.ts';
-import { units } from '../resources/amounts.ts';
-import { podLimits } from '../resources/pod-resources.ts';
+import { units } from '../../kube/scheduling/amounts.ts';
+import { podLimits } from '../../kube/scheduling/pod-resources.ts';
 import type { PodStats } from '../stats/summary-types.ts';
 import { formatBytes } from './capacity.ts';
 

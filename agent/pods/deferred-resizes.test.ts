@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Pod } from '../../kube/types/pod.ts';
-import { millis } from '../resources/amounts.ts';
+import { millis } from '../../kube/scheduling/amounts.ts';
 import { createDeferredResizes } from './deferred-resizes.ts';
 
 const pod = (

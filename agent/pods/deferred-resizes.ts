@@ -1,7 +1,7 @@
 // Resizes that wait for room, and in which order it goes to them, as in the kubelet: by priority, then Guaranteed pods, then who has waited
 // longest. One that looks while room comes does not take it from one before it.
 import type { Pod } from '../../kube/types/pod.ts';
-import { qosOf } from '../resources/qos.ts';
+import { qosOf } from '../../kube/scheduling/qos.ts';
 
 export interface DeferredResizes {
   /** `pod` as it is asked for. */

@@ -4,7 +4,7 @@ import type { ContainerId } from '../../cri/types.ts';
 import type { EventRecorder } from '../../kube/events.ts';
 import type { Condition, ResourceList } from '../../kube/types/meta.ts';
 import type { Container, Pod } from '../../kube/types/pod.ts';
-import { shortages } from '../admission/fit.ts';
+import { shortages } from '../../kube/scheduling/fit.ts';
 import type { PodCgroupFacts, ResourceFacts } from '../resources/linux-resources.ts';
 import type { PodCgroups } from '../resources/pod-cgroups.ts';
 import { createResizer, type Resizer, type RunningNow } from '../resources/resizer.ts';

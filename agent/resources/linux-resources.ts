@@ -1,11 +1,11 @@
 // From millicores and bytes to what the kernel is told: shares, quota, limits of containers, sandboxes and pods.
 import type { LinuxResources } from '../../cri/types.ts';
 import type { Container, Pod } from '../../kube/types/pod.ts';
-import { amounts, hugepageSize, millis, units } from './amounts.ts';
+import { amounts, hugepageSize, millis, units } from '../../kube/scheduling/amounts.ts';
 import { isCriticalPod } from './critical.ts';
 import { oomScoreAdj } from './oom-score.ts';
-import { hasPodLevelResources, podLimits, podRequests } from './pod-resources.ts';
-import { qosOf } from './qos.ts';
+import { hasPodLevelResources, podLimits, podRequests } from '../../kube/scheduling/pod-resources.ts';
+import { qosOf } from '../../kube/scheduling/qos.ts';
 
 export const minShares = 2;
 export const maxShares = 262_144;

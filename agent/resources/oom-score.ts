@@ -1,9 +1,9 @@
 // oom_score_adj of a container: whom the kernel kills first when the node's memory is used up.
 import type { Container, Pod } from '../../kube/types/pod.ts';
-import { units } from './amounts.ts';
+import { units } from '../../kube/scheduling/amounts.ts';
 import { isNodeCriticalPod } from './critical.ts';
-import { hasPodLevelRequests, isSidecar, podRequests } from './pod-resources.ts';
-import { qosOf } from './qos.ts';
+import { hasPodLevelRequests, isSidecar, podRequests } from '../../kube/scheduling/pod-resources.ts';
+import { qosOf } from '../../kube/scheduling/qos.ts';
 
 const guaranteed = -997;
 const bestEffort = 1000;

@@ -23,8 +23,8 @@ import {
   sharesToMilliCpu,
   weightToShares,
 } from './linux-resources.ts';
-import { podRequests } from './pod-resources.ts';
-import { type QosClass, qosOf } from './qos.ts';
+import { podRequests } from '../../kube/scheduling/pod-resources.ts';
+import { type QosClass, qosOf } from '../../kube/scheduling/qos.ts';
 import type { SystemdSlices } from './systemd-slices.ts';
 
 export interface PodCgroupsDeps {

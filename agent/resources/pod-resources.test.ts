@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Container, Pod, ResourceRequirements } from '../../kube/types/pod.ts';
-import { amounts, hugepageSize, millis, units } from './amounts.ts';
+import { amounts, hugepageSize, millis, units } from '../../kube/scheduling/amounts.ts';
 import {
   containerResources,
   cpuQuota,
@@ -12,8 +12,8 @@ import {
   weightToShares,
 } from './linux-resources.ts';
 import { oomScoreAdj } from './oom-score.ts';
-import { podLimits, podRequests } from './pod-resources.ts';
-import { computeQos } from './qos.ts';
+import { podLimits, podRequests } from '../../kube/scheduling/pod-resources.ts';
+import { computeQos } from '../../kube/scheduling/qos.ts';
 
 const container = (name: string, resources: ResourceRequirements, more: Partial<Container> = {}): Container => ({
   name,

@@ -1,7 +1,7 @@
 // What containers and pods have of cpu and memory, as numbers: what they are to have, what the runtime says, and whether that is the same.
 import type { LinuxResources } from '../../cri/types.ts';
 import type { Container, Pod } from '../../kube/types/pod.ts';
-import { millis, units } from './amounts.ts';
+import { millis, units } from '../../kube/scheduling/amounts.ts';
 import {
   cpuShares,
   cpuWeight,
@@ -10,7 +10,7 @@ import {
   quotaToMilliCpu,
   sharesToMilliCpu,
 } from './linux-resources.ts';
-import { hasPodLevelResources, podLimits, podRequests } from './pod-resources.ts';
+import { hasPodLevelResources, podLimits, podRequests } from '../../kube/scheduling/pod-resources.ts';
 
 /** What a container, or a pod as a whole, has. CPU in millicores, memory in bytes; 0: none. */
 export interface ActualResources {

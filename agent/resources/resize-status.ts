@@ -2,9 +2,9 @@
 import { canonicalQuantity } from '../../kube/quantity.ts';
 import type { Condition, ResourceList } from '../../kube/types/meta.ts';
 import type { Container, Pod, ResourceRequirements } from '../../kube/types/pod.ts';
-import { type Amounts, millis, units } from './amounts.ts';
+import { type Amounts, millis, units } from '../../kube/scheduling/amounts.ts';
 import { cpuShares, cpuWeight } from './linux-resources.ts';
-import { podLimits, podRequests } from './pod-resources.ts';
+import { podLimits, podRequests } from '../../kube/scheduling/pod-resources.ts';
 import type { ActualResources } from './resize-actual.ts';
 
 /** Where a pod's resize stands. */

@@ -4,9 +4,9 @@
 //          └─no room─▶ PodResizePending (Deferred; tried again when room comes) or Infeasible (never)
 import type { ResourceList } from '../../kube/types/meta.ts';
 import type { Container, ContainerStatus, Pod, ResourceRequirements } from '../../kube/types/pod.ts';
-import { millis, units } from './amounts.ts';
+import { millis, units } from '../../kube/scheduling/amounts.ts';
 import type { ResourceFacts } from './linux-resources.ts';
-import { qosOf } from './qos.ts';
+import { qosOf } from '../../kube/scheduling/qos.ts';
 import { formatBytes, formatMilliCpu } from './resize-status.ts';
 import { type ActualResources, wantedResources } from './resize-actual.ts';
 import { isCriticalPod } from './critical.ts';

@@ -5,7 +5,7 @@ import type { ContainerId, LinuxResources } from '../../cri/types.ts';
 import { type EventRecorder, podTarget } from '../../kube/events.ts';
 import type { Condition, ResourceList } from '../../kube/types/meta.ts';
 import type { Container, Pod, ResourceRequirements } from '../../kube/types/pod.ts';
-import { units } from './amounts.ts';
+import { units } from '../../kube/scheduling/amounts.ts';
 import type { PodCgroupFacts, ResourceFacts } from './linux-resources.ts';
 import type { PodCgroups } from './pod-cgroups.ts';
 import {

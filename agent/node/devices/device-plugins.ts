@@ -12,7 +12,7 @@ import type { Clock } from '../../../lib/clock.ts';
 import type { Log } from '../../../lib/log.ts';
 import type { ResourceList } from '../../../kube/types/meta.ts';
 import type { Container, Pod } from '../../../kube/types/pod.ts';
-import { isSidecar } from '../../resources/pod-resources.ts';
+import { isSidecar } from '../../../kube/scheduling/pod-resources.ts';
 import type { ExtendedResources } from '../capacity.ts';
 import { type Allocation, type Allocations, openAllocations, type PodAllocations } from './allocations.ts';
 import { choose, firstChoice } from './choose-devices.ts';

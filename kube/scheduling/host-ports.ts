@@ -1,6 +1,6 @@
 // Whether a pod's host ports are free.
-import type { ContainerPort, Pod } from '../../kube/types/pod.ts';
-import { isSidecar } from '../resources/pod-resources.ts';
+import type { ContainerPort, Pod } from '../types/pod.ts';
+import { isSidecar } from './pod-resources.ts';
 
 function hostPorts(pod: Pod): ContainerPort[] {
   const running = [...(pod.spec.initContainers ?? []).filter(isSidecar), ...pod.spec.containers];

@@ -1,7 +1,7 @@
 // Resources as numbers: what the scheduler and the kubelet compute with. CPU in millicores, everything else in whole units (bytes, pods,
 // devices), rounded up as Kubernetes does.
-import { milliOf, QuantityError, unitsOf } from '../../kube/quantity.ts';
-import type { QuantityString, ResourceList } from '../../kube/types/meta.ts';
+import { milliOf, QuantityError, unitsOf } from '../quantity.ts';
+import type { QuantityString, ResourceList } from '../types/meta.ts';
 
 /** By resource name; `cpu` is in millicores, all others in whole units. */
 export type Amounts = Readonly<Record<string, number>>;

@@ -1,6 +1,6 @@
 // The QoS class of a pod, from its requests and limits of cpu and memory.
-import type { ResourceList } from '../../kube/types/meta.ts';
-import type { Pod, PodSpec } from '../../kube/types/pod.ts';
+import type { ResourceList } from '../types/meta.ts';
+import type { Pod, PodSpec } from '../types/pod.ts';
 import { millis, units } from './amounts.ts';
 
 export type QosClass = 'Guaranteed' | 'Burstable' | 'BestEffort';

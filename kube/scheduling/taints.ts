@@ -1,6 +1,6 @@
 // Whether a pod tolerates the taints of this node that drive pods away.
-import type { Taint } from '../../kube/types/core.ts';
-import type { Pod, Toleration } from '../../kube/types/pod.ts';
+import type { Taint } from '../types/core.ts';
+import type { Pod, Toleration } from '../types/pod.ts';
 
 const integer = (text: string | undefined): bigint | undefined =>
   text !== undefined && /^-?(0|[1-9]\d*)$/.test(text) ? BigInt(text) : undefined;

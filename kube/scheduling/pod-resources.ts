@@ -1,6 +1,6 @@
 // What a whole pod asks for and may use: its containers side by side, its init containers one after the other, its sidecars beside both,
 // the pod's own resources where it has them, and its overhead.
-import type { Container, Pod, ResourceRequirements } from '../../kube/types/pod.ts';
+import type { Container, Pod, ResourceRequirements } from '../types/pod.ts';
 import { type Amounts, addTo, amounts, raiseTo } from './amounts.ts';
 
 export interface PodResourcesOptions {

@@ -1,8 +1,8 @@
 // What a node lacks for a pod beside those it has.
-import type { ResourceList } from '../../kube/types/meta.ts';
-import type { Pod } from '../../kube/types/pod.ts';
-import { amounts, addTo } from '../resources/amounts.ts';
-import { podRequests } from '../resources/pod-resources.ts';
+import type { ResourceList } from '../types/meta.ts';
+import type { Pod } from '../types/pod.ts';
+import { amounts, addTo } from './amounts.ts';
+import { podRequests } from './pod-resources.ts';
 
 export interface Shortage {
   readonly resource: string;

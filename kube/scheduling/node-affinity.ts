@@ -1,7 +1,7 @@
 // Whether a pod's nodeSelector and required node affinity fit this node.
-import { matchesNodeSelectorTerms } from '../../kube/selectors.ts';
-import type { Node } from '../../kube/types/core.ts';
-import type { Pod } from '../../kube/types/pod.ts';
+import { matchesNodeSelectorTerms } from '../selectors.ts';
+import type { Node } from '../types/core.ts';
+import type { Pod } from '../types/pod.ts';
 
 export function fitsNodeAffinity(pod: Pod, node: Node): boolean {
   const labels = node.metadata.labels ?? {};
