@@ -61,6 +61,8 @@ export interface Retry {
   readonly failures: number;
   readonly retryAtMs: number;
   readonly message: string;
+  /** What was warned of last, so that it is not told again. */
+  readonly told?: string | undefined;
 }
 
 export type TerminationCause = 'deleted' | 'removed' | 'completed' | 'deadline' | 'evicted' | 'rejected';

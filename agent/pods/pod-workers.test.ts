@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { silentLog } from '../../lib/log.ts';
 import { createPodLab } from '../../test/lab/pod-lab.ts';
 
 const one = (name = 'c') => [{ name, image: 'i' }];
@@ -106,6 +107,24 @@ describe('a pod from its binding to its end', () => {
     expect(lab.pod('a')).toBeUndefined();
     expect(lab.runtime.sandboxes()).toEqual([]);
     expect(lab.runtime.violations).toEqual([]);
+    await lab.stop();
+  });
+});
+
+describe('an operation that the runtime refuses', () => {
+  it.each([
+    { times: 1, told: 0 },
+    { times: 4, told: 1 },
+  ])('$times times is warned of $told times', async ({ times, told }) => {
+    const warnings: string[] = [];
+    const lab = createPodLab({ log: { ...silentLog, warn: (message) => void warnings.push(message) } });
+    lab.bind('a', { containers: one() });
+    await lab.clock.advance(2_000);
+    lab.runtime.faults.inject('stopContainer', { mode: 'fail', times });
+    await lab.delete('a', 2);
+    await lab.clock.advance(60_000);
+    expect(lab.pod('a')).toBeUndefined();
+    expect(warnings.filter((message) => message.startsWith('stop-container'))).toHaveLength(told);
     await lab.stop();
   });
 });

@@ -51,6 +51,8 @@ export interface PodWorkersDeps {
     review(pod: Pod, others: readonly Pod[]): Pod;
     /** The pod with what is allocated to it, without looking at what it asks for. */
     allocated(pod: Pod): Pod;
+    /** The pod's source has another spec of it; for a metric. */
+    asked?(before: Pod, now: Pod): void;
     /** Whether the node has room for the pod as it is asked for. */
     fits(pod: Pod, others: readonly Pod[]): boolean;
     outstanding(pod: Pod, observed: ObservedPod): OutstandingResize;
@@ -67,7 +69,7 @@ export interface PodWorkersDeps {
   /** Drops what is held for the pod: watches, caches. */
   release(uid: string): void;
   /** Each look at a pod and how long it took, in milliseconds; for a metric. */
-  reconciled?(operation: 'create' | 'sync' | 'kill', tookMs: number): void;
+  reconciled?(operation: 'create' | 'sync' | 'kill', tookMs: number, uid: string): void;
   /** Where tracing is switched on. */
   readonly tracer?: Tracer | undefined;
   /** Each status as it is computed, for metrics and the node's server. */
@@ -106,7 +108,16 @@ export interface PodWorkers {
   get(uid: string): Pod | undefined;
   /** True while containers of the pod may run or its resources are held. */
   holdsResources(uid: string): boolean;
+  /** How far each pod is, and whether it is wanted; for a metric. */
+  lifecycles(): readonly PodLifecycle[];
   stop(): Promise<void>;
+}
+
+export interface PodLifecycle {
+  readonly lifecycle: 'sync' | 'terminating' | 'terminated';
+  /** `orphan`: gone from its source; `runtime_only`: no source has ever told of it. */
+  readonly config: 'desired' | 'orphan' | 'runtime_only';
+  readonly isStatic: boolean;
 }
 
 interface Worker {
@@ -115,6 +126,8 @@ interface Worker {
   /** With what is allocated to it, and with the status that was kept where its source keeps none. */
   pod: Pod;
   isStatic: boolean;
+  /** Known from the runtime alone. */
+  readonly found: boolean;
   readonly memory: PodMemory;
   plan: Plan | undefined;
 }
@@ -139,7 +152,7 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
     const shownStart = pod.status?.startTime ? Date.parse(pod.status.startTime) : undefined;
     memory.startTimeMs = shownStart ?? clock.now();
     memory.timeline.push({ what: 'seen', atMs: clock.now() });
-    const worker: Worker = { source: known, pod, isStatic, memory, plan: undefined };
+    const worker: Worker = { source: known, pod, isStatic, found: desired === undefined, memory, plan: undefined };
     workers.set(uid, worker);
     return worker;
   };
@@ -256,10 +269,16 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
           const delayMs = retryDelays.next(`${uid}/${key}`, nowMs);
           const before = memory.retries.get(key);
           const message = `${operation.kind}: ${describeError(error)}`;
-          memory.retries.set(key, { failures: (before?.failures ?? 0) + 1, retryAtMs: nowMs + delayMs, message });
-          // The same failure is told once, however often it is tried again.
-          const level = before?.message === message ? 'debug' : 'warn';
-          log[level](`${operation.kind} failed; tried again`, {
+          // A runtime under load answers once with a closed connection for a container that just ended, and the next try finds all well:
+          // only what fails twice is told, and the same failure once, however often it is tried again.
+          const warn = before !== undefined && before.told !== message;
+          memory.retries.set(key, {
+            failures: (before?.failures ?? 0) + 1,
+            retryAtMs: nowMs + delayMs,
+            message,
+            told: warn ? message : before?.told,
+          });
+          log[warn ? 'warn' : 'debug'](`${operation.kind} failed; tried again`, {
             pod: formatPod(worker.pod),
             error,
             retryInMs: delayMs,
@@ -328,6 +347,7 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
     if (desired) {
       if (worker.source !== desired.pod && worker.memory.volumesUp && contentChanged(worker.source, desired.pod))
         worker.memory.volumesUp = false;
+      if (worker.source !== desired.pod) deps.resize?.asked?.(worker.source, desired.pod);
       worker.source = desired.pod;
       worker.pod = worker.isStatic ? { ...desired.pod, status: worker.pod.status ?? {} } : desired.pod;
     }
@@ -356,7 +376,7 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
     const operation = made.termination ? 'kill' : first ? 'create' : 'sync';
     span?.rename(made.terminal ? 'syncTerminatedPod' : made.termination ? 'syncTerminatingPod' : 'syncPod');
     span?.set(podAttributes(worker.pod, operation));
-    deps.reconciled?.(operation, clock.monotonicMs() - begunMs);
+    deps.reconciled?.(operation, clock.monotonicMs() - begunMs, uid);
     if (made.done) forget(uid);
   };
 
@@ -459,6 +479,12 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
       return worker && shown(worker);
     },
     holdsResources: (uid) => workers.has(uid) && !workers.get(uid)!.memory.released,
+    lifecycles: () =>
+      [...workers].map(([uid, { plan: made, found, isStatic }]) => ({
+        lifecycle: made?.terminal ? 'terminated' : made?.termination ? 'terminating' : 'sync',
+        config: deps.pods.get(uid) ? 'desired' : found ? 'runtime_only' : 'orphan',
+        isStatic,
+      })),
     async stop() {
       await queue.stop();
       for (const worker of workers.values())

@@ -7,7 +7,7 @@ import type { Pod } from '../../kube/types/pod.ts';
 import { createFakeRuntime } from '../../cri/fake-runtime.ts';
 import type { Runtime } from '../../cri/runtime.ts';
 import { createFakeClock } from '../../lib/fake-clock.ts';
-import { silentLog } from '../../lib/log.ts';
+import { type Log, silentLog } from '../../lib/log.ts';
 import type { Tracer } from '../../lib/tracing/tracer.ts';
 import { containerConfig, type ContainerFacts } from '../../agent/containers/container-config.ts';
 import { containerHash } from '../../agent/containers/container-hash.ts';
@@ -67,6 +67,8 @@ export interface LabOptions {
   /** Default: all are admitted. */
   readonly admit?: PodWorkersDeps['admit'];
   readonly tracer?: Tracer;
+  /** What the workers log. Default: nowhere. */
+  readonly log?: Log;
 }
 
 export function createPodLab(options: LabOptions = {}) {
@@ -171,7 +173,7 @@ export function createPodLab(options: LabOptions = {}) {
     const workers = createPodWorkers(
       {
         clock,
-        log: silentLog,
+        log: options.log ?? silentLog,
         events: recorder,
         pods: combineSources([...(options.statics ? [options.statics] : []), api]),
         observer,
