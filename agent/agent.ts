@@ -37,7 +37,7 @@ import { createPacedRuntime } from './observe/paced-runtime.ts';
 import { createObserver } from './observe/observer.ts';
 import { createApiSource } from './pods/api-source.ts';
 import { createContainerLinks } from './pods/container-links.ts';
-import { combineSources, type DesiredPods, isMirrorPod } from './pods/desired.ts';
+import { combineSources, type DesiredPods, isEnding, isMirrorPod } from './pods/desired.ts';
 import { createDirectory, type Directory } from './pods/directory.ts';
 import { createExecutor } from './pods/execute.ts';
 import { orphanPod } from './pods/orphan.ts';
@@ -289,7 +289,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
       node: () => node.node(),
       volumesInUseChanged: () => node.refresh(),
       wake: (uid) => workers.nudge(uid),
-      ending: (uid) => pods.get(uid)?.pod.metadata.deletionTimestamp !== undefined,
+      ending: (uid) => isEnding(pods, uid),
       ensureImage: images.ensureVolumeImage,
       supportsRecursiveReadOnly: (pod) => handlers.recursiveReadOnly(pod),
     },

@@ -51,3 +51,9 @@ export function combineSources(sources: readonly PodSource[]): DesiredPods {
     },
   };
 }
+
+/** Whether nobody wants this pod to run any more: it is being deleted, or was forced out of its source while its containers still end here. */
+export const isEnding = (pods: DesiredPods, uid: PodUid): boolean => {
+  const wanted = pods.get(uid);
+  return wanted === undefined || wanted.pod.metadata.deletionTimestamp !== undefined;
+};
