@@ -227,6 +227,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
         // The health of devices is part of their pods' status.
         for (const uid of devices.allocations().pods().keys()) workers.nudge(uid);
       },
+      metrics,
       active: (uid) => {
         const phase = pods.get(uid)?.pod.status?.phase;
         return workers.holdsResources(uid) || (phase !== undefined && phase !== 'Succeeded' && phase !== 'Failed');
@@ -292,18 +293,34 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
       ending: (uid) => isEnding(pods, uid),
       ensureImage: images.ensureVolumeImage,
       supportsRecursiveReadOnly: (pod) => handlers.recursiveReadOnly(pod),
+      operated: (operation, plugin, tookMs, error) =>
+        metrics.storageOperations.observe(
+          {
+            volume_plugin: plugin,
+            operation_name: operation,
+            status: error === undefined ? 'success' : 'fail-unknown',
+            migrated: 'false',
+          },
+          tookMs / 1000,
+        ),
     },
     { rootDir, nodeName },
   );
   const cgroups = await openPodCgroups(
-    { clock, log },
+    {
+      clock,
+      log,
+      took: (operation, tookMs) => metrics.cgroupOperations.observe({ operation_type: operation }, tookMs / 1000),
+    },
     { config, driver: runtimeStatus.cgroupDriver ?? config.cgroupDriver, rootDir },
   );
+
+  metrics.cgroupVersion.set(cgroups.facts.cgroupVersion);
 
   const states = createPodStates({ log }, { rootDir });
   await states.load();
   const resize = createPodResize(
-    { runtime, cgroups: cgroups.pods, events, allocatable, kept: (uid) => states.get(uid) },
+    { runtime, clock, metrics, cgroups: cgroups.pods, events, allocatable, kept: (uid) => states.get(uid) },
     cgroups.facts,
   );
 
@@ -333,6 +350,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
     log,
     terminationMessage: (container) => terminationMessage(container),
     onRelist: (error, tookMs) => podMetrics.relisted(error, tookMs),
+    onLost: () => metrics.discardedEvents.inc(),
     onChange: (uid) => {
       workers.wake(uid);
       directory.changed(uid);
@@ -359,7 +377,16 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
         const handler = container.lifecycle?.[kind];
         if (handler)
           await runHook(
-            { runtime, clock, events, log },
+            {
+              runtime,
+              clock,
+              events,
+              log,
+              counted: {
+                fellBackToHttp: () => metrics.hookHttpFallbacks.inc(),
+                sleepCutShort: () => metrics.sleepActionTerminatedEarly.inc(),
+              },
+            },
             { kind, pod, container, containerId: id, podIp: podIp ?? '', handler },
             inner,
           );
@@ -413,14 +440,15 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
     { nodeName, rootFolder: rootDir, podLogsFolder: config.podLogsDir, podsCgroup: cgroups.pods.podsPath },
   );
   const upkeep = await createUpkeep(
-    { clock, log, events, registry, metrics, runtime, images, node, observer, stats, workers: () => workers },
-    { config, memoryBytes: cgroups.facts.memoryCapacityBytes, podsCgroup: undefined },
+    { clock, log, events, metrics, runtime, images, node, observer, stats, workers: () => workers },
+    { config, rootDir, memoryBytes: cgroups.facts.memoryCapacityBytes, podsCgroup: undefined },
   );
   const admission = createNodeAdmission(
     {
       node: () => node.node(),
       allocatable: (pod) => devices.allocatableFor(pod, allocatable()),
-      async preempt(victim) {
+      async preempt(victim, _forPod, resource) {
+        metrics.preemptions.inc({ preemption_signal: resource });
         const uid = victim.metadata.uid ?? '';
         workers.evict(uid, { ...preempted, graceSeconds: victim.spec.terminationGracePeriodSeconds ?? 30 });
         while (workers.holdsResources(uid)) await clock.sleep(50, signal);
@@ -461,11 +489,19 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
         if (!decided.admitted) metrics.admissionRejections.inc({ reason: decided.reason });
         return decided;
       },
-      orphan: orphanPod,
+      orphan(uid, observed) {
+        const found = orphanPod(uid, observed);
+        if (found) metrics.orphanedRuntimePods.inc();
+        return found;
+      },
       hashOf: containerHash,
       resize,
       states,
-      reconciled: (operation, tookMs) => metrics.podWorker.observe({ operation_type: operation }, tookMs / 1000),
+      reconciled(operation, tookMs, uid) {
+        metrics.podWorker.observe({ operation_type: operation }, tookMs / 1000);
+        const seenMs = operation === 'create' ? seenAt.get(uid) : undefined;
+        if (seenMs !== undefined) metrics.podWorkerStart.observe(Math.max(0, clock.now() - seenMs - tookMs) / 1000);
+      },
       onStatus: (pod, status, before) => {
         podMetrics.status(pod, status, before);
         serving.status(pod, status);
@@ -485,6 +521,10 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
         }),
       }),
       release: (uid) => {
+        // Deleted and made again with the same uid while it ended.
+        const again = pods.get(uid);
+        if (again && !again.pod.metadata.deletionTimestamp)
+          metrics.restartedPods.inc({ static: again.source === 'api' ? '' : 'true' });
         objects.release(uid);
         serving.forget(uid);
         images.forget(uid);
@@ -518,6 +558,8 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
     observer,
     desired: () => [...manifests, api].flatMap((source) => [...source.list()]),
     pods: () => workers.list(),
+    lifecycles: () => workers.lifecycles(),
+    volumes: () => volumes.counts(),
     seenAtMs: (uid) => seenAt.get(uid),
     pulledForMs: (uid) =>
       Math.max(
@@ -540,6 +582,10 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
         async remove(uid, inner) {
           await volumes.tearDown(uid, inner);
           await removePodDirectory(join(rootDir, 'pods', uid));
+        },
+        cleaned(removed, failed) {
+          metrics.orphanedVolumesCleaned.set(removed);
+          metrics.orphanedVolumesErrors.set(failed);
         },
       },
       {

@@ -7,13 +7,14 @@ import type { Log } from '../lib/log.ts';
 import type { KubeletConfiguration } from './config.ts';
 import { kubeletConfigurationOnWire } from './config-wire.ts';
 import type { NodeAgent } from './node/node-agent.ts';
+import { createCertificateMetrics } from './server/certificate-metrics.ts';
 import { createHealthServer } from './server/health-server.ts';
 import type { PodDirectory } from './server/directory.ts';
 import { createNodeServer, type NodeServerDeps } from './server/node-server.ts';
 import { loadClientCa } from './tls/client-ca.ts';
 import { createCertificateStore } from './tls/certificate-store.ts';
 import { loadServingCertificate } from './tls/serving.ts';
-import { createServingByCsr } from './tls/serving-by-csr.ts';
+import { createServingByCsr, type ServingByCsr } from './tls/serving-by-csr.ts';
 import { tlsSettings } from './tls/settings.ts';
 
 export interface ServersDeps {
@@ -24,7 +25,7 @@ export interface ServersDeps {
   readonly pods: PodDirectory;
   readonly node: Pick<NodeAgent, 'node' | 'onNode'>;
   hostIps(): readonly string[];
-  readonly figures: NodeServerDeps['figures'];
+  readonly figures: NonNullable<NodeServerDeps['figures']>;
   readonly counts: NodeServerDeps['counts'];
 }
 
@@ -62,18 +63,27 @@ export async function startServers(
     }),
     clientCAFile ? loadClientCa(deps, clientCAFile) : undefined,
   ]);
-  const byCsr =
+  let byCsr: ServingByCsr | undefined;
+  const counted =
     config.serverTLSBootstrap && !config.tlsCertFile
-      ? await createServingByCsr(
-          {
-            ...deps,
-            store: createCertificateStore({ folder: options.certDir, name: 'kubelet-server' }),
-            addresses: () => deps.node.node()?.status?.addresses ?? [],
-            fallback: ownServing.current(),
-          },
-          nodeName,
-        )
+      ? createCertificateMetrics(deps.figures.metrics, {
+          what: 'server',
+          nowMs: () => deps.clock.now(),
+          expiresAtMs: (): number | undefined => byCsr?.expiresAtMs(),
+        })
       : undefined;
+  byCsr = counted
+    ? await createServingByCsr(
+        {
+          ...deps,
+          counted,
+          store: createCertificateStore({ folder: options.certDir, name: 'kubelet-server' }),
+          addresses: () => deps.node.node()?.status?.addresses ?? [],
+          fallback: ownServing.current(),
+        },
+        nodeName,
+      )
+    : undefined;
   const serving = byCsr ?? ownServing;
   const server = createNodeServer(
     { ...deps, serving, clientCa, health, configz: () => kubeletConfigurationOnWire(config) },

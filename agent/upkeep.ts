@@ -6,7 +6,6 @@ import { parseQuantity, quantityValue } from '../kube/quantity.ts';
 import type { Pod } from '../kube/types/pod.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
-import type { MetricsRegistry } from '../lib/metrics.ts';
 import type { KubeletConfiguration } from './config.ts';
 import { createImageGc } from './images/gc.ts';
 import type { PodImages } from './images/pod-images.ts';
@@ -15,6 +14,7 @@ import { createLogRotation } from './node/log-rotation.ts';
 import { createLogind, hasSystemd } from './node/logind.ts';
 import type { NodeAgent } from './node/node-agent.ts';
 import { createNodeShutdown } from './node/shutdown.ts';
+import { openShutdownTimes } from './node/shutdown-times.ts';
 import type { Observer } from './observe/observer.ts';
 import type { PodWorkers } from './pods/pod-workers.ts';
 import type { KubeletMetrics } from './server/kubelet-metrics.ts';
@@ -24,7 +24,6 @@ export interface UpkeepDeps {
   readonly clock: Clock;
   readonly log: Log;
   readonly events: EventRecorder;
-  readonly registry: MetricsRegistry;
   readonly metrics: KubeletMetrics;
   readonly runtime: Runtime;
   readonly images: PodImages;
@@ -42,6 +41,7 @@ export interface Upkeep {
 
 export interface UpkeepOptions {
   readonly config: KubeletConfiguration;
+  readonly rootDir: string;
   readonly memoryBytes: number;
   /** Of cgroup v2, for the memory alarm. */
   readonly podsCgroup: string | undefined;
@@ -96,7 +96,7 @@ export async function createUpkeep(deps: UpkeepDeps, options: UpkeepOptions): Pr
   const eviction = createEviction(
     {
       ...shared,
-      registry: deps.registry,
+      metrics: deps.metrics,
       nodeSummary: () => deps.stats.nodeSummary(),
       summary: () => deps.stats.summary({ onlyCpuAndMemory: false }),
       freshSummary: () => {
@@ -119,6 +119,7 @@ export async function createUpkeep(deps: UpkeepDeps, options: UpkeepOptions): Pr
           notifier: createLogind(clock),
           end: (uid, end) => deps.workers().evict(uid, end),
           onChange: () => node.refresh(),
+          times: await openShutdownTimes(deps, options.rootDir),
         },
         { config },
       )

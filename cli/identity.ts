@@ -2,6 +2,7 @@
 // certificate that is renewed in time.
 import { join } from 'node:path';
 import { bootstrapClient, withRotatedCertificate } from '../agent/tls/bootstrap.ts';
+import { createCertificateMetrics } from '../agent/server/certificate-metrics.ts';
 import { createCertificateStore } from '../agent/tls/certificate-store.ts';
 import { createRotation } from '../agent/tls/rotation.ts';
 import { clientSigner, requestCertificate } from '../agent/tls/signing-request.ts';
@@ -11,10 +12,13 @@ import { createKubeClient } from '../kube/http-client.ts';
 import { loadKubeconfig } from '../kube/kubeconfig.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
+import type { MetricsRegistry } from '../lib/metrics.ts';
 
 export interface IdentityDeps {
   readonly clock: Clock;
   readonly log: Log;
+  /** Where the certificate that is kept young is shown. */
+  readonly registry?: MetricsRegistry;
 }
 
 export interface IdentityOptions {
@@ -61,15 +65,26 @@ export async function openIdentity(
   if (!options.rotate || !config.clientCertificate) return { config, rotate: undefined };
   return {
     config: await withRotatedCertificate(config, store, clock.now()),
-    rotate: (client, end) =>
-      createRotation(
+    async rotate(client, end) {
+      const { registry } = deps;
+      const counted =
+        registry &&
+        createCertificateMetrics(registry, {
+          what: 'client',
+          nowMs: () => clock.now(),
+          expiresAtMs: (): number | undefined => rotation.expiresAtMs(),
+        });
+      const rotation = createRotation(
         {
           clock,
           log,
           store,
+          counted,
           request: (inner) => requestCertificate({ client, clock, log }, { nodeName, signer: clientSigner }, inner),
         },
         'client',
-      ).run(end),
+      );
+      await rotation.run(end);
+    },
   };
 }

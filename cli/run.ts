@@ -16,7 +16,7 @@ import { createRegistry, type MetricsRegistry } from '../lib/metrics.ts';
 import { supervise } from '../lib/supervise.ts';
 import { claimRuntime } from './claim-runtime.ts';
 import { type Configuration, type FlagSetting, loadConfiguration } from './config/load.ts';
-import { type Identity, openIdentity } from './identity.ts';
+import { type Identity, type IdentityDeps, openIdentity } from './identity.ts';
 import { type NodeSocket, serveNodeSocket } from './node-socket.ts';
 import { openRuntime } from './open-runtime.ts';
 import { openTracing } from './open-tracing.ts';
@@ -192,7 +192,13 @@ async function runDaemon(configuration: Configuration, halves: Halves, dryRun: b
     });
   let identity: Identity | undefined;
   try {
-    if (!alone) identity = await openNodeIdentity(configuration, nodeName, log, stopping.signal);
+    if (!alone)
+      identity = await openNodeIdentity(
+        configuration,
+        nodeName,
+        { log, clock: systemClock, registry },
+        stopping.signal,
+      );
   } catch (error) {
     // Told to end while it waited for its certificate.
     if (stopping.signal.aborted) return exitCode;
@@ -311,7 +317,7 @@ async function runDaemon(configuration: Configuration, halves: Halves, dryRun: b
 async function openNodeIdentity(
   { kubelet, stevedore }: Configuration,
   nodeName: string,
-  log: Log,
+  deps: IdentityDeps,
   signal: AbortSignal,
 ): Promise<Identity> {
   if (stevedore.kubeconfig === '')
@@ -319,7 +325,7 @@ async function openNodeIdentity(
       'no API server is named: give --kubeconfig FILE, or `kubeconfig:` in a StevedoreConfiguration document',
     );
   return openIdentity(
-    { clock: systemClock, log },
+    deps,
     {
       nodeName,
       kubeconfig: stevedore.kubeconfig,

@@ -23,11 +23,27 @@ export function counter<Label extends string = never>(
   return new Counter({ name, help, labelNames: [...labels], registers: [registry] });
 }
 
-export function gauge<Label extends string = never>(registry: Registry, options: MetricOptions<Label>): Gauge<Label> {
-  const { name, help, labels = [] } = options;
+/** `value`, of a gauge without labels, is asked each time the page is; nothing is to be set then. */
+export function gauge<Label extends string = never>(
+  registry: Registry,
+  options: MetricOptions<Label> & { readonly value?: () => number },
+): Gauge<Label> {
+  const { name, help, labels = [], value } = options;
   const known = registry.getSingleMetric(name);
   if (known) return known as Gauge<Label>;
-  return new Gauge({ name, help, labelNames: [...labels], registers: [registry] });
+  return new Gauge({
+    name,
+    help,
+    labelNames: [...labels],
+    registers: [registry],
+    ...(value
+      ? {
+          collect() {
+            this.set(value());
+          },
+        }
+      : {}),
+  });
 }
 
 /** `buckets` are upper bounds in the metric's own unit. */

@@ -319,7 +319,10 @@ describe('preemption', () => {
 });
 
 describe('the node', () => {
-  const admission = (preempt?: (victim: Pod) => Promise<void>, known: Node | undefined = node) =>
+  const admission = (
+    preempt?: (victim: Pod, forPod: Pod, resource: string) => Promise<void>,
+    known: Node | undefined = node,
+  ) =>
     createNodeAdmission(
       {
         node: () => known,
@@ -333,14 +336,14 @@ describe('the node', () => {
 
   it('waits for the pods that give way', async () => {
     const ended: string[] = [];
-    const preempting = admission(async (victim) => {
+    const preempting = admission(async (victim, _forPod, resource) => {
       await Promise.resolve();
-      ended.push(victim.metadata.name);
+      ended.push(`${victim.metadata.name} for ${resource}`);
     });
     expect(await preempting.admit(pod('a', { cpu: '2' }, critical), [pod('b', { cpu: '3' })])).toEqual({
       admitted: true,
     });
-    expect(ended).toEqual(['b']);
+    expect(ended).toEqual(['b for cpu']);
   });
 
   it('refuses where nobody can make room', async () => {

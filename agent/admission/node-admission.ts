@@ -15,9 +15,9 @@ export interface NodeAdmissionDeps {
   allocatable(pod: Pod): Readonly<ResourceList>;
   /**
    * Ends a pod that gives way to a critical one, with the words of `preempted` (admit-pod.ts) in its status and an Event Preempting;
-   * resolves when its containers are gone. Absent: critical pods wait for room like all others.
+   * resolves when its containers are gone. `resource` is what is short first. Absent: critical pods wait for room like all others.
    */
-  preempt?(victim: Pod, forPod: Pod): Promise<void>;
+  preempt?(victim: Pod, forPod: Pod, resource: string): Promise<void>;
   /** Default: what the kernel says. */
   appArmor?(): Promise<boolean>;
   /** Default: the running kernel's release. */
@@ -59,11 +59,11 @@ export function createNodeAdmission(
       });
       if (!verdict.admitted || verdict.preempt.length === 0) return verdict.admitted ? { admitted: true } : verdict;
       const { preempt } = deps;
+      const [short] = shortages(pod, others, allocatable);
       if (preempt) {
-        await Promise.all(verdict.preempt.map((victim) => preempt(victim, pod)));
+        await Promise.all(verdict.preempt.map((victim) => preempt(victim, pod, short?.resource ?? '')));
         return { admitted: true };
       }
-      const [short] = shortages(pod, others, allocatable);
       return {
         admitted: false,
         reason: `OutOf${short?.resource ?? ''}`,

@@ -14,6 +14,8 @@ export interface HookDeps {
   readonly clock: Clock;
   readonly events: EventRecorder;
   readonly log: Log;
+  /** For metrics. */
+  readonly counted?: { fellBackToHttp(): void; sleepCutShort(): void };
 }
 
 export interface Hook {
@@ -66,6 +68,7 @@ async function getWithFallback(deps: HookDeps, hook: Hook, target: HttpTarget, s
       deps.log.debug('the lifecycle hook does not speak HTTP either', { error: second });
       throw error;
     });
+    deps.counted?.fellBackToHttp();
     deps.events.record(
       podTarget(hook.pod),
       'Warning',
@@ -94,7 +97,12 @@ async function run(deps: HookDeps, hook: Hook, signal: AbortSignal): Promise<voi
   const { handler } = hook;
   if (handler.exec) return runExec(deps, hook, signal);
   if (handler.httpGet) return runHttp(deps, hook, signal);
-  if (handler.sleep) return deps.clock.sleep(handler.sleep.seconds * 1000, signal);
+  if (handler.sleep) {
+    return deps.clock.sleep(handler.sleep.seconds * 1000, signal).catch((error: unknown) => {
+      deps.counted?.sleepCutShort();
+      throw error;
+    });
+  }
   throw new HookError(`Cannot run handler: invalid handler: ${JSON.stringify(handler)}`);
 }
 

@@ -1,3 +1,5 @@
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -134,6 +136,7 @@ describe('hooks', () => {
     const clock = createFakeClock();
     const abort = new AbortController();
     const calls: { command: readonly string[]; timeoutMs: number | undefined }[] = [];
+    const counted = { http: 0, short: 0 };
     const done = runHook(
       {
         runtime: {
@@ -145,6 +148,7 @@ describe('hooks', () => {
         },
         clock,
         log: silentLog,
+        counted: { fellBackToHttp: () => void counted.http++, sleepCutShort: () => void counted.short++ },
         events: {
           record: (about, type, reason, message) => events.push(`${about.fieldPath} ${type} ${reason} ${message}`),
         },
@@ -160,7 +164,7 @@ describe('hooks', () => {
       abort.signal,
     );
     done.catch(() => undefined);
-    return { done, events, clock, abort, calls };
+    return { done, events, clock, abort, calls, counted };
   };
   const ok = async () => ({ exitCode: 0 });
 
@@ -198,10 +202,26 @@ describe('hooks', () => {
     const whole = run({ sleep: { seconds: 2 } }, ok);
     await whole.clock.advance(2000);
     await whole.done;
+    expect(whole.counted.short).toBe(0);
     const cut = run({ sleep: { seconds: 2 } }, ok);
     cut.abort.abort(new Error('grace is over'));
     await expect(cut.done).rejects.toThrow('grace is over');
     expect(cut.events).toEqual([]);
+    expect(cut.counted.short).toBe(1);
+  });
+
+  it('HTTPS to a server that speaks HTTP only, which is counted', async () => {
+    const server = createServer((_request, response) => void response.end('ok'));
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as AddressInfo;
+    try {
+      const hook = run({ httpGet: { scheme: 'HTTPS', host: '127.0.0.1', port, path: '/' } }, ok);
+      await hook.done;
+      expect(hook.counted.http).toBe(1);
+      expect(hook.events[0]).toContain('LifecycleHTTPFallback');
+    } finally {
+      server.close();
+    }
   });
 
   it.each<[LifecycleHandler, string]>([

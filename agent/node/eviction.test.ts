@@ -3,6 +3,7 @@ import { createFakeClock } from '../../lib/fake-clock.ts';
 import { silentLog } from '../../lib/log.ts';
 import { createRegistry } from '../../lib/metrics.ts';
 import type { Pod } from '../../kube/types/pod.ts';
+import { createKubeletMetrics } from '../server/kubelet-metrics.ts';
 import type { PodStats, Summary } from '../stats/summary-types.ts';
 import { defaultKubeletConfiguration, type KubeletConfiguration } from '../config.ts';
 import type { Pressure } from './conditions.ts';
@@ -37,6 +38,7 @@ const used = (name: string, memory: number, more: Partial<PodStats> = {}): PodSt
 
 function setUp(config: Partial<KubeletConfiguration> = {}) {
   const clock = createFakeClock();
+  const registry = createRegistry();
   const world = {
     memory: 2 * Gi,
     disk: 50 * Gi,
@@ -73,7 +75,7 @@ function setUp(config: Partial<KubeletConfiguration> = {}) {
     {
       clock,
       log: silentLog,
-      registry: createRegistry(),
+      metrics: createKubeletMetrics(registry),
       events: { record: (about, _type, reason, message) => void events.push(`${about.name} ${reason}: ${message}`) },
       nodeTarget: { apiVersion: 'v1', kind: 'Node', name: 'n' },
       nodeSummary: () => Promise.resolve({ ...summary(), pods: [] }),
@@ -96,7 +98,7 @@ function setUp(config: Partial<KubeletConfiguration> = {}) {
     await clock.advance(ms);
     return eviction.look(stop.signal);
   };
-  return { clock, world, evicted, events, pressures, eviction, lookAfter, stop };
+  return { clock, registry, world, evicted, events, pressures, eviction, lookAfter, stop };
 }
 
 describe('thresholds', () => {
@@ -158,7 +160,7 @@ describe('ranking', () => {
 
 describe('eviction', () => {
   it('evicts one pod when memory is short, says why, and shows pressure until it was away for five minutes', async () => {
-    const { world, evicted, events, pressures, eviction, lookAfter } = setUp();
+    const { registry, world, evicted, events, pressures, eviction, lookAfter } = setUp();
     world.pods = [pod('small', { request: '1Gi' }), pod('big', { request: '100Mi' })];
     world.stats = [used('small', 100 * Mi), used('big', 2 * Gi)];
     expect(await lookAfter(0)).toEqual([]);
@@ -175,6 +177,9 @@ describe('eviction', () => {
       },
     ]);
     expect(events).toContain('n EvictionThresholdMet: Attempting to reclaim memory');
+    const page = await registry.metrics();
+    expect(page).toContain('kubelet_evictions{eviction_signal="memory.available"} 1\n');
+    expect(page).toContain('kubelet_eviction_stats_age_seconds_count{eviction_signal="memory.available"} 1\n');
     expect(pressures.at(-1)).toEqual({ memory: true, disk: false, pid: false });
     expect(eviction.refuse(pod('new'))).toEqual({
       reason: 'Evicted',

@@ -2,13 +2,13 @@
 // sets the pressure conditions, frees what is unused, and evicts one pod at a time. Limits of local storage are held here too.
 import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
-import { counter, type MetricsRegistry } from '../../lib/metrics.ts';
 import { createNap } from '../../lib/nap.ts';
 import { type EventRecorder, type EventTarget, podTarget } from '../../kube/events.ts';
 import type { Pod, Toleration } from '../../kube/types/pod.ts';
 import type { KubeletConfiguration } from '../config.ts';
 import { isCriticalPod } from '../resources/critical.ts';
 import { qosOf } from '../../kube/scheduling/qos.ts';
+import type { KubeletMetrics } from '../server/kubelet-metrics.ts';
 import type { PodStats, Summary } from '../stats/summary-types.ts';
 import type { Pressure } from './conditions.ts';
 import { admissionMessage, evictedReason, pressureMessage } from './eviction-messages.ts';
@@ -23,7 +23,7 @@ export interface EvictionDeps {
   readonly clock: Clock;
   readonly log: Log;
   readonly events: EventRecorder;
-  readonly registry: MetricsRegistry;
+  readonly metrics: Pick<KubeletMetrics, 'evictions' | 'evictionStatsAge'>;
   /** The node's Event target. */
   readonly nodeTarget: EventTarget;
   /** Statistics of the node alone: cheap, for every look. */
@@ -104,11 +104,6 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
   const { clock, log, events } = deps;
   const { config } = options;
   const thresholds = withAllocatable(parseThresholds(config).thresholds, config.enforceNodeAllocatable);
-  const evictions = counter(deps.registry, {
-    name: 'kubelet_evictions',
-    help: 'Cumulative number of pod evictions by eviction signal',
-    labels: ['eviction_signal'],
-  });
   let state = calm;
   let pressure: Pressure = { memory: false, disk: false, pid: false };
   const nap = createNap(clock);
@@ -127,7 +122,7 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
       graceSeconds,
       ...(disruption ? { disruption: { reason: 'TerminationByKubelet', message } } : {}),
     });
-    evictions.inc({ eviction_signal: signal });
+    deps.metrics.evictions.inc({ eviction_signal: signal });
     return true;
   };
 
@@ -179,6 +174,11 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
     const memory = starved === 'memory' || starved === 'pids';
     const stats = memory ? statsOf : await freeDisk(threshold, dedicated, signal);
     if (!stats) return [];
+    for (const { signal: each } of act) {
+      const atMs = state.last.get(each)?.atMs ?? 0;
+      if (atMs > 0)
+        deps.metrics.evictionStatsAge.observe({ eviction_signal: each }, Math.max(0, clock.now() - atMs) / 1000);
+    }
     for (const pod of rankPods(pods, stats, threshold.signal, dedicated)) {
       const message = pressureMessage(starved, pod, stats(pod), act, state.last);
       if (evict(pod, threshold.signal, message, graceFor(threshold, pod), true)) return [pod.metadata.uid ?? ''];

@@ -1,10 +1,16 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { createFakeClock } from '../../lib/fake-clock.ts';
 import { silentLog } from '../../lib/log.ts';
+import { createRegistry } from '../../lib/metrics.ts';
 import type { Pod } from '../../kube/types/pod.ts';
 import { defaultKubeletConfiguration } from '../config.ts';
+import { createKubeletMetrics } from '../server/kubelet-metrics.ts';
 import { parseShutdownSignal } from './logind.ts';
 import { createNodeShutdown, groupPods, shutdownPeriods } from './shutdown.ts';
+import { openShutdownTimes } from './shutdown-times.ts';
 
 const pod = (name: string, priority: number, grace = 30): Pod =>
   ({
@@ -46,6 +52,18 @@ describe('graceful shutdown', () => {
     const ended: [string, number][] = [];
     const running = new Set(['web', 'dns']);
     const locks: string[] = [];
+    const folder = await mkdtemp(join(tmpdir(), 'sv-shutdown-'));
+    const registry = createRegistry();
+    const open = (into = registry) =>
+      openShutdownTimes({ log: silentLog, metrics: createKubeletMetrics(into) }, folder);
+    const times = await open();
+    const settle = async (): Promise<void> => {
+      for (let round = 0; round < 20; round++) {
+        await new Promise((resolve) => setTimeout(resolve, 2));
+        await clock.advance(0);
+      }
+    };
+    const startedAt = clock.now() / 1000;
     let tell: (down: boolean) => void = () => undefined;
     const shutdown = createNodeShutdown(
       {
@@ -57,6 +75,7 @@ describe('graceful shutdown', () => {
         end: (uid, { graceSeconds }) => void ended.push([uid, graceSeconds]),
         holdsResources: (uid) => running.has(uid),
         onChange: () => undefined,
+        times,
         notifier: {
           allowDelay: () => Promise.resolve(),
           lock() {
@@ -78,6 +97,10 @@ describe('graceful shutdown', () => {
     await clock.advance(0);
     expect(shutdown.refuse()).toBeUndefined();
     tell(true);
+    await settle();
+    const during = await registry.metrics();
+    expect(during).toContain(`kubelet_graceful_shutdown_start_time_seconds ${startedAt}\n`);
+    expect(during).toContain('kubelet_graceful_shutdown_end_time_seconds 0\n');
     await clock.advance(1000);
     expect(ended).toEqual([['web', 5]]);
     expect(shutdown.refuse()?.reason).toBe('NodeShutdown');
@@ -90,7 +113,18 @@ describe('graceful shutdown', () => {
     ]);
     expect(locks).toEqual(['taken']);
     await clock.advance(10_500);
+    await settle();
     expect(locks).toEqual(['taken', 'released']);
+    // The host is up again: another agent shows the same.
+    const after = createRegistry();
+    await open(after);
+    const shown = await after.metrics();
+    expect(shown).toContain(`kubelet_graceful_shutdown_start_time_seconds ${startedAt}\n`);
+    expect(Number(/^kubelet_graceful_shutdown_end_time_seconds (\S+)$/m.exec(shown)?.[1])).toBeGreaterThan(
+      startedAt + 10,
+    );
+    expect(shown).toEqual(await registry.metrics());
+    await rm(folder, { recursive: true });
     tell(false);
     await clock.advance(0);
     expect(shutdown.readyError()).toBeUndefined();

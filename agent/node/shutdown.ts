@@ -26,6 +26,14 @@ export interface ShutdownDeps {
   holdsResources(uid: string): boolean;
   /** The node's readiness changed with it. */
   onChange(): void;
+  /** When pods were last ended for a shutdown. Absent: nobody keeps it. */
+  readonly times?: ShutdownTimes;
+}
+
+/** Milliseconds since the epoch. */
+export interface ShutdownTimes {
+  /** `endedMs` undefined: they are being ended. */
+  note(startedMs: number, endedMs: number | undefined): Promise<void>;
 }
 
 export interface ShutdownOptions {
@@ -127,7 +135,12 @@ export function createNodeShutdown(deps: ShutdownDeps, options: ShutdownOptions)
         deps.onChange();
         if (down) {
           announce('Shutdown manager detected shutdown event');
-          await goDown(signal).finally(() => lock.release());
+          const startedMs = clock.now();
+          await deps.times?.note(startedMs, undefined);
+          await goDown(signal).finally(async () => {
+            await deps.times?.note(startedMs, clock.now());
+            lock.release();
+          });
           log.info('pods are ended; the host may go down');
         } else {
           announce('Shutdown manager detected shutdown cancellation');

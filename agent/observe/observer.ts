@@ -24,6 +24,8 @@ export interface ObserverDeps {
   onChange(uid: string): void;
   /** A relist ended; undefined where it went well. */
   onRelist?(error: unknown, tookMs: number): void;
+  /** Events of the runtime were lost; everything is listed. */
+  onLost?(): void;
 }
 
 export interface ObserverOptions {
@@ -214,6 +216,7 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
 
   const hear = async (event: RuntimeEvent): Promise<void> => {
     if (event.kind === 'lost') {
+      deps.onLost?.();
       await relist();
       return;
     }

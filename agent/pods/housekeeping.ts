@@ -15,6 +15,8 @@ export interface KeptByUid {
   readonly what: string;
   uids(): Promise<readonly string[]> | readonly string[];
   remove(uid: string, signal: AbortSignal): Promise<void> | void;
+  /** How many were removed in a round, and how many could not be; for a metric. */
+  cleaned?(removed: number, failed: number): void;
 }
 
 export interface HousekeepingDeps {
@@ -55,7 +57,9 @@ export function createHousekeeping(deps: HousekeepingDeps, options: Housekeeping
   const clean = async (signal: AbortSignal): Promise<void> => {
     if (!deps.synced()) return;
     const found = new Set<string>();
-    for (const { what, uids, remove } of deps.kept) {
+    for (const { what, uids, remove, cleaned } of deps.kept) {
+      let removed = 0;
+      let failed = 0;
       try {
         for (const uid of await uids()) {
           if (deps.alive(uid)) continue;
@@ -63,13 +67,16 @@ export function createHousekeeping(deps: HousekeepingDeps, options: Housekeeping
           found.add(key);
           if (!suspects.has(key)) continue;
           await remove(uid, signal);
+          removed++;
           found.delete(key);
           log.info(`removed ${what} of a pod that is gone`, { uid });
         }
       } catch (error) {
         if (signal.aborted) return;
+        failed++;
         log.warn(`removing ${what} of pods that are gone failed; tried again`, { error, retryInMs: everyMs });
       }
+      cleaned?.(removed, failed);
     }
     suspects = found;
     await deps.links.sweep().catch((error: unknown) => log.warn('dead links to logs are not removed', { error }));

@@ -6,6 +6,7 @@ import type { Observer } from '../observe/observer.ts';
 import { isStaticPod } from '../resources/critical.ts';
 import type { KubeletMetrics } from '../server/kubelet-metrics.ts';
 import { isMirrorPod } from './desired.ts';
+import type { PodLifecycle } from './pod-workers.ts';
 
 export interface PodMetricsDeps {
   readonly clock: Clock;
@@ -15,6 +16,8 @@ export interface PodMetricsDeps {
   desired(): readonly Pod[];
   /** What it has workers for, with statuses. */
   pods(): readonly Pod[];
+  lifecycles(): readonly PodLifecycle[];
+  volumes(): { readonly desired: readonly string[]; readonly actual: readonly string[] };
   /** When the node first saw the pod; milliseconds since the epoch. */
   seenAtMs(uid: string): number | undefined;
   /** How long the pod's images were pulled for, in milliseconds. */
@@ -45,6 +48,38 @@ const containersOf = (status: PodStatus | undefined) => [
   ...(status?.containerStatuses ?? []),
   ...(status?.ephemeralContainerStatuses ?? []),
 ];
+
+/** Every combination is shown, those of no pod as 0. */
+function countLifecycles(metrics: Pick<KubeletMetrics, 'workingPods'>, pods: readonly PodLifecycle[]): void {
+  for (const [config, statics] of [
+    ['desired', ['true', '']],
+    ['orphan', ['true', '']],
+    ['runtime_only', ['unknown']],
+  ] as const)
+    for (const lifecycle of ['sync', 'terminating', 'terminated'] as const)
+      for (const label of statics)
+        metrics.workingPods.set(
+          { lifecycle, config, static: label },
+          pods.filter(
+            (pod) =>
+              pod.lifecycle === lifecycle &&
+              pod.config === config &&
+              (label === 'unknown' || pod.isStatic === (label === 'true')),
+          ).length,
+        );
+}
+
+function countVolumes(
+  metrics: Pick<KubeletMetrics, 'managedVolumes'>,
+  { desired, actual }: ReturnType<PodMetricsDeps['volumes']>,
+): void {
+  metrics.managedVolumes.reset();
+  for (const [state, plugins] of [
+    ['desired_state_of_world', desired],
+    ['actual_state_of_world', actual],
+  ] as const)
+    for (const plugin_name of plugins) metrics.managedVolumes.inc({ plugin_name, state });
+}
 
 export function createPodMetrics(deps: PodMetricsDeps): PodMetrics {
   const { clock, metrics, observer } = deps;
@@ -87,6 +122,8 @@ export function createPodMetrics(deps: PodMetricsDeps): PodMetrics {
         conditions.filter((each) => each.type === 'PodResizePending' && each.reason === reason).length,
       );
     metrics.inProgressResizes.set(conditions.filter(({ type }) => type === 'PodResizeInProgress').length);
+    countLifecycles(metrics, deps.lifecycles());
+    countVolumes(metrics, deps.volumes());
   };
 
   const changed = (): void => {

@@ -5,9 +5,12 @@ import type { EventRecorder } from '../../kube/events.ts';
 import type { Condition, ResourceList } from '../../kube/types/meta.ts';
 import type { Container, Pod } from '../../kube/types/pod.ts';
 import { shortages } from '../../kube/scheduling/fit.ts';
+import { requestedResizes } from '../resources/requested-resizes.ts';
 import type { PodCgroupFacts, ResourceFacts } from '../resources/linux-resources.ts';
 import type { PodCgroups } from '../resources/pod-cgroups.ts';
 import { createResizer, type Resizer, type RunningNow } from '../resources/resizer.ts';
+import type { Clock } from '../../lib/clock.ts';
+import type { KubeletMetrics } from '../server/kubelet-metrics.ts';
 import type { ObservedPod } from './observed.ts';
 import type { PodState } from './pod-state.ts';
 import type { PodWorkersDeps } from './pod-workers.ts';
@@ -16,6 +19,8 @@ export interface PodResizeDeps {
   readonly runtime: Pick<Runtime, 'updateContainerResources' | 'listContainerStats'>;
   readonly cgroups: Pick<PodCgroups, 'configOf' | 'update'>;
   readonly events: EventRecorder;
+  readonly clock: Clock;
+  readonly metrics: Pick<KubeletMetrics, 'resizeDuration' | 'infeasibleResizes' | 'requestedResizes'>;
   allocatable(): Readonly<ResourceList>;
   /** What was allocated before a restart of the agent. */
   kept(podUid: string): Pick<PodState, 'allocation' | 'podAllocation'> | undefined;
@@ -28,6 +33,8 @@ export interface PodResize extends NonNullable<PodWorkersDeps['resize']> {
   shown: Resizer['shown'];
   podShown: Resizer['podShown'];
   conditions(podUid: string): Condition[];
+  /** The pod's source has another spec of it. */
+  asked(before: Pod, now: Pod): void;
   forget(podUid: string): void;
 }
 
@@ -45,6 +52,7 @@ export function createPodResize(deps: PodResizeDeps, facts: ResourceFacts & PodC
   const resizer = createResizer(
     {
       ...deps,
+      infeasible: (detail) => deps.metrics.infeasibleResizes.inc({ reason_detail: detail }),
       async memoryUse(pod) {
         const stats = await deps.runtime.listContainerStats({ podUid: pod.metadata.uid ?? '' });
         const containers = new Map(
@@ -82,7 +90,21 @@ export function createPodResize(deps: PodResizeDeps, facts: ResourceFacts & PodC
       };
     },
     created: (pod, container, id) => resizer.created(pod, container, id),
-    actuate: (pod, observed) => resizer.actuate(pod, runningOf(observed)),
+    async actuate(pod, observed) {
+      const begunMs = deps.clock.monotonicMs();
+      const took = (success: boolean): void =>
+        deps.metrics.resizeDuration.observe({ success: String(success) }, deps.clock.monotonicMs() - begunMs);
+      try {
+        await resizer.actuate(pod, runningOf(observed));
+      } catch (error) {
+        took(false);
+        throw error;
+      }
+      took(true);
+    },
+    asked(before, now) {
+      for (const change of requestedResizes(before, now)) deps.metrics.requestedResizes.inc(change);
+    },
     shown: (pod, container, id) => resizer.shown(pod, container, id),
     podShown: (pod) => resizer.podShown(pod),
     conditions: (uid) => resizer.conditions(uid),

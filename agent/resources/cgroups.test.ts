@@ -164,8 +164,15 @@ describe("pods' cgroups", () => {
       read: async () => undefined,
     };
     const clock = createFakeClock();
+    const took: string[] = [];
     const cgroups = createPodCgroups(
-      { tree, clock, log: silentLog, kill: (pid) => killed.push(pid) },
+      {
+        tree,
+        clock,
+        log: silentLog,
+        kill: (pid) => killed.push(pid),
+        took: (operation, ms) => took.push(`${operation} ${ms}`),
+      },
       {
         driver: 'cgroupfs',
         version: 1,
@@ -177,7 +184,7 @@ describe("pods' cgroups", () => {
         podPidsLimit: -1,
       },
     );
-    return { cgroups, made, killed, clock };
+    return { cgroups, made, killed, clock, took };
   };
   const pod: Pod = { metadata: { name: 'p', uid: 'u-1' }, spec: { containers: [{ name: 'c' }] } };
 
@@ -205,6 +212,7 @@ describe("pods' cgroups", () => {
     await some.clock.advance(1000);
     expect(await removed).toBe(true);
     expect(some.killed).toEqual([4711, 4711]);
+    expect(some.took).toEqual(['create 0', expect.stringMatching(/^destroy [1-9]/)]);
 
     const stuck = setUp(1000);
     await stuck.cgroups.ensure(pod);

@@ -11,7 +11,7 @@ import { findCgroupMounts } from './cgroup-mounts.ts';
 import type { CgroupDriver } from './cgroup-names.ts';
 import { createCgroupTree } from './cgroup-tree.ts';
 import type { PodCgroupFacts } from './linux-resources.ts';
-import { createPodCgroups, type PodCgroups } from './pod-cgroups.ts';
+import { createPodCgroups, type PodCgroups, type PodCgroupsDeps } from './pod-cgroups.ts';
 import { createSystemdSlices } from './systemd-slices.ts';
 
 export interface OpenedCgroups {
@@ -33,7 +33,7 @@ async function thermalThrottlePaths(): Promise<string[]> {
 }
 
 export async function openPodCgroups(
-  deps: { readonly clock: Clock; readonly log: Log },
+  deps: { readonly clock: Clock; readonly log: Log; readonly took?: PodCgroupsDeps['took'] },
   options: { readonly config: KubeletConfiguration; readonly driver: CgroupDriver; readonly rootDir: string },
 ): Promise<OpenedCgroups> {
   const { config, driver, rootDir } = options;

@@ -45,6 +45,8 @@ export interface ResizerDeps {
   memoryUse(pod: Pod): Promise<MemoryUse>;
   /** What was allocated before the agent was restarted, where that was kept; else the status it wrote tells. */
   remembered?(podUid: string): Allocation | undefined;
+  /** A resize cannot ever be; for a metric. `detail` is why, as the kubelet labels it. */
+  infeasible?(detail: string): void;
 }
 
 /** A running container, as the runtime tells of it. */
@@ -167,6 +169,7 @@ export function createResizer(deps: ResizerDeps, facts: ResourceFacts & PodCgrou
       if (verdict.kind === 'pending') {
         const changed = pending?.reason !== verdict.reason || pending.generation !== generation;
         memory.progress = { ...progress, pending: { reason: verdict.reason, message: verdict.message, generation } };
+        if (changed && verdict.reason === 'Infeasible') deps.infeasible?.('swap_limitation');
         if (changed)
           say(pod, verdict.reason === 'Deferred' ? 'ResizeDeferred' : 'ResizeInfeasible', generation, verdict.message);
       } else if (verdict.kind === 'accept') {

@@ -156,7 +156,7 @@ function runtimeMetrics(r: MetricsRegistry) {
     }),
     discardedEvents: counter(r, {
       name: 'kubelet_pleg_discard_events',
-      help: 'Number of runtime events that were discarded',
+      help: 'Number of times events of the runtime were lost; what it runs is listed then',
     }),
     runtimeOperations: counter(r, {
       name: 'kubelet_runtime_operations_total',
@@ -263,25 +263,13 @@ function hostMetrics(r: MetricsRegistry) {
       labels: ['resource_name'],
       buckets: defaultBuckets,
     }),
-    certificateClientTtl: gauge(r, {
-      name: 'kubelet_certificate_manager_client_ttl_seconds',
-      help: 'Seconds until the client certificate expires; below 0: it has',
-    }),
-    certificateServerTtl: gauge(r, {
-      name: 'kubelet_certificate_manager_server_ttl_seconds',
-      help: 'Seconds until the serving certificate expires; below 0: it has',
-    }),
-    certificateServerRenewErrors: counter(r, {
-      name: 'kubelet_server_expiration_renew_errors',
-      help: 'Number of errors when renewing the serving certificate',
-    }),
-    certificateClientRenewErrors: counter(r, {
-      name: 'kubelet_certificate_manager_client_expiration_renew_errors',
-      help: 'Number of errors when renewing the client certificate',
-    }),
     orphanedVolumesCleaned: gauge(r, {
       name: 'kubelet_orphan_pod_cleaned_volumes',
       help: 'The number of orphaned pod volumes cleaned in the last round',
+    }),
+    orphanedVolumesErrors: gauge(r, {
+      name: 'kubelet_orphan_pod_cleaned_volumes_errors',
+      help: 'The number of orphaned pods whose volumes could not be cleaned in the last round',
     }),
     storageOperations: histogram(r, {
       name: 'storage_operation_duration_seconds',
@@ -376,39 +364,4 @@ export function createKubeletMetrics(registry: MetricsRegistry) {
     ...hostMetrics(registry),
     ...serverMetrics(registry),
   };
-}
-
-export type ProberMetrics = ReturnType<typeof createProberMetrics>;
-
-/** Shown at /metrics/probes, from a registry of their own. */
-export function createProberMetrics(registry: MetricsRegistry) {
-  return {
-    probes: counter(registry, {
-      name: 'prober_probe_total',
-      help: 'Number of probes (Liveness, Readiness or Startup) of a container, by result: successful, failed or unknown',
-      labels: ['container', 'namespace', 'pod', 'pod_uid', 'probe_type', 'result'],
-    }),
-    probeDuration: histogram(registry, {
-      name: 'prober_probe_duration_seconds',
-      help: 'Seconds a probe took',
-      labels: ['container', 'namespace', 'pod', 'probe_type'],
-      buckets: defaultBuckets,
-    }),
-  };
-}
-
-/** Forgets what is kept of a pod's probes: without it the page would grow with every pod that ever ran. */
-export function forgetProbes(
-  metrics: ProberMetrics,
-  pod: { readonly namespace: string; readonly name: string; readonly uid: string },
-  containers: readonly string[],
-): void {
-  const { namespace, name, uid } = pod;
-  for (const container of containers) {
-    for (const probe_type of ['Liveness', 'Readiness', 'Startup']) {
-      for (const result of ['successful', 'failed', 'unknown'])
-        metrics.probes.remove({ container, namespace, pod: name, pod_uid: uid, probe_type, result });
-      metrics.probeDuration.remove({ container, namespace, pod: name, probe_type });
-    }
-  }
 }

@@ -4,7 +4,9 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { createFakeClock } from '../../lib/fake-clock.ts';
 import { silentLog } from '../../lib/log.ts';
-import { createCertificateStore, parsePair } from './certificate-store.ts';
+import { createRegistry } from '../../lib/metrics.ts';
+import { createCertificateMetrics } from '../server/certificate-metrics.ts';
+import { type CertificateStore, createCertificateStore, parsePair } from './certificate-store.ts';
 import { createRotation, rotateAtMs } from './rotation.ts';
 import { lacksNames, servedNames } from './serving-by-csr.ts';
 
@@ -74,11 +76,28 @@ describe('rotation', () => {
   it('asks in time, again after a failure, and then waits for the next', async () => {
     const clock = createFakeClock();
     const start = clock.now();
-    const store = createCertificateStore({ folder, name: 'kubelet-client' });
-    await store.update(await makePair(start, start + 10 * hour), start);
+    const kept = createCertificateStore({ folder, name: 'kubelet-client' });
+    await kept.update(await makePair(start, start + 10 * hour), start);
+    let busy = 0;
+    const counting = async <T>(work: Promise<T>): Promise<T> => {
+      busy++;
+      return work.finally(() => void busy--);
+    };
+    const store: CertificateStore = {
+      ...kept,
+      current: () => counting(kept.current()),
+      update: (pair, nowMs) => counting(kept.update(pair, nowMs)),
+    };
     const asked: number[] = [];
+    const registry = createRegistry();
+    const counted = createCertificateMetrics(registry, {
+      what: 'server',
+      nowMs: () => clock.now(),
+      expiresAtMs: (): number | undefined => rotation.expiresAtMs(),
+    });
     const rotation = createRotation(
       {
+        counted,
         clock,
         log: silentLog,
         store,
@@ -86,7 +105,7 @@ describe('rotation', () => {
         async request() {
           asked.push((clock.now() - start) / hour);
           if (asked.length === 1) throw new Error('the API server is away');
-          return await makePair(clock.now(), clock.now() + 10 * hour);
+          return await counting(makePair(clock.now(), clock.now() + 10 * hour));
         },
       },
       'client',
@@ -96,7 +115,9 @@ describe('rotation', () => {
     const settle = async (ms: number) => {
       for (let left = ms; left > 0; left -= 60_000) {
         await clock.advance(Math.min(60_000, left));
-        await new Promise((resolve) => setTimeout(resolve, 2));
+        // The store is on a real disk: time goes on when its answers are heard.
+        do await new Promise((resolve) => setTimeout(resolve, 1));
+        while (busy > 0);
       }
     };
     await settle(7.9 * hour);
@@ -106,6 +127,12 @@ describe('rotation', () => {
     expect(asked[0]).toBeGreaterThanOrEqual(8);
     expect(asked[0]).toBeLessThan(8.02);
     expect(rotation.expiresAtMs()).toBeGreaterThan(start + 17 * hour);
+    const page = await registry.metrics();
+    expect(page).toMatch(/^kubelet_server_expiration_renew_errors 1$/m);
+    expect(page).toMatch(/^kubelet_certificate_manager_server_rotation_seconds_count 1$/m);
+    expect(page).toMatch(/^kubelet_certificate_manager_server_rotation_seconds_bucket\{le="86400"\} 1$/m);
+    const ttl = Number(/^kubelet_certificate_manager_server_ttl_seconds (\S+)$/m.exec(page)?.[1]);
+    expect(ttl).toBe(Math.trunc((rotation.expiresAtMs()! - clock.now()) / 1000));
     stop.abort();
     await clock.advance(0);
     await running;

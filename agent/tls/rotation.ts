@@ -16,6 +16,8 @@ export interface RotationDeps {
   /** True where the present one no longer fits, whatever its age: the node has other addresses. */
   outdated?(current: CertificateAndKey): boolean;
   onRotated?(pair: CertificateAndKey): void;
+  /** For metrics. The age is the replaced one's, in milliseconds. */
+  counted?: { failed(): void; rotated(ageMs: number | undefined): void } | undefined;
   random?(): number;
 }
 
@@ -49,9 +51,11 @@ export function createRotation(deps: RotationDeps, what: 'client' | 'serving'): 
       let chosen: { readonly untilMs: number; readonly atMs: number } | undefined;
       while (!signal.aborted) {
         const current = await store.current();
+        let fromMs: number | undefined;
         if (current) {
           const validity = validityOf(current);
           expires = validity.untilMs;
+          fromMs = validity.fromMs;
           if (chosen?.untilMs !== validity.untilMs)
             chosen = { untilMs: validity.untilMs, atMs: rotateAtMs(validity, random()) };
           const waitMs = chosen.atMs - clock.now();
@@ -65,9 +69,11 @@ export function createRotation(deps: RotationDeps, what: 'client' | 'serving'): 
           await store.update(pair, clock.now());
           backoff.reset('request');
           log.info(`${what} certificate rotated`, { until: new Date(validityOf(pair).untilMs).toISOString() });
+          deps.counted?.rotated(fromMs === undefined ? undefined : clock.now() - fromMs);
           deps.onRotated?.(pair);
         } catch (error) {
           if (signal.aborted) return;
+          deps.counted?.failed();
           const retryInMs = backoff.next('request', clock.now());
           log.warn(`no new ${what} certificate; trying again`, {
             error,

@@ -6,7 +6,7 @@ import type { Log } from '../../lib/log.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import type { NodeAddress } from '../../kube/types/core.ts';
 import { type CertificateStore, validityOf } from './certificate-store.ts';
-import { createRotation } from './rotation.ts';
+import { createRotation, type RotationDeps } from './rotation.ts';
 import type { CertificateAndKey, ServingCertificate } from './serving.ts';
 import { requestCertificate, servingSigner } from './signing-request.ts';
 
@@ -17,6 +17,8 @@ export interface ServingByCsrDeps {
   readonly store: CertificateStore;
   /** The node's addresses as its status has them; empty while they are unknown. */
   addresses(): readonly NodeAddress[];
+  /** For metrics. */
+  readonly counted?: RotationDeps['counted'];
   /** Shown until the cluster signed one. */
   readonly fallback: CertificateAndKey;
 }
@@ -26,6 +28,8 @@ export interface ServingByCsr extends ServingCertificate {
   run(signal: AbortSignal): Promise<void>;
   /** The node's addresses may have changed. */
   check(): void;
+  /** When the cluster's certificate ends, in milliseconds since the epoch; undefined while there is none. */
+  expiresAtMs(): number | undefined;
 }
 
 export interface ServedNames {
@@ -63,6 +67,7 @@ export async function createServingByCsr(deps: ServingByCsrDeps, nodeName: strin
       clock,
       log,
       store,
+      counted: deps.counted,
       outdated(pair) {
         const names = servedNames(deps.addresses());
         return names.ipAddresses.length > 0 && lacksNames(pair.certificate, names);
@@ -84,6 +89,7 @@ export async function createServingByCsr(deps: ServingByCsrDeps, nodeName: strin
   return {
     current: () => current,
     check: rotation.check,
+    expiresAtMs: rotation.expiresAtMs,
     run: rotation.run,
     async *changes(signal) {
       const queue: CertificateAndKey[] = [];

@@ -54,6 +54,8 @@ export interface PodVolumes {
   /** For `node.status.volumesInUse`: unique names of attachable volumes, sorted. */
   volumesInUse(): string[];
   stats(pod: Pod): Promise<readonly VolumeStats[]>;
+  /** Each volume that is wanted, and each that is up, by the name of its plugin (for CSI with the driver's); for a metric. */
+  counts(): { readonly desired: readonly string[]; readonly actual: readonly string[] };
   /** The loops that keep volumes fresh (tokens, republishing, driver registration). Runs until the signal aborts. */
   run(signal: AbortSignal): Promise<void>;
 }

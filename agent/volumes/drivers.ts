@@ -35,6 +35,24 @@ export function sourceOf(volume: Volume): string {
   );
 }
 
+const inlinePlugins: Readonly<Record<string, string>> = {
+  emptyDir: plugins.emptyDir,
+  hostPath: plugins.hostPath,
+  configMap: plugins.configMap,
+  secret: plugins.secret,
+  downwardAPI: plugins.downwardApi,
+  projected: plugins.projected,
+  image: plugins.image,
+  nfs: plugins.nfs,
+};
+
+/** The plugin of a volume, for metrics: `kubernetes.io/csi:DRIVER` for CSI, `N/A` for a claim of which nothing is up yet. */
+export function pluginNameOf(volume: Volume, up: MountedVolume | undefined): string {
+  const driver = up?.csi?.driver ?? volume.csi?.driver;
+  if (driver !== undefined) return `${plugins.csi}:${driver}`;
+  return up?.plugin ?? inlinePlugins[sourceOf(volume)] ?? 'N/A';
+}
+
 export async function setUpVolume(host: VolumeHost, request: SetUpRequest): Promise<MountedVolume> {
   const source = sourceOf(request.volume);
   const driver = table.find(([key]) => key === source)?.[1];

@@ -49,11 +49,33 @@ const tearDownLocal: TearDownVolume = async (host, found) => {
   await releaseLocal(host, found.name, found.signal);
 };
 
-const tearDownOne: TearDownVolume = (host, found) => {
+const tearDownByKind: TearDownVolume = (host, found) => {
   if (found.plugin === plugins.csi) return host.csi.tearDown(found);
   if (found.plugin === plugins.local) return tearDownLocal(host, found);
   return (owned.has(found.plugin) ? tearDownOwned : tearDownMounted)(host, found);
 };
+
+const tearDownDevice: TearDownVolume = (host, found) =>
+  found.plugin === plugins.csi ? host.csi.tearDownBlock(found) : removeLink(found.path);
+
+/** Tells how long it took, for a metric; what was cancelled counts for nothing. */
+const told =
+  (operation: 'volume_unmount' | 'unmap_volume', tearDown: TearDownVolume): TearDownVolume =>
+  async (host, found) => {
+    const begunMs = host.clock.monotonicMs();
+    const tell = (error: unknown): void =>
+      host.operated?.(operation, found.plugin, host.clock.monotonicMs() - begunMs, error);
+    try {
+      await tearDown(host, found);
+    } catch (error) {
+      if (!found.signal.aborted) tell(error);
+      throw error;
+    }
+    tell(undefined);
+  };
+
+const tearDownOne = told('volume_unmount', tearDownByKind);
+const tearDownOneDevice = told('unmap_volume', tearDownDevice);
 
 /** Rejects with a VolumeError where something stays; all else is taken down nevertheless. */
 export async function tearDownPod(host: VolumeHost, uid: string, signal: AbortSignal): Promise<void> {
@@ -79,11 +101,7 @@ export async function tearDownPod(host: VolumeHost, uid: string, signal: AbortSi
     found.volumes.map((each) => attempt(each.name, 'UnmountVolume.TearDown', () => tearDownOne(host, each))),
   );
   await Promise.all(
-    found.devices.map((each) =>
-      attempt(each.name, 'UnmapVolume.UnmapPodDevice', () =>
-        each.plugin === plugins.csi ? host.csi.tearDownBlock(each) : removeLink(each.path),
-      ),
-    ),
+    found.devices.map((each) => attempt(each.name, 'UnmapVolume.UnmapPodDevice', () => tearDownOneDevice(host, each))),
   );
   await host.faultPoint('volumes-torn-down');
   await attempt('', 'UnmountVolume.Cleanup', () => removeFrame(host, uid));

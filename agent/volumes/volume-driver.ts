@@ -11,6 +11,7 @@ import type { Log } from '../../lib/log.ts';
 import type { PluginHandler } from './csi/plugin-watcher.ts';
 import type { Mounter } from './mounter.ts';
 import type { VolumePaths } from './paths.ts';
+import type { PodCertificates } from './pod-certificates.ts';
 import type { ServiceAccountTokens } from './service-account-tokens.ts';
 
 /** Objects that pods hold, each watched as long as anyone holds it. */
@@ -40,6 +41,8 @@ export interface VolumeDeps {
   readonly pluginHandlers?: Readonly<Record<string, PluginHandler>>;
   /** The pod is being ended: that what it names goes too is no news. Default: no pod is. */
   ending?(uid: string): boolean;
+  /** A volume was brought up or taken down, or could not be; for a metric. `plugin` is as in its path, for CSI with the driver's name. */
+  operated?(operation: VolumeOperation, plugin: string, tookMs: number, error: unknown): void;
   /** For what happens when no call of setUp is there to reject. */
   readonly events?: EventRecorder;
   /** Default: mount(8). */
@@ -48,12 +51,15 @@ export interface VolumeDeps {
   faultPoint?(name: string): void | Promise<void>;
 }
 
+export type VolumeOperation = 'volume_mount' | 'volume_unmount' | 'map_volume' | 'unmap_volume';
+
 /** The deps with what the room makes of them. */
 export interface VolumeHost extends Omit<VolumeDeps, 'mounter' | 'faultPoint'> {
   readonly nodeName: string;
   readonly paths: VolumePaths;
   readonly mounter: Mounter;
   readonly tokens: ServiceAccountTokens;
+  readonly certificates: PodCertificates;
   readonly csi: CsiVolumes;
   /** Whether another pod of this node has the PersistentVolume up. */
   mountedElsewhere(pvName: string, uid: string): boolean;

@@ -7,7 +7,7 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { Readable, Writable } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { createKubeletMetrics, createProberMetrics } from '../../agent/server/kubelet-metrics.ts';
+import { createKubeletMetrics } from '../../agent/server/kubelet-metrics.ts';
 import { createNodeServer, type NodeServer } from '../../agent/server/node-server.ts';
 import type { PodDirectory } from '../../agent/server/directory.ts';
 import { createNodeStats, type NodeStats } from '../../agent/stats/node-stats.ts';
@@ -262,7 +262,6 @@ export async function startNodeServerLab(
     stops.push(() => client.close());
     const metrics = createRegistry();
     const probeMetrics = createRegistry();
-    createProberMetrics(probeMetrics);
     const counts = createKubeletMetrics(metrics);
     counts.nodeName.set({ node: nodeName }, 1);
     const watched = { log, clock: systemClock };

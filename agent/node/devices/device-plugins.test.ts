@@ -7,6 +7,8 @@ import { Client, credentials, Metadata, type ServerWritableStream } from '@grpc/
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../../../lib/clock.ts';
 import { silentLog } from '../../../lib/log.ts';
+import { createRegistry, type MetricsRegistry } from '../../../lib/metrics.ts';
+import { createKubeletMetrics } from '../../server/kubelet-metrics.ts';
 import type { Pod } from '../../../kube/types/pod.ts';
 import { choose } from './choose-devices.ts';
 import { createDevicePlugins, type DevicePlugins } from './device-plugins.ts';
@@ -142,11 +144,13 @@ async function until(what: string, look: () => boolean): Promise<void> {
 describe('device plugins', () => {
   let folder: string;
   let stop: AbortController;
+  let registry: MetricsRegistry;
   const ends: (() => Promise<unknown>)[] = [];
 
   beforeEach(async () => {
     folder = await mkdtemp(join(tmpdir(), 'sv-dev-'));
     stop = new AbortController();
+    registry = createRegistry();
   });
   afterEach(async () => {
     stop.abort();
@@ -156,7 +160,7 @@ describe('device plugins', () => {
 
   const start = async (): Promise<DevicePlugins> => {
     const plugins = await createDevicePlugins(
-      { clock: systemClock, log: silentLog, onChange: () => undefined },
+      { clock: systemClock, log: silentLog, onChange: () => undefined, metrics: createKubeletMetrics(registry) },
       { rootDir: folder },
     );
     const running = plugins.run(stop.signal);
@@ -194,6 +198,9 @@ describe('device plugins', () => {
       devices: [{ containerPath: '/dev/g2', permissions: 'rw' }],
     });
     expect(plugin.prestarted).toEqual([['g2']]);
+    const page = await registry.metrics();
+    expect(page).toContain(`kubelet_device_plugin_registration_total{resource_name="${resource}"} 1\n`);
+    expect(page).toContain(`kubelet_device_plugin_alloc_duration_seconds_count{resource_name="${resource}"} 1\n`);
     expect(await plugins.admit(pod('b', '2'))).toEqual({
       reason: 'UnexpectedAdmissionError',
       message: `Allocate failed due to requested number of devices unavailable for ${resource}. Requested: 2, Available: 1, which is unexpected`,

@@ -13,6 +13,7 @@ import type { Log } from '../../../lib/log.ts';
 import type { ResourceList } from '../../../kube/types/meta.ts';
 import type { Container, Pod } from '../../../kube/types/pod.ts';
 import { isSidecar } from '../../../kube/scheduling/pod-resources.ts';
+import type { KubeletMetrics } from '../../server/kubelet-metrics.ts';
 import type { ExtendedResources } from '../capacity.ts';
 import { type Allocation, type Allocations, openAllocations, type PodAllocations } from './allocations.ts';
 import { choose, firstChoice } from './choose-devices.ts';
@@ -27,6 +28,8 @@ export interface DevicePluginsDeps {
   onChange(): void;
   /** Whether the pod is still there or about to start: devices of others are free. Absent: only `release` frees any. */
   active?(uid: string): boolean;
+  /** For metrics. */
+  readonly metrics?: Pick<KubeletMetrics, 'devicePluginRegistrations' | 'deviceAllocation'>;
 }
 
 export interface DevicePluginsOptions {
@@ -176,6 +179,7 @@ export async function createDevicePlugins(
     const end = new AbortController();
     Object.assign(resource, { plugin, end, awaySinceMs: undefined });
     await allocations.know(name, true);
+    deps.metrics?.devicePluginRegistrations.inc({ resource_name: name });
     log.info('device plugin registered', { resource: name, endpoint: request.endpoint });
     void follow(name, resource, plugin, end);
   };
@@ -195,7 +199,13 @@ export async function createDevicePlugins(
       );
     const preferred = missing > 0 ? await resource.plugin.preferred([...choice.available, ...taken], taken, count) : [];
     const devices = choose(choice, preferred);
-    return { resource: name, devices, response: await resource.plugin.allocate(devices) };
+    const begunMs = clock.monotonicMs();
+    const response = await resource.plugin
+      .allocate(devices)
+      .finally(() =>
+        deps.metrics?.deviceAllocation.observe({ resource_name: name }, (clock.monotonicMs() - begunMs) / 1000),
+      );
+    return { resource: name, devices, response };
   };
 
   const allocatePod = async (pod: Pod): Promise<void> => {
