@@ -71,5 +71,11 @@ export const resources = {
     'ClusterTrustBundle',
     'Cluster',
   ),
+  podCertificateRequests: define<core.PodCertificateRequest>(
+    'certificates.k8s.io/v1beta1',
+    'podcertificaterequests',
+    'PodCertificateRequest',
+    'Namespaced',
+  ),
   serviceCidrs: define<core.ServiceCidr>('networking.k8s.io/v1', 'servicecidrs', 'ServiceCIDR', 'Cluster'),
 } as const;

@@ -99,6 +99,7 @@ async function projectedSource(
   host: VolumeHost,
   request: SetUpRequest,
   source: ProjectedSource,
+  index: number,
   defaultMode: number,
 ): Promise<{ files: Files; refreshAtMs?: number }> {
   const { pod, uid, signal } = request;
@@ -139,6 +140,19 @@ async function projectedSource(
     const file: PayloadFile = { data: Buffer.from(anchors.pem, 'latin1'), mode: privateMode, uid: owner };
     return { files: new Map([[source.clusterTrustBundle.path, file]]), ...pickRefresh(anchors.refreshAtMs) };
   }
+  if (source.podCertificate) {
+    const { credentialBundlePath, keyPath, certificateChainPath } = source.podCertificate;
+    const wish = { pod, uid, volume: request.volume.name, index, source: source.podCertificate };
+    const { key, chain, refreshAtMs } = await host.certificates.get(wish, signal);
+    const files: Files = new Map();
+    const put = (path: string | undefined, text: string): void => {
+      if (path) files.set(path, { data: Buffer.from(text, 'latin1'), mode: privateMode, uid: owner });
+    };
+    put(credentialBundlePath, key + chain);
+    put(keyPath, key);
+    put(certificateChainPath, chain);
+    return { files, refreshAtMs };
+  }
   const [kind = 'nothing'] = Object.keys(source);
   throw new PayloadError([`projected source ${kind} is not supported by this node`]);
 }
@@ -150,7 +164,7 @@ const projectedFiles: FilesSource = async (host, request) => {
   const { sources = [], defaultMode = defaultFileMode } = request.volume.projected!;
   // Side by side: a token needs a round trip, and so may each object.
   const results = await Promise.allSettled(
-    sources.map((source) => projectedSource(host, request, source, defaultMode)),
+    sources.map((source, index) => projectedSource(host, request, source, index, defaultMode)),
   );
   request.signal.throwIfAborted();
   const failed = results.filter((result) => result.status === 'rejected').map((result) => result.reason as unknown);

@@ -234,6 +234,29 @@ export interface CertificateSigningRequest extends KubeObject {
   status?: { conditions?: Condition[]; certificate?: string };
 }
 
+/** certificates.k8s.io/v1beta1: asked for by a node for one of its pods. Bytes are base64, times RFC 3339. */
+export interface PodCertificateRequest extends KubeObject {
+  spec: {
+    signerName: string;
+    podName: string;
+    podUID: string;
+    serviceAccountName: string;
+    serviceAccountUID: string;
+    nodeName: string;
+    nodeUID: string;
+    maxExpirationSeconds?: number;
+    stubPKCS10Request?: string;
+    unverifiedUserAnnotations?: Record<string, string>;
+  };
+  status?: {
+    conditions?: Condition[];
+    certificateChain?: string;
+    notBefore?: string;
+    beginRefreshAt?: string;
+    notAfter?: string;
+  };
+}
+
 export interface ClusterTrustBundle extends KubeObject {
   spec: { signerName?: string; trustBundle: string };
 }

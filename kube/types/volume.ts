@@ -33,7 +33,17 @@ export interface ProjectedSource {
     optional?: boolean;
     path: string;
   };
-  podCertificate?: Record<string, unknown>;
+  podCertificate?: PodCertificateProjection;
+}
+
+export interface PodCertificateProjection {
+  signerName?: string;
+  keyType?: string;
+  maxExpirationSeconds?: number;
+  credentialBundlePath?: string;
+  keyPath?: string;
+  certificateChainPath?: string;
+  userAnnotations?: Record<string, string>;
 }
 
 export interface CsiVolumeSource {
