@@ -15,7 +15,7 @@ import { createCsiDrivers } from './csi/csi-drivers.ts';
 import { createCsiNodeRecord } from './csi/csi-node.ts';
 import { createCsiVolumes } from './csi/csi-volumes.ts';
 import type { PodVolumes } from './door.ts';
-import { setUpVolume } from './drivers.ts';
+import { pluginNameOf, setUpVolume } from './drivers.ts';
 import { isBlock, mountedVolumes, signatureOf, uidOf } from './pod-view.ts';
 import { createMounter } from './mounter.ts';
 import { hasObjectFiles, showsPod, usesObject } from './object-files.ts';
@@ -156,7 +156,15 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
     const before = state.busy.get(volume.name) ?? Promise.resolve();
     const mine = before.then(async () => {
       signal.throwIfAborted();
-      state.active.set(volume.name, clock.monotonicMs());
+      const begunMs = clock.monotonicMs();
+      state.active.set(volume.name, begunMs);
+      const told = (up: MountedVolume | undefined, error: unknown): void =>
+        deps.operated?.(
+          isBlock(state.pod, volume.name) ? 'map_volume' : 'volume_mount',
+          pluginNameOf(volume, up),
+          clock.monotonicMs() - begunMs,
+          error,
+        );
       const mounted = await setUpVolume(host, {
         pod: state.pod,
         uid: state.uid,
@@ -164,7 +172,15 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
         mounted: state.volumes.get(volume.name),
         named: (pvName) => void state.pvNames.set(volume.name, pvName),
         signal,
-      }).finally(() => state.active.delete(volume.name));
+      })
+        .catch((error: unknown) => {
+          // What is only waited for was not tried.
+          if (!signal.aborted && !(error instanceof NotYetError))
+            told(state.volumes.get(volume.name), error ?? new Error('failed'));
+          throw error;
+        })
+        .finally(() => state.active.delete(volume.name));
+      told(mounted, undefined);
       state.volumes.set(volume.name, mounted);
       state.stale.delete(volume.name);
       schedule(state, volume, mounted.refreshAtMs);
@@ -321,6 +337,19 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
     },
     known: async () => (await namesIn(host.paths.pods)).filter(isSafeName),
     volumesInUse: () => host.csi.inUse().sort(),
+    counts() {
+      const alive = [...states.values()].filter(({ ending }) => !ending.signal.aborted);
+      return {
+        desired: alive.flatMap(({ pod, volumes }) =>
+          mountedVolumes(pod).map((volume) => pluginNameOf(volume, volumes.get(volume.name))),
+        ),
+        actual: [...states.values()].flatMap(({ pod, volumes }) =>
+          [...volumes].map(([name, up]) =>
+            pluginNameOf(pod.spec.volumes?.find((volume) => volume.name === name) ?? { name }, up),
+          ),
+        ),
+      };
+    },
     stats: (pod) => stats.of(uidOf(pod), states.get(uidOf(pod))?.volumes ?? new Map()),
     async run(signal) {
       await host.csi.run(signal);

@@ -41,6 +41,8 @@ export interface VolumeDeps {
   readonly pluginHandlers?: Readonly<Record<string, PluginHandler>>;
   /** The pod is being ended: that what it names goes too is no news. Default: no pod is. */
   ending?(uid: string): boolean;
+  /** A volume was brought up or taken down, or could not be; for a metric. `plugin` is as in its path, for CSI with the driver's name. */
+  operated?(operation: VolumeOperation, plugin: string, tookMs: number, error: unknown): void;
   /** For what happens when no call of setUp is there to reject. */
   readonly events?: EventRecorder;
   /** Default: mount(8). */
@@ -48,6 +50,8 @@ export interface VolumeDeps {
   /** A place where tests let the process die. */
   faultPoint?(name: string): void | Promise<void>;
 }
+
+export type VolumeOperation = 'volume_mount' | 'volume_unmount' | 'map_volume' | 'unmap_volume';
 
 /** The deps with what the room makes of them. */
 export interface VolumeHost extends Omit<VolumeDeps, 'mounter' | 'faultPoint'> {
