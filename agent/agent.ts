@@ -102,6 +102,8 @@ export interface AgentOptions {
   /** Asks the cloud for zone and provider id, where this is a cloud instance. */
   readonly instanceMetadata: boolean;
   readonly imageCredentials: PodImagesOptions;
+  /** The command line's flags as they hold, by name, for /flagz. */
+  readonly flags?: Readonly<Record<string, string>>;
 }
 
 export interface Agent {

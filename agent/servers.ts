@@ -35,6 +35,7 @@ export interface ServersOptions {
   readonly rootDir: string;
   readonly certDir: string;
   readonly kubeletVersion: string;
+  readonly flags?: Readonly<Record<string, string>>;
 }
 
 /** What could not be bound, with what to do about it. */
@@ -86,7 +87,14 @@ export async function startServers(
     : undefined;
   const serving = byCsr ?? ownServing;
   const server = createNodeServer(
-    { ...deps, serving, clientCa, health, configz: () => kubeletConfigurationOnWire(config) },
+    {
+      ...deps,
+      serving,
+      clientCa,
+      health,
+      configz: () => kubeletConfigurationOnWire(config),
+      flags: () => options.flags ?? {},
+    },
     {
       nodeName,
       address: config.address,

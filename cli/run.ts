@@ -16,6 +16,7 @@ import { createRegistry, type MetricsRegistry } from '../lib/metrics.ts';
 import { supervise } from '../lib/supervise.ts';
 import { claimRuntime } from './claim-runtime.ts';
 import { type Configuration, type FlagSetting, loadConfiguration } from './config/load.ts';
+import { flagsInForce } from './flags-in-force.ts';
 import { type Identity, type IdentityDeps, openIdentity } from './identity.ts';
 import { type NodeSocket, serveNodeSocket } from './node-socket.ts';
 import { openRuntime } from './open-runtime.ts';
@@ -154,7 +155,7 @@ async function run(flags: RunFlags): Promise<number> {
     proxy: flags.only !== 'agent' && stevedore.proxy.enabled,
   };
   try {
-    return await runDaemon(configuration, halves, flags.dryRun ?? false, log);
+    return await runDaemon(configuration, halves, flags, log);
   } catch (error) {
     log.error('stevedore cannot run', { error });
     return 1;
@@ -166,7 +167,8 @@ interface Halves {
   readonly proxy: boolean;
 }
 
-async function runDaemon(configuration: Configuration, halves: Halves, dryRun: boolean, log: Log): Promise<number> {
+async function runDaemon(configuration: Configuration, halves: Halves, flags: RunFlags, log: Log): Promise<number> {
+  const dryRun = flags.dryRun ?? false;
   const { kubelet, stevedore } = configuration;
   const registry = createRegistry();
   const nodeName = (stevedore.hostnameOverride || hostname()).trim().toLowerCase();
@@ -258,6 +260,7 @@ async function runDaemon(configuration: Configuration, halves: Halves, dryRun: b
           registry,
           log,
           nodeName,
+          flags: flagsInForce(configuration, flags),
           proxy,
           async claimRuntime() {
             const holder = `stevedore, process ${process.pid}, node ${nodeName}, root directory ${stevedore.rootDir}`;
@@ -345,6 +348,7 @@ interface AgentStart {
   readonly registry: MetricsRegistry;
   readonly log: Log;
   readonly nodeName: string;
+  readonly flags: Readonly<Record<string, string>>;
   readonly proxy: ProxyHalf | undefined;
   claimRuntime(): Promise<void>;
   onFault(task: string, error: unknown): void;
@@ -366,6 +370,7 @@ async function startAgent(start: AgentStart, signal: AbortSignal) {
   );
   const options: AgentOptions = {
     nodeName,
+    flags: start.flags,
     nodeIp: stevedore.nodeIP,
     labels: stevedore.nodeLabels,
     taints: kubelet.registerWithTaints as readonly Taint[],

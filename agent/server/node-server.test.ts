@@ -204,10 +204,10 @@ interface Answer {
 const call = (
   world: World,
   path: string,
-  options: { as?: Pair; token?: string; method?: string } = {},
+  options: { as?: Pair; token?: string; method?: string; accept?: string } = {},
 ): Promise<Answer> =>
   new Promise((resolve, reject) => {
-    const { as, token, method = 'GET' } = options;
+    const { as, token, method = 'GET', accept } = options;
     const outgoing = request(
       {
         host: '127.0.0.1',
@@ -217,7 +217,7 @@ const call = (
         rejectUnauthorized: false,
         agent: false,
         ...(as ? { cert: as.certificate, key: as.key } : {}),
-        headers: token ? { authorization: `Bearer ${token}` } : {},
+        headers: { ...(token ? { authorization: `Bearer ${token}` } : {}), ...(accept ? { accept } : {}) },
       },
       (response) => {
         let text = '';
@@ -342,6 +342,27 @@ describe('pages', () => {
     const world = await start();
     try {
       expect(await call(world, path, { as: apiserver, method })).toEqual({ status, text });
+    } finally {
+      await world.server.close();
+    }
+  });
+
+  it('show the flags as text, and as an object where that is asked for', async () => {
+    const world = await start();
+    const flagz = async (accept?: string): Promise<Answer> =>
+      await call(world, '/flagz', { as: apiserver, ...(accept ? { accept } : {}) });
+    try {
+      const plain = await flagz();
+      expect(plain.text).toMatch(/^\nkubelet flagz\nWarning: [^\n]+\n+config=\/etc\/c\.yaml\n$/);
+      expect(await flagz('text/html, */*')).toEqual(plain);
+      const object = await flagz('application/json;v=v1beta1;g=config.k8s.io;as=Flagz');
+      expect(JSON.parse(object.text)).toEqual({
+        kind: 'Flagz',
+        apiVersion: 'config.k8s.io/v1beta1',
+        metadata: { name: 'kubelet' },
+        flags: { config: '/etc/c.yaml' },
+      });
+      expect((await flagz('application/json')).status).toBe(406);
     } finally {
       await world.server.close();
     }

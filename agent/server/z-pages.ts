@@ -1,6 +1,7 @@
-// /statusz and /flagz: what runs here and how it was told to, as text.
+// /statusz and /flagz: what runs here and how it was told to, as text; the flags also as the API's object, for those who ask for it.
+import type { IncomingMessage } from 'node:http';
 import type { Clock } from '../../lib/clock.ts';
-import { type Route, sendText } from './routes.ts';
+import { HttpError, type PageCall, type Route, sendJson, sendText } from './routes.ts';
 
 export interface ZPagesDeps {
   readonly clock: Clock;
@@ -10,6 +11,22 @@ export interface ZPagesDeps {
 
 export interface ZPagesOptions {
   readonly version: string;
+}
+
+/** The version that is asked for by `Accept: application/json;v=…;g=config.k8s.io;as=Flagz`; undefined where text will do. Throws an HttpError (406). */
+function structuredVersion({ headers: { accept = '' } }: IncomingMessage): string | undefined {
+  const wishes = accept.split(',').map((wish) => wish.split(';').map((part) => part.trim()));
+  for (const [type = '', ...parameters] of wishes) {
+    if (['', 'text/plain', 'text/*', '*/*'].includes(type)) return undefined;
+    if (type !== 'application/json' && type !== 'application/*') continue;
+    const has = (parameter: string): boolean => parameters.includes(parameter);
+    const version = ['v1beta1', 'v1alpha1'].find((each) => has(`v=${each}`));
+    if (version !== undefined && has('g=config.k8s.io') && has('as=Flagz')) return version;
+  }
+  throw new HttpError(
+    406,
+    'only the following media types are accepted: text/plain, application/json;v=v1beta1;g=config.k8s.io;as=Flagz',
+  );
 }
 
 export function zRoutes(deps: ZPagesDeps, options: ZPagesOptions, patterns: readonly string[]): Route[] {
@@ -43,6 +60,14 @@ export function zRoutes(deps: ZPagesDeps, options: ZPagesOptions, patterns: read
       '',
     ].join('\n');
   };
+  const serveFlagz = ({ request, response }: PageCall): void => {
+    const version = structuredVersion(request);
+    if (version === undefined) sendText(response, 200, flagz());
+    else {
+      const kind = { kind: 'Flagz', apiVersion: `config.k8s.io/${version}` };
+      sendJson(response, { ...kind, metadata: { name: 'kubelet' }, flags: deps.flags() });
+    }
+  };
   return [
     {
       kind: 'page',
@@ -50,6 +75,6 @@ export function zRoutes(deps: ZPagesDeps, options: ZPagesOptions, patterns: read
       pattern: '/statusz',
       serve: ({ response }) => sendText(response, 200, statusz()),
     },
-    { kind: 'page', methods: ['GET'], pattern: '/flagz', serve: ({ response }) => sendText(response, 200, flagz()) },
+    { kind: 'page', methods: ['GET'], pattern: '/flagz', serve: serveFlagz },
   ];
 }
