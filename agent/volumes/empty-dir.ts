@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import type { Pod } from '../../kube/types/pod.ts';
 import { quantityValue } from '../fields/quantity-value.ts';
 import { makeFolders } from './make-folders.ts';
+import type { Mounter } from './mounter.ts';
 import { giveToGroup } from './ownership.ts';
 import { plugins } from './paths.ts';
 import type { MountedVolume, SetUpRequest, VolumeHost } from './volume-driver.ts';
@@ -20,7 +21,7 @@ export async function setUpEmptyDir(host: VolumeHost, request: SetUpRequest): Pr
     managed: true,
     measure: medium === '' ? 'walk' : medium === 'Memory' ? 'memory' : 'statfs',
   };
-  const mounted = (await host.mounter.table()).at(path) !== undefined;
+  const mounted = await isMounted(host.mounter, path);
   // The pod may have changed modes of its own folder since: what is ready is left alone.
   const ready = await exists(join(notes, 'ready'));
   if (ready && (medium === '' ? await exists(path) : mounted)) return up;
@@ -49,6 +50,10 @@ export async function makeVolumeFolder(path: string): Promise<void> {
   await makeFolders(path, 0o777);
   await chmod(path, 0o777);
 }
+
+/** Whether something is mounted at this folder of ours. One that is not there, as those of all new pods, needs no look at the table. */
+export const isMounted = async (mounter: Mounter, path: string): Promise<boolean> =>
+  (await exists(path)) && (await mounter.table()).at(path) !== undefined;
 
 async function exists(path: string): Promise<boolean> {
   try {

@@ -1,6 +1,13 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { mountTable, mountTableOf, parseMountInfo, readMountTable } from './mount-table.ts';
+import {
+  type MountTable,
+  mountTable,
+  mountTableOf,
+  parseMountInfo,
+  readMountTable,
+  sharedTableReader,
+} from './mount-table.ts';
 
 const text = `22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 30 22 0:25 / /tmp rw shared:3 master:1 - tmpfs tmpfs rw,size=64k
@@ -60,4 +67,50 @@ describe('the mount table', () => {
   });
   it('never throws', () => fc.assert(fc.property(fc.string(), (any) => void parseMountInfo(any))));
   it('finds the root of this host', async () => expect((await readMountTable()).holding('/')).toBeDefined());
+});
+
+describe('one reading for all who ask', () => {
+  const harness = () => {
+    const reads: PromiseWithResolvers<MountTable>[] = [];
+    const read = sharedTableReader(() => {
+      const pending = Promise.withResolvers<MountTable>();
+      reads.push(pending);
+      return pending.promise;
+    });
+    return { reads, read };
+  };
+  const [first, second] = [mountTable([]), mountTable([])];
+
+  it('begins after they asked: who asks while one is read gets the next', async () => {
+    const { reads, read } = harness();
+    const early = read();
+    const late = [read(), read(), read()];
+    expect(reads).toHaveLength(1);
+    reads[0]!.resolve(first);
+    expect(await early).toBe(first);
+    await Promise.resolve();
+    expect(reads).toHaveLength(2);
+    const later = read();
+    reads[1]!.resolve(second);
+    for (const table of await Promise.all(late)) expect(table).toBe(second);
+    await Promise.resolve();
+    expect(reads).toHaveLength(3);
+    reads[2]!.resolve(first);
+    expect(await later).toBe(first);
+  });
+
+  it('a reading that fails fails for those who waited for it alone', async () => {
+    const { reads, read } = harness();
+    const early = read();
+    const late = read();
+    reads[0]!.reject(new Error('no'));
+    await expect(early).rejects.toThrow('no');
+    await Promise.resolve();
+    reads[1]!.resolve(second);
+    expect(await late).toBe(second);
+    const after = read();
+    expect(reads).toHaveLength(3);
+    reads[2]!.resolve(first);
+    expect(await after).toBe(first);
+  });
 });

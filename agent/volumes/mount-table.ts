@@ -116,7 +116,29 @@ export function mountTableOf(text: string): MountTable {
   };
 }
 
-/** The table as it is now. Reading it never waits for a file system. */
+/** The table as it is now. Reading it never waits for a file system, but it does wait for its turn with every mount made on this host. */
 export async function readMountTable(): Promise<MountTable> {
   return mountTableOf(await readFile('/proc/self/mountinfo', 'latin1'));
+}
+
+/**
+ * Reads one table for all who ask at a time, begun after they asked. The kernel hands the table out in pages and takes a lock for each: many
+ * readers side by side, on a host where many containers start, held up one another, and the threads of all other files, for seconds.
+ */
+export function sharedTableReader(read: () => Promise<MountTable> = readMountTable): () => Promise<MountTable> {
+  let running: Promise<MountTable> | undefined;
+  let next: Promise<MountTable> | undefined;
+  const start = (): Promise<MountTable> => {
+    next = undefined;
+    const mine = read().finally(() => {
+      if (running === mine) running = undefined;
+    });
+    running = mine;
+    return mine;
+  };
+  return () => {
+    if (!running) return start();
+    next ??= running.then(start, start);
+    return next;
+  };
 }

@@ -1,7 +1,7 @@
 // The one file that changes mounts. It calls mount(8) and umount(8), so that a file system which hangs holds up a child and not this process.
 import { release } from 'node:os';
 import { ExecError, exec } from '../../lib/exec.ts';
-import { type MountTable, readMountTable } from './mount-table.ts';
+import { type MountTable, sharedTableReader } from './mount-table.ts';
 
 /** A mount or unmount that did not work; the message is the tool's own. */
 export class MountError extends Error {
@@ -43,7 +43,7 @@ const mountTimeoutMs = 120_000;
 const unmountTimeoutMs = 20_000;
 
 export function createMounter(deps: MounterDeps = {}): Mounter {
-  const { run = exec, readTable = readMountTable } = deps;
+  const { run = exec, readTable = sharedTableReader() } = deps;
 
   const call = async (tool: 'mount' | 'umount', args: readonly string[], timeoutMs: number, signal?: AbortSignal) => {
     try {

@@ -6,7 +6,7 @@ import { type Resource, resources } from '../../kube/resources.ts';
 import type { KubeObject } from '../../kube/types/meta.ts';
 import type { ProjectedSource, Volume } from '../../kube/types/volume.ts';
 import { type PayloadFile, writePayload } from './atomic-writer.ts';
-import { makeVolumeFolder, memorySize } from './empty-dir.ts';
+import { isMounted, makeVolumeFolder, memorySize } from './empty-dir.ts';
 import { makeFolders } from './make-folders.ts';
 import { giveToGroup } from './ownership.ts';
 import { type PluginName, plugins } from './paths.ts';
@@ -201,7 +201,7 @@ export async function setUpObjectFiles(host: VolumeHost, request: SetUpRequest):
   const path = host.paths.volume(uid, kind.plugin, volume.name);
   const { files, refreshAtMs } = await kind.source(host, request);
 
-  const mounted = kind.inMemory && (await host.mounter.table()).at(path) !== undefined;
+  const mounted = kind.inMemory && (await isMounted(host.mounter, path));
   if (!mounted) await makeVolumeFolder(path);
   await host.faultPoint('files-folder-made');
   if (kind.inMemory && !mounted) await host.mounter.tmpfs(path, memorySize(host, pod), signal);

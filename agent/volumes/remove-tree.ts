@@ -38,6 +38,16 @@ export async function namesIn(path: string): Promise<string[]> {
   }
 }
 
+async function isThere(path: string): Promise<boolean> {
+  try {
+    await lstat(path);
+    return true;
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return false;
+    throw error;
+  }
+}
+
 /** Unmounts all that is mounted at or below the path, the deepest first. Unmounting loses no data. */
 export async function unmountUnder(mounter: Mounter, path: string, signal: AbortSignal): Promise<void> {
   for (const mount of (await mounter.table()).under(path)) await mounter.unmount(mount.mountPoint, signal);
@@ -58,6 +68,7 @@ export async function removeTree(mounter: Mounter, path: string, signal: AbortSi
 
 /** The same for a small folder of our own files, without a child process. */
 export async function removeSmallTree(mounter: Mounter, path: string): Promise<void> {
+  if (!(await isThere(path))) return;
   const [mounted] = (await mounter.table()).under(path);
   if (mounted) throw new Error(`${mounted.mountPoint} is still mounted; nothing below ${path} was removed`);
   await rm(path, { recursive: true, force: true });
