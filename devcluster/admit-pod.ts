@@ -1,25 +1,27 @@
 // What the API server's admission adds to a new pod: its service account with the token volume, tolerations, priority. Source: the reference
 // of the admission controllers ServiceAccount, DefaultTolerationSeconds, Priority.
 import type { ServiceAccount } from '../kube/types/core.ts';
-import type { KubeObject } from '../kube/types/meta.ts';
 import type { Pod, Toleration } from '../kube/types/pod.ts';
-import { forbidden } from './failure.ts';
+import { type Failure, forbidden } from './failure.ts';
 import { randomSuffix } from './names.ts';
 import type { StrategyContext } from './strategies.ts';
 
-const tokenPath = '/var/run/secrets/kubernetes.io/serviceaccount';
-const tokenSeconds = 3607;
-
 export function admitPod(context: StrategyContext, pod: Pod): void {
+  const { spec } = pod;
   if (!pod.metadata.annotations?.['kubernetes.io/config.mirror']) admitServiceAccount(context, pod);
-  admitPriority(context, pod);
-  pod.spec.tolerations = withNodeTolerations(pod.spec.tolerations ?? []);
-  if (!pod.spec.schedulingGates?.length) return;
-  const message = 'Scheduling is blocked due to non-empty scheduling gates';
-  pod.status!.conditions = [{ type: 'PodScheduled', status: 'False', reason: 'SchedulingGated', message }];
+  admitPriority(pod);
+  spec.tolerations = [...(spec.tolerations ?? []), ...['not-ready', 'unreachable'].flatMap(missingToleration(spec))];
 }
 
-const refused = (pod: Pod, why: string) => forbidden(`pods "${pod.metadata.name}" is forbidden: ${why}`);
+const refused = (pod: Pod, why: string): Failure => forbidden(`pods "${pod.metadata.name}" is forbidden: ${why}`);
+
+const tokenPath = '/var/run/secrets/kubernetes.io/serviceaccount';
+const fieldRef = { apiVersion: 'v1', fieldPath: 'metadata.namespace' };
+const tokenSources = [
+  { serviceAccountToken: { expirationSeconds: 3607, path: 'token' } },
+  { configMap: { name: 'kube-root-ca.crt', items: [{ key: 'ca.crt', path: 'ca.crt' }] } },
+  { downwardAPI: { items: [{ path: 'namespace', fieldRef }] } },
+];
 
 function admitServiceAccount(context: StrategyContext, pod: Pod): void {
   const { spec } = pod;
@@ -35,42 +37,32 @@ function admitServiceAccount(context: StrategyContext, pod: Pod): void {
   const containers = [...(spec.initContainers ?? []), ...spec.containers].filter(
     (container) => !container.volumeMounts?.some((mount) => mount.mountPath === tokenPath),
   );
-  const existing = spec.volumes?.find((volume) => volume.name.startsWith('kube-api-access-'));
-  const volume = existing?.name ?? `kube-api-access-${randomSuffix()}`;
-  for (const container of containers)
-    container.volumeMounts = [
-      ...(container.volumeMounts ?? []),
-      { name: volume, readOnly: true, mountPath: tokenPath },
-    ];
-  if (existing || containers.length === 0) return;
-  const fieldRef = { apiVersion: 'v1', fieldPath: 'metadata.namespace' };
-  const sources = [
-    { serviceAccountToken: { expirationSeconds: tokenSeconds, path: 'token' } },
-    { configMap: { name: 'kube-root-ca.crt', items: [{ key: 'ca.crt', path: 'ca.crt' }] } },
-    { downwardAPI: { items: [{ path: 'namespace', fieldRef }] } },
-  ];
-  spec.volumes = [...(spec.volumes ?? []), { name: volume, projected: { sources, defaultMode: 0o644 } }];
+  if (containers.length === 0) return;
+  const volume = `kube-api-access-${randomSuffix()}`;
+  const mount = { name: volume, readOnly: true, mountPath: tokenPath };
+  for (const container of containers) container.volumeMounts = [...(container.volumeMounts ?? []), mount];
+  const projected = { sources: structuredClone(tokenSources), defaultMode: 0o644 };
+  spec.volumes = [...(spec.volumes ?? []), { name: volume, projected }];
 }
 
-type PriorityClass = KubeObject & { value: number; globalDefault?: boolean; preemptionPolicy?: string };
+/** The classes there are in every cluster. */
+const priorities = new Map([
+  ['system-cluster-critical', 2_000_000_000],
+  ['system-node-critical', 2_000_001_000],
+]);
 
-function admitPriority(context: StrategyContext, pod: Pod): void {
-  const { spec } = pod;
-  const wanted = spec.priorityClassName;
-  const found = context
-    .all<PriorityClass>('priorityclasses')
-    .find(({ metadata, globalDefault }) => (wanted ? metadata.name === wanted : globalDefault === true));
-  if (wanted && !found) throw refused(pod, `no PriorityClass with name ${wanted} was found`);
-  if (found) spec.priorityClassName = found.metadata.name;
-  spec.priority = found?.value ?? 0;
-  spec.preemptionPolicy ??= found?.preemptionPolicy ?? 'PreemptLowerPriority';
+function admitPriority(pod: Pod): void {
+  const { priorityClassName: name } = pod.spec;
+  if (name && !priorities.has(name)) throw refused(pod, `no PriorityClass with name ${name} was found`);
+  pod.spec.priority = priorities.get(name ?? '') ?? 0;
+  pod.spec.preemptionPolicy ??= 'PreemptLowerPriority';
 }
 
-function withNodeTolerations(tolerations: readonly Toleration[]): Toleration[] {
-  const tolerates = (key: string): boolean =>
-    tolerations.some((one) => (!one.key || one.key === key) && (!one.effect || one.effect === 'NoExecute'));
-  const added = ['node.kubernetes.io/not-ready', 'node.kubernetes.io/unreachable']
-    .filter((key) => !tolerates(key))
-    .map((key): Toleration => ({ key, operator: 'Exists', effect: 'NoExecute', tolerationSeconds: 300 }));
-  return [...tolerations, ...added];
-}
+const missingToleration =
+  ({ tolerations = [] }: Pod['spec']) =>
+  (name: string): Toleration[] => {
+    const key = `node.kubernetes.io/${name}`;
+    if (tolerations.some((one) => (!one.key || one.key === key) && (!one.effect || one.effect === 'NoExecute')))
+      return [];
+    return [{ key, operator: 'Exists', effect: 'NoExecute', tolerationSeconds: 300 }];
+  };

@@ -2,8 +2,8 @@
 import type { Service } from '../kube/types/core.ts';
 import { contains, familyOf, pickAddress } from './addresses.ts';
 import { type Cause, forbiddenField, required, wrong } from './failure.ts';
-import { checkPort } from './validate.ts';
 import type { StrategyContext } from './strategies.ts';
+import { checkPort } from './validate.ts';
 
 type ServiceContext = Pick<StrategyContext, 'serviceCidr' | 'all' | 'random'>;
 type Spec = Service['spec'];
@@ -17,15 +17,12 @@ export function admitService(context: ServiceContext, service: Service, before: 
   if (causes.length > 0) return causes;
   if (spec.type === 'ExternalName') {
     for (const field of ['clusterIP', 'clusterIPs', 'ipFamilies', 'ipFamilyPolicy'] as const) delete spec[field];
-    for (const port of spec.ports ?? []) delete port.nodePort;
     return [];
   }
-  if (before && before.spec.type !== 'ExternalName') {
-    const had = before.spec.clusterIP;
-    if (had && spec.clusterIP && spec.clusterIP !== had)
-      return [wrong('spec.clusterIPs[0]', [spec.clusterIP], 'may not change once set')];
-    carryOver(spec, before.spec);
-  }
+  const had = before?.spec.clusterIP;
+  if (had && spec.clusterIP && spec.clusterIP !== had)
+    return [wrong('spec.clusterIPs[0]', [spec.clusterIP], 'may not change once set')];
+  if (before && had) carryOver(spec, before.spec);
   const others = context.all<Service>('services').filter(({ metadata }) => metadata.uid !== service.metadata.uid);
   const taken = others.map((other) => other.spec);
   return [...allocateAddress(context, spec, taken), ...allocatePorts(context, spec, taken, before?.spec)];
@@ -52,17 +49,17 @@ function validate({ type, ports = [], clusterIP, externalName }: Spec): Cause[] 
   const missing = ports.length === 0 && type !== 'ExternalName' && clusterIP !== 'None';
   return [
     ...(missing ? [required('spec.ports')] : []),
-    ...ports.flatMap(({ port }, index) => checkPort(`spec.ports[${index}].port`, port)),
-    ...ports.flatMap(({ name }, index) => (ports.length > 1 && !name ? [required(`spec.ports[${index}].name`)] : [])),
+    ...ports.flatMap(({ port, name }, index) => [
+      ...checkPort(`spec.ports[${index}].port`, port),
+      ...(ports.length > 1 && !name ? [required(`spec.ports[${index}].name`)] : []),
+    ]),
     ...(type === 'ExternalName' && !externalName ? [required('spec.externalName')] : []),
   ];
 }
 
 function carryOver(spec: Spec, before: Spec): void {
-  const { clusterIP, clusterIPs, ipFamilyPolicy, ipFamilies, healthCheckNodePort } = structuredClone(before);
-  const kept = { clusterIP, clusterIPs, ipFamilyPolicy, ipFamilies, healthCheckNodePort };
-  for (const [field, value] of Object.entries(kept))
-    if (value !== undefined && !spec[field as keyof typeof kept]) Object.assign(spec, { [field]: value });
+  for (const field of ['clusterIP', 'clusterIPs', 'ipFamilyPolicy', 'ipFamilies', 'healthCheckNodePort'] as const)
+    if (before[field] !== undefined && !spec[field]) Object.assign(spec, { [field]: before[field] });
   for (const port of spec.ports ?? []) {
     const same = before.ports?.find((one) => one.port === port.port && one.protocol === port.protocol);
     if (!port.nodePort && same?.nodePort) port.nodePort = same.nodePort;
@@ -82,12 +79,10 @@ function allocateAddress({ serviceCidr, random }: ServiceContext, spec: Spec, ta
   spec.ipFamilies = [family];
   const asked = spec.clusterIP ?? spec.clusterIPs?.[0];
   const used = new Set(taken.flatMap(({ clusterIPs = [] }) => clusterIPs));
-  if (asked && asked !== 'None') {
-    const said = `failed to allocate IP ${asked}: `;
-    const range = `the provided IP (${asked}) is not in the valid range. The range of valid IPs is ${serviceCidr}`;
-    if (!contains(serviceCidr, asked)) return [wrong('spec.clusterIPs[0]', [asked], said + range)];
-    if (used.has(asked)) return [wrong('spec.clusterIPs[0]', [asked], `${said}provided IP is already allocated`)];
-  }
+  const range = `the provided IP (${asked}) is not in the valid range. The range of valid IPs is ${serviceCidr}`;
+  const why = asked && used.has(asked) ? 'provided IP is already allocated' : range;
+  if (asked && asked !== 'None' && (used.has(asked) || !contains(serviceCidr, asked)))
+    return [wrong('spec.clusterIPs[0]', [asked], `failed to allocate IP ${asked}: ${why}`)];
   const address = asked || pickAddress(serviceCidr, used, random);
   if (!address) return [wrong('spec.clusterIPs', [], `the range ${serviceCidr} is full`)];
   spec.clusterIP = address;
@@ -95,47 +90,41 @@ function allocateAddress({ serviceCidr, random }: ServiceContext, spec: Spec, ta
   return [];
 }
 
-const nodePorts = { first: 30_000, last: 32_767 } as const;
+const firstPort = 30_000;
+const portCount = 2768;
+const outside = 'provided port is not in the valid range. The range of valid ports is 30000-32767';
 
 function allocatePorts({ random }: ServiceContext, spec: Spec, taken: readonly Spec[], before?: Spec): Cause[] {
+  const { ports = [] } = spec;
   const balanced = spec.type === 'LoadBalancer';
   const fieldOf = (index: number): string => `spec.ports[${index}].nodePort`;
   const local = balanced && spec.externalTrafficPolicy === 'Local';
   if (!local) delete spec.healthCheckNodePort;
   if (spec.type === 'ClusterIP') {
     // A port that was allocated goes with the type; one that the user names is an error.
-    for (const [index, port] of (spec.ports ?? []).entries())
-      if (port.nodePort && !before?.ports?.some(({ nodePort }) => nodePort === port.nodePort))
-        return [forbiddenField(fieldOf(index), "may not be used when `type` is 'ClusterIP'")];
-      else delete port.nodePort;
-    return [];
+    const had = before?.ports?.map(({ nodePort }) => nodePort) ?? [];
+    const named = ports.findIndex(({ nodePort }) => nodePort && !had.includes(nodePort));
+    for (const port of ports) delete port.nodePort;
+    return named < 0 ? [] : [forbiddenField(fieldOf(named), "may not be used when `type` is 'ClusterIP'")];
   }
-  const keyOf = (protocol: string | undefined, port: number | undefined): string => `${protocol ?? 'TCP'}/${port}`;
+  const keyOf = (protocol = 'TCP', port = 0): string => `${protocol}/${port}`;
   const used = new Set(
-    taken.flatMap(({ ports = [], healthCheckNodePort }) => [
-      ...ports.map(({ protocol, nodePort }) => keyOf(protocol, nodePort)),
-      keyOf('TCP', healthCheckNodePort),
+    taken.flatMap((other) => [
+      ...(other.ports ?? []).map(({ protocol, nodePort }) => keyOf(protocol, nodePort)),
+      keyOf('TCP', other.healthCheckNodePort),
     ]),
   );
   const pick = (protocol?: string): number | undefined => {
-    const count = nodePorts.last - nodePorts.first + 1;
-    const start = Math.floor(random() * count);
-    const all = Array.from({ length: count }, (_, index) => nodePorts.first + ((start + index) % count));
+    const start = Math.floor(random() * portCount);
+    const all = Array.from({ length: portCount }, (_, index) => firstPort + ((start + index) % portCount));
     return all.find((port) => !used.has(keyOf(protocol, port)));
   };
-  for (const [index, port] of (spec.ports ?? []).entries()) {
+  for (const [index, port] of ports.entries()) {
     const asked = port.nodePort;
+    if (!asked && balanced && spec.allocateLoadBalancerNodePorts === false) continue;
     if (asked && used.has(keyOf(port.protocol, asked)))
       return [wrong(fieldOf(index), asked, 'provided port is already allocated')];
-    if (asked && (asked < nodePorts.first || asked > nodePorts.last))
-      return [
-        wrong(
-          fieldOf(index),
-          asked,
-          'provided port is not in the valid range. The range of valid ports is 30000-32767',
-        ),
-      ];
-    if (!asked && balanced && spec.allocateLoadBalancerNodePorts === false) continue;
+    if (asked && (asked < firstPort || asked >= firstPort + portCount)) return [wrong(fieldOf(index), asked, outside)];
     const given = asked || pick(port.protocol);
     if (!given) return [wrong(fieldOf(index), 0, 'no node port is free')];
     port.nodePort = given;

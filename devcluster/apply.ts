@@ -1,10 +1,11 @@
 // Server-side apply, as far as kubectl and small controllers need it: who applied which field is kept (for applies, not for updates), fields
 // that an applier no longer names go away, and two appliers that differ over a field conflict unless one of them forces.
 import { isDeepStrictEqual } from 'node:util';
+import { apiVersionOf } from '../kube/api-path.ts';
 import { applyStrategicMergePatch } from '../kube/strategic-merge.ts';
 import { type PatchSchema, patchSchemaOf, primitiveSet } from '../kube/strategic-schema.ts';
 import { badRequest, Failure } from './failure.ts';
-import { apiVersionOf, type Kind } from './kinds.ts';
+import type { Kind } from './kinds.ts';
 import { timestamp } from './names.ts';
 import type { Obj } from './store.ts';
 
@@ -12,9 +13,6 @@ import type { Obj } from './store.ts';
 interface Fields {
   [part: string]: Fields;
 }
-
-/** From the object down to one field, in the parts of FieldsV1. */
-type Path = readonly string[];
 
 interface ManagedFields {
   readonly manager: string;
@@ -41,113 +39,111 @@ export function serverSideApply(kind: Kind, current: Obj | undefined, applied: O
   if (!manager) throw badRequest('fieldManager: Required value: is required for apply patch');
   if (applied.metadata.managedFields) throw badRequest('metadata.managedFields must be nil');
   const schema = patchSchemaOf(kind.resource.kind);
-  const ours = pathsOf(applied, schema).filter((path) => !identity.includes(path.slice(0, 2).join('.')));
-  const named = new Set(ours.map(textOf));
+  const ours = minus(fieldsOf(applied, schema), identity);
   const entries = (current?.metadata.managedFields ?? []) as ManagedFields[];
   const own = entries.find((entry) => entry.manager === manager && entry.operation === 'Apply');
-  let others = entries.filter((entry) => entry !== own);
-  const differs = (path: Path): boolean =>
-    path.at(-1) !== '.' && !isDeepStrictEqual(reach(current, path, schema), reach(applied, path, schema));
-  const clashes = others.flatMap((entry) =>
-    leavesOf(entry.fieldsV1)
-      .filter((path) => named.has(textOf(path)) && differs(path))
-      .map((path) => ({ field: fieldOf(path), manager: entry.manager })),
+  const theirs = entries
+    .filter((entry) => entry !== own)
+    .map((entry) => ({ entry, clash: clashOf(entry.fieldsV1, ours, current, applied, schema) }));
+  const conflicts = theirs.flatMap(({ entry, clash }) =>
+    textsOf(clash).map((field) => ({
+      reason: 'FieldManagerConflict',
+      field,
+      message: `conflict with "${entry.manager}"`,
+    })),
   );
-  if (clashes.length > 0 && !force) throw applyConflict(clashes);
-  if (clashes.length > 0)
-    others = others.map((entry) => {
-      const left = leavesOf(entry.fieldsV1).filter((path) => !named.has(textOf(path)) || !differs(path));
-      return { ...entry, fieldsV1: treeOf(left) };
-    });
+  if (conflicts.length > 0 && !force) {
+    const count = conflicts.length === 1 ? '1 conflict' : `${conflicts.length} conflicts`;
+    const told = conflicts.map(({ message, field }) => `${message}: ${field}`).join(', ');
+    throw new Failure(409, 'Conflict', `Apply failed with ${count}: ${told}`, { causes: conflicts });
+  }
+  const others = theirs.map(({ entry, clash }) => ({ ...entry, fieldsV1: minus(entry.fieldsV1, clash) }));
   const base: Json = structuredClone(current ?? {});
-  const kept = new Set([...named, ...others.flatMap((entry) => leavesOf(entry.fieldsV1).map(textOf))]);
-  for (const path of own ? leavesOf(own.fieldsV1) : []) if (!kept.has(textOf(path))) drop(base, path, schema);
+  prune(base, [ours, ...others.map(({ fieldsV1 }) => fieldsV1)].reduce(minus, own?.fieldsV1 ?? {}), schema);
   const merged = applyStrategicMergePatch(base, applied, schema) as Obj;
-  const fieldsV1 = treeOf(ours);
-  const time = own && isDeepStrictEqual(own.fieldsV1, fieldsV1) ? own.time : timestamp(now);
+  const time = own && isDeepStrictEqual(own.fieldsV1, ours) ? own.time : timestamp(now);
   const apiVersion = apiVersionOf(kind.resource);
-  const entry: ManagedFields = { manager, operation: 'Apply', apiVersion, time, fieldsType: 'FieldsV1', fieldsV1 };
+  const entry: ManagedFields = {
+    manager,
+    operation: 'Apply',
+    apiVersion,
+    time,
+    fieldsType: 'FieldsV1',
+    fieldsV1: ours,
+  };
   return { ...merged, metadata: { ...merged.metadata, managedFields: [...others, entry] } };
 }
 
-const ids = ['name', 'namespace', 'uid', 'resourceVersion'].map((name) => `f:metadata.f:${name}`);
-const identity = ['f:apiVersion', 'f:kind', ...ids];
+/** Who an object is, nobody owns. */
+const identity: Fields = {
+  'f:apiVersion': {},
+  'f:kind': {},
+  'f:metadata': { 'f:name': {}, 'f:namespace': {}, 'f:uid': {}, 'f:resourceVersion': {} },
+};
 
-const textOf = (path: Path): string => path.join('\n');
-const fieldOf = (path: Path): string =>
-  path.map((part) => (part.startsWith('f:') ? `.${part.slice(2)}` : `[${part.slice(2)}]`)).join('');
+const isEmpty = (value: object): boolean => Object.keys(value).length === 0;
 
 const itemPart = (item: unknown, key: string): string =>
   key === primitiveSet ? `v:${JSON.stringify(item)}` : `k:${JSON.stringify({ [key]: (item as Json)[key] })}`;
 
-function pathsOf(value: unknown, schema: PatchSchema, above: Path = []): Path[] {
-  const { mergeBy, items = {}, fields = {} } = schema;
-  if (isObject(value) && Object.keys(value).length > 0)
-    return Object.entries(value).flatMap(([name, field]) =>
-      pathsOf(field, fields[name] ?? {}, [...above, `f:${name}`]),
+function fieldsOf(value: unknown, { mergeBy, items = {}, fields = {} }: PatchSchema): Fields {
+  if (isObject(value))
+    return Object.fromEntries(
+      Object.entries(value).map(([name, field]) => [`f:${name}`, fieldsOf(field, fields[name] ?? {})]),
     );
-  if (!Array.isArray(value) || !mergeBy) return [above];
-  return value.flatMap((item) => {
-    const here = [...above, itemPart(item, mergeBy)];
-    return mergeBy === primitiveSet ? [here] : [[...here, '.'], ...pathsOf(item, items, here)];
-  });
+  if (!Array.isArray(value) || !mergeBy) return {};
+  const below = (item: unknown): Fields => (mergeBy === primitiveSet ? {} : { '.': {}, ...fieldsOf(item, items) });
+  return Object.fromEntries(value.map((item) => [itemPart(item, mergeBy), below(item)]));
 }
 
-function treeOf(paths: readonly Path[]): Fields {
-  const root: Fields = {};
-  for (const path of paths) {
-    let inside = root;
-    for (const part of path) {
-      inside[part] ??= {};
-      inside = inside[part];
-    }
+/** What the first has and the second has not. */
+function minus(from: Fields, taken: Fields): Fields {
+  const left: Fields = {};
+  for (const [part, inside] of Object.entries(from)) {
+    const same = taken[part];
+    const rest = same && !isEmpty(same) ? minus(inside, same) : {};
+    if (!same || !isEmpty(rest)) left[part] = same ? rest : inside;
   }
-  return root;
+  return left;
 }
 
-const leavesOf = (fields: Fields, above: Path = []): Path[] =>
+/** What is at one part of a value, and the schema of that. */
+function step(value: unknown, part: string, { mergeBy = '', items = {}, fields = {} }: PatchSchema) {
+  const name = part.slice(2);
+  if (part.startsWith('f:')) return { inside: (value as Json | undefined)?.[name], schema: fields[name] ?? {} };
+  const list = Array.isArray(value) ? value : [];
+  return { inside: list.find((item) => itemPart(item, mergeBy) === part) as unknown, schema: items };
+}
+
+/** What two own, and one wants another value of than there is. */
+function clashOf(theirs: Fields, ours: Fields, now: unknown, wanted: unknown, schema: PatchSchema): Fields {
+  const clash: Fields = {};
+  for (const [part, inside] of Object.entries(theirs)) {
+    const mine = ours[part];
+    if (!mine || part === '.') continue;
+    const [was, next] = [step(now, part, schema), step(wanted, part, schema)];
+    const below = isEmpty(inside) || isEmpty(mine) ? {} : clashOf(inside, mine, was.inside, next.inside, was.schema);
+    const differs = (isEmpty(inside) || isEmpty(mine)) && !isDeepStrictEqual(was.inside, next.inside);
+    if (differs || !isEmpty(below)) clash[part] = below;
+  }
+  return clash;
+}
+
+const textsOf = (fields: Fields, above = ''): string[] =>
   Object.entries(fields).flatMap(([part, inside]) => {
-    const here = [...above, part];
-    return Object.keys(inside).length === 0 ? [here] : leavesOf(inside, here);
+    const here = above + (part.startsWith('f:') ? `.${part.slice(2)}` : `[${part.slice(2)}]`);
+    return isEmpty(inside) ? [here] : textsOf(inside, here);
   });
 
-/** What is at the path; undefined where there is nothing. */
-function reach(object: unknown, path: Path, schema: PatchSchema): unknown {
-  let value = object;
-  let known = schema;
-  for (const part of path) {
-    const { mergeBy = '', items = {}, fields = {} } = known;
-    const name = part.slice(2);
-    if (part.startsWith('f:')) [value, known] = [(value as Json | undefined)?.[name], fields[name] ?? {}];
-    else if (part !== '.')
-      [value, known] = [
-        Array.isArray(value) ? value.find((item) => itemPart(item, mergeBy) === part) : undefined,
-        items,
-      ];
+/** Takes these fields away, and what holds them where that is empty then. */
+function prune(holder: object, fields: Fields, schema: PatchSchema): void {
+  for (const [part, below] of Object.entries(fields)) {
+    const found = step(holder, part, schema);
+    const whole = isEmpty(below) || '.' in below;
+    if (found.inside === undefined) continue;
+    if (!whole) prune(found.inside as object, below, found.schema);
+    if (!whole && !isEmpty(found.inside as object)) continue;
+    if (Array.isArray(holder)) holder.splice(holder.indexOf(found.inside), 1);
+    else delete (holder as Json)[part.slice(2)];
   }
-  return value;
-}
-
-/** Takes away what is at the path, and what holds it where that is empty then. */
-function drop(object: Json, path: Path, schema: PatchSchema): void {
-  const where = path.at(-1) === '.' ? path.slice(0, -1) : path;
-  const above = where.slice(0, -1);
-  const holder = reach(object, above, schema);
-  if (Array.isArray(holder)) {
-    const at = holder.indexOf(reach(object, where, schema));
-    if (at >= 0) holder.splice(at, 1);
-  }
-  if (isObject(holder)) delete holder[where.at(-1)!.slice(2)];
-  if (holder && Object.keys(holder).length === 0 && above.at(-1)?.startsWith('f:')) drop(object, above, schema);
-}
-
-function applyConflict(clashes: readonly { field: string; manager: string }[]): Failure {
-  const causes = clashes.map(({ field, manager }) => ({
-    reason: 'FieldManagerConflict',
-    field,
-    message: `conflict with "${manager}"`,
-  }));
-  const told = causes.map(({ message, field }) => `${message}: ${field}`).join(', ');
-  const count = causes.length === 1 ? '1 conflict' : `${causes.length} conflicts`;
-  return new Failure(409, 'Conflict', `Apply failed with ${count}: ${told}`, { causes });
 }

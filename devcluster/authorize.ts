@@ -1,6 +1,7 @@
-// Who may do what: RBAC as it is stored, what every node may, and what comes with the cluster.
-import type { KubeObject } from '../kube/types/meta.ts';
-import type { Registry } from './registry.ts';
+// Who is asking, and what they may do: a table of grants, and every right for system:masters. There are no roles to bind: a cluster where
+// others than its administrator and its nodes work is a real one.
+import type { TLSSocket } from 'node:tls';
+import type { Tokens } from './tokens.ts';
 
 export interface User {
   readonly name: string;
@@ -13,107 +14,64 @@ export interface Attributes {
   readonly verb: string;
   readonly group?: string;
   readonly resource?: string;
-  readonly subresource?: string;
-  readonly namespace?: string;
-  readonly name?: string;
+  readonly subresource?: string | undefined;
+  readonly namespace?: string | undefined;
+  readonly name?: string | undefined;
   /** For what is no resource, such as /healthz. */
   readonly path?: string;
 }
 
-export interface Rule {
-  verbs: string[];
-  apiGroups?: string[];
-  resources?: string[];
-  resourceNames?: string[];
-  nonResourceURLs?: string[];
+const anonymous: User = { name: 'system:anonymous', groups: ['system:unauthenticated'] };
+
+/** By client certificate, by token, or nobody; undefined where the credentials are wrong, which is another thing than none. */
+export function authenticate(tokens: Tokens, socket: TLSSocket, authorization: string | undefined): User | undefined {
+  const { CN: name, O: groups = [] } = (socket.authorized && socket.getPeerCertificate().subject) || {};
+  if (name) return { name: String(name), groups: [...[groups].flat(), 'system:authenticated'] };
+  const bearer = authorization?.match(/^Bearer\s+(.+)$/i)?.[1];
+  return bearer ? tokens.authenticate(bearer)?.user : anonymous;
 }
 
-interface Role extends KubeObject {
-  rules?: Rule[] | null;
-}
+// Group or user, verbs, then resources with their group where it is not the core one, or paths. Nodes: as the Node authorizer, without its
+// graph, as this is one machine's cluster, and with what a proxy reads.
+const grants = `
+system:masters * *
+system:unauthenticated get /healthz,/livez,/readyz,/version
+system:authenticated get /healthz,/livez,/readyz,/version,/api,/apis,/apis/*,/api/*,/openapi/*
+system:nodes get,list,watch services,configmaps,secrets,persistentvolumeclaims,persistentvolumes,serviceaccounts
+system:nodes create,get,list,watch,update,patch nodes
+system:nodes update,patch nodes/status,pods/status,persistentvolumeclaims/status
+system:nodes create,get,list,watch,delete pods
+system:nodes create serviceaccounts/token,tokenreviews.authentication.k8s.io,subjectaccessreviews.authorization.k8s.io
+system:nodes create,update,patch events
+system:nodes get,list,watch runtimeclasses.node.k8s.io,csidrivers.storage.k8s.io,volumeattachments.storage.k8s.io
+system:nodes get,create,update,patch,delete leases.coordination.k8s.io,csinodes.storage.k8s.io
+system:nodes get,list,watch endpointslices.discovery.k8s.io
+system:kube-proxy get,list,watch nodes,services,endpointslices.discovery.k8s.io
+system:kube-proxy create,update,patch events
+`;
 
-interface Binding extends KubeObject {
-  roleRef: { kind: string; name: string };
-  subjects?: { kind: string; name: string; namespace?: string }[];
-}
+const rules = grants
+  .trim()
+  .split('\n')
+  .map((line) => line.split(' '))
+  .map(([who = '', verbs = '', what = '']) => ({ who, verbs: verbs.split(','), what: what.split(',') }));
 
-export type Authorize = (user: User, attributes: Attributes) => boolean;
+export type Authorize = (user: User, asked: Attributes) => boolean;
 
-/** `verbs group resources`, words separated by commas; the core group is empty. */
-export function rule(text: string): Rule {
-  const [verbs = '', group = '', resources = ''] = text.split(' ');
-  return { verbs: verbs.split(','), apiGroups: [group], resources: resources.split(',') };
-}
+/** `pods/log`, `deployments/scale.apps` or a path. */
+const subjectOf = ({ path, resource = '', subresource, group }: Attributes): string =>
+  path ?? `${resource}${subresource ? `/${subresource}` : ''}${group ? `.${group}` : ''}`;
 
-// The Node authorizer's rules, without its graph: this is one machine's cluster.
-const nodeRules = [
-  'get,list,watch  services,configmaps,secrets,persistentvolumeclaims,persistentvolumes,serviceaccounts',
-  'create,get,list,watch,update,patch  nodes',
-  'update,patch  nodes/status,pods/status,persistentvolumeclaims/status',
-  'create,get,list,watch,delete  pods',
-  'create  pods/eviction,serviceaccounts/token',
-  'create,update,patch  events',
-  'get,create,update,patch,delete coordination.k8s.io leases',
-  'create authentication.k8s.io tokenreviews',
-  'create authorization.k8s.io subjectaccessreviews,localsubjectaccessreviews',
-  'get,list,watch node.k8s.io runtimeclasses',
-  'get,list,watch storage.k8s.io csidrivers,volumeattachments',
-  'get,create,update,patch,delete storage.k8s.io csinodes',
-].map(rule);
+const covers = (granted: string, asked: string): boolean =>
+  granted.endsWith('*') ? asked.startsWith(granted.slice(0, -1)) : granted === asked;
 
-const everybody: readonly Rule[] = [
-  { verbs: ['get'], nonResourceURLs: ['/healthz', '/livez', '/readyz', '/version', '/version/'] },
-];
-
-const authenticated: readonly Rule[] = [
-  { verbs: ['get'], nonResourceURLs: ['/api', '/api/*', '/apis', '/apis/*', '/openapi', '/openapi/*'] },
-  rule('create authorization.k8s.io selfsubjectaccessreviews'),
-  rule('create authentication.k8s.io selfsubjectreviews'),
-];
-
-export function createAuthorize({ registry }: { readonly registry: Registry }): Authorize {
-  return (user, asked) => {
-    const { name, groups } = user;
-    if (groups.includes('system:masters')) return true;
-    const own = [
-      ...everybody,
-      ...(groups.includes('system:authenticated') ? authenticated : []),
-      ...(groups.includes('system:nodes') && name.startsWith('system:node:') ? nodeRules : []),
-    ];
-    if (own.some((one) => allows(one, asked))) return true;
-    const scopes = asked.namespace ? [undefined, asked.namespace] : [undefined];
-    return scopes.some((namespace) => byBindings(registry, user, asked, namespace));
-  };
-}
-
-function byBindings(registry: Registry, user: User, asked: Attributes, namespace: string | undefined): boolean {
-  const bindings = registry.all<Binding>(namespace ? 'rolebindings' : 'clusterrolebindings', namespace);
-  return bindings.some(({ subjects, roleRef }) => {
-    const bound = subjects?.some((subject) => {
-      if (subject.kind === 'Group') return user.groups.includes(subject.name);
-      if (subject.kind === 'User') return user.name === subject.name;
-      return user.name === `system:serviceaccount:${subject.namespace ?? namespace}:${subject.name}`;
-    });
-    if (!bound) return false;
-    const role =
-      roleRef.kind === 'ClusterRole'
-        ? registry.find<Role>('clusterroles', undefined, roleRef.name)
-        : registry.find<Role>('roles', namespace, roleRef.name);
-    return role?.rules?.some((one) => allows(one, asked)) ?? false;
-  });
-}
-
-const covers = (list: readonly string[] | undefined, value: string): boolean =>
-  list?.some((one) => one === '*' || one === value) ?? false;
-
-function allows(one: Rule, { verb, path, group = '', resource = '', subresource, name = '' }: Attributes): boolean {
-  if (!covers(one.verbs, verb)) return false;
-  const matches = (url: string): boolean => (url.endsWith('*') ? path!.startsWith(url.slice(0, -1)) : url === path);
-  if (path !== undefined) return one.nonResourceURLs?.some(matches) ?? false;
-  const what = subresource ? `${resource}/${subresource}` : resource;
-  if (!covers(one.apiGroups, group) || !covers(one.resources, what)) return false;
-  return !one.resourceNames?.length || one.resourceNames.includes(name);
-}
+export const authorize: Authorize = ({ name, groups }, asked) =>
+  rules.some(
+    ({ who, verbs, what }) =>
+      (who === name || groups.includes(who)) &&
+      verbs.some((verb) => covers(verb, asked.verb)) &&
+      what.some((one) => covers(one, subjectOf(asked))),
+  );
 
 /** The API server's words for a request that may not be made. */
 export function refusalOf(user: User, asked: Attributes): string {

@@ -1,13 +1,12 @@
 // The embedded control plane: a Kubernetes API server in memory for one machine. It is a fixture and a first taste; it has no DNS, keeps
 // nothing but its certificate authority, and users outgrow it into a real control plane.
 import { createKubeClient } from '../kube/http-client.ts';
+import type { KeyPair } from '../lib/certificates.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { addressAt, parseRange } from './addresses.ts';
-import { createAuthenticate } from './authenticate.ts';
-import { createAuthorize } from './authorize.ts';
 import { bootstrap } from './bootstrap.ts';
-import { createAuthority, type KeyPair } from './certificates.ts';
+import { createAuthority } from './certificates.ts';
 import { dispatch } from './dispatch.ts';
 import { spliceUpgrade } from './node-link.ts';
 import { createRegistry } from './registry.ts';
@@ -27,8 +26,6 @@ export interface DevclusterOptions {
   readonly listen: { readonly host: string; readonly port: number };
   /** Default 10.96.0.0/16. */
   readonly serviceCidr?: string;
-  /** Whether nodes may list Services and EndpointSlices as themselves; on a cluster made by kubeadm they may not. Default true. */
-  readonly nodesMayProxy?: boolean;
 }
 
 export type Devcluster = Awaited<ReturnType<typeof createDevcluster>>;
@@ -50,23 +47,20 @@ export async function createDevcluster({ clock, log }: DevclusterDeps, options: 
   const storage = createStorage({ clock });
   const registry = createRegistry({ clock, storage, random: Math.random }, { serviceCidr });
   const tokens = createTokens({ clock, find: registry.find }, authority.keyPem);
-  const authorize = createAuthorize({ registry });
-  const nodeLink = { registry, ...kubeletClient };
-  const inner = { clock, storage, registry, tokens, authorize, nodeLink };
+  const inner = { clock, storage, registry, tokens, identity: kubeletClient };
   const serverDeps: ServerDeps = {
     log,
-    authorize,
-    authenticate: createAuthenticate({ tokens }),
-    dispatch: (request, target, open) => dispatch(inner, request, target, open),
-    upgrade: (...args) => spliceUpgrade(nodeLink, ...args),
+    tokens,
+    dispatch: (...args) => dispatch(inner, ...args),
+    upgrade: (...args) => spliceUpgrade(inner, ...args),
   };
-  const { caPem } = authority;
+  const { certPem: caPem } = authority;
   const tls = { ...serving, caPem };
   let server = await startServer(serverDeps, { ...options.listen, ...tls });
   const { port } = server;
   const url = `https://${host.includes(':') ? `[${host}]` : host}:${port}`;
   const advertiseAddress = host.startsWith('127.') || host === '::1' ? undefined : host;
-  bootstrap(registry, { serviceCidr, port, advertiseAddress, nodesMayProxy: options.nodesMayProxy ?? true });
+  bootstrap(registry, { serviceCidr, port, advertiseAddress });
   const data = (pem: string) => ({ from: 'data' as const, pem });
   const client = createKubeClient(
     { clock, log },

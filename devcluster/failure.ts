@@ -8,27 +8,19 @@ export interface Cause {
   readonly field: string;
 }
 
-export const required = (field: string, detail = ''): Cause => ({
-  reason: 'FieldValueRequired',
+/** What is wrong in words of its own. */
+export const fault = (field: string, message: string, reason = 'FieldValueInvalid'): Cause => ({
+  reason,
   field,
-  message: detail ? `Required value: ${detail}` : 'Required value',
+  message,
 });
-
+export const required = (field: string, detail = ''): Cause =>
+  fault(field, detail ? `Required value: ${detail}` : 'Required value', 'FieldValueRequired');
 /** A value that is wrong, in the API server's words: `Invalid value: "x": why`. */
-export const wrong = (field: string, value: unknown, why: string): Cause => ({
-  reason: 'FieldValueInvalid',
-  field,
-  message: `Invalid value: ${JSON.stringify(value)}: ${why}`,
-});
-
-/** What is wrong in other words than those. */
-export const fault = (field: string, message: string): Cause => ({ reason: 'FieldValueInvalid', field, message });
-
-export const forbiddenField = (field: string, detail: string): Cause => ({
-  reason: 'FieldValueForbidden',
-  field,
-  message: `Forbidden: ${detail}`,
-});
+export const wrong = (field: string, value: unknown, why: string): Cause =>
+  fault(field, `Invalid value: ${JSON.stringify(value)}: ${why}`);
+export const forbiddenField = (field: string, detail: string): Cause =>
+  fault(field, `Forbidden: ${detail}`, 'FieldValueForbidden');
 
 /** What a handler throws instead of answering; it becomes a Status. */
 export class Failure extends Error {
@@ -42,30 +34,27 @@ export class Failure extends Error {
 
 const qualified = ({ group }: Resource, name: string): string => (group ? `${name}.${group}` : name);
 
-const detailsOf = (resource: Resource, name: string): NonNullable<Status['details']> => ({
+const about = ({ group, plural }: Resource, name: string): NonNullable<Status['details']> => ({
   name,
-  ...(resource.group ? { group: resource.group } : {}),
-  kind: resource.plural,
+  ...(group ? { group } : {}),
+  kind: plural,
 });
 
-export const notFound = (resource: Resource, name: string): Failure =>
-  new Failure(
-    404,
-    'NotFound',
-    `${qualified(resource, resource.plural)} "${name}" not found`,
-    detailsOf(resource, name),
-  );
+export const notFound = (resource: Resource, name: string): Failure => {
+  const message = `${qualified(resource, resource.plural)} "${name}" not found`;
+  return new Failure(404, 'NotFound', message, about(resource, name));
+};
 
 export const alreadyExists = (resource: Resource, name: string): Failure => {
   const message = `${qualified(resource, resource.plural)} "${name}" already exists`;
-  return new Failure(409, 'AlreadyExists', message, detailsOf(resource, name));
+  return new Failure(409, 'AlreadyExists', message, about(resource, name));
 };
 
 const modified = 'the object has been modified; please apply your changes to the latest version and try again';
 
 export const conflict = (resource: Resource, name: string, why = modified): Failure => {
   const message = `Operation cannot be fulfilled on ${qualified(resource, resource.plural)} "${name}": ${why}`;
-  return new Failure(409, 'Conflict', message, detailsOf(resource, name));
+  return new Failure(409, 'Conflict', message, about(resource, name));
 };
 
 export const invalid = (resource: Resource, name: string, causes: readonly Cause[]): Failure => {
@@ -75,11 +64,8 @@ export const invalid = (resource: Resource, name: string, causes: readonly Cause
 };
 
 export const badRequest = (message: string): Failure => new Failure(400, 'BadRequest', message);
-export const unauthorized = (): Failure => new Failure(401, 'Unauthorized', 'Unauthorized');
 export const forbidden = (message: string): Failure => new Failure(403, 'Forbidden', message);
 export const expired = (message: string): Failure => new Failure(410, 'Expired', message);
-export const notAllowed = (): Failure =>
-  new Failure(405, 'MethodNotAllowed', 'the server does not allow this method on the requested resource');
+export const unsupportedType = (message: string): Failure => new Failure(415, 'UnsupportedMediaType', message);
 export const noSuchPath = (): Failure =>
   new Failure(404, 'NotFound', 'the server could not find the requested resource');
-export const unsupportedType = (message: string): Failure => new Failure(415, 'UnsupportedMediaType', message);

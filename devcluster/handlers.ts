@@ -6,8 +6,8 @@ import { isApply, patchObject, patchOf } from './patches.ts';
 import type { DeletionRequest, Registry, WriteOptions } from './registry.ts';
 import { type ApiRequest, readBody, readObject, type Target } from './request.ts';
 import { selectionOf } from './selection.ts';
-import { keyOf, type Obj, type Storage } from './store.ts';
-import { encodeList, encodeObject, type Format, formatOf, stripped } from './wire.ts';
+import type { Obj, Storage } from './store.ts';
+import { encodeList, encodeObject, formatOf, stripped } from './wire.ts';
 
 export interface Answer {
   readonly status: number;
@@ -23,9 +23,6 @@ export interface HandlerDeps {
 
 export type Handler = (deps: HandlerDeps, request: ApiRequest, target: Target) => Answer | Promise<Answer>;
 
-export const formatFor = (request: ApiRequest): Format =>
-  formatOf(request.header('accept'), request.query.get('includeObject'));
-
 export const writeOptionsOf = ({ query }: ApiRequest, part?: string): WriteOptions => ({
   dryRun: query.getAll('dryRun').includes('All'),
   part,
@@ -33,7 +30,7 @@ export const writeOptionsOf = ({ query }: ApiRequest, part?: string): WriteOptio
 
 const answer = (deps: HandlerDeps, request: ApiRequest, { kind }: Target, object: Obj, status = 200): Answer => ({
   status,
-  body: encodeObject(kind, object, formatFor(request), deps.clock.now()),
+  body: encodeObject(kind, object, formatOf(request, deps.clock.now())),
 });
 
 export const statusText = (status: object): string =>
@@ -46,45 +43,24 @@ export function parseVersion(kind: Kind, text: string | null): number {
   return Number(text ?? 0);
 }
 
+/** All there is, as it is now: a limit may be left unheeded, and the past is not kept. */
 function list({ clock, storage, registry }: HandlerDeps, request: ApiRequest, target: Target): Answer {
   const { kind, namespace, name } = target;
   const { query } = request;
-  const collection = registry.collectionOf(kind);
-  const selected = selectionOf(kind, query, name);
-  const token = query.get('continue');
-  const from = token ? decodeContinue(token) : undefined;
   const asked = parseVersion(kind, query.get('resourceVersion'));
   const newest = storage.version();
-  if (!from && asked > newest)
+  if (asked > newest)
     throw new Failure(504, 'Timeout', `Too large resource version: ${asked}, current: ${newest}`, {
       retryAfterSeconds: 1,
       causes: [{ reason: 'ResourceVersionTooLarge', message: 'Too large resource version' }],
     });
-  const version = from?.version ?? (query.get('resourceVersionMatch') === 'Exact' ? asked : newest);
-  const then = version === newest ? collection.list(namespace) : collection.listAt(version, namespace);
-  if (!then) throw expired(`The resourceVersion for the provided list is too old: ${version}. Start a new list.`);
-  const sortKey = ({ metadata }: Obj): string => keyOf(metadata.namespace, metadata.name);
-  const all = then.filter(selected).filter((object) => !from || sortKey(object) > from.after);
-  const page = all.slice(0, Number(query.get('limit') ?? 0) || all.length);
-  const more = all.length - page.length;
-  const next = more > 0 ? encodeContinue({ version, after: sortKey(page.at(-1)!) }) : undefined;
-  const metadata = { resourceVersion: String(version), ...(next ? { continue: next, remainingItemCount: more } : {}) };
-  return { status: 200, body: encodeList(kind, page, metadata, formatFor(request), clock.now()) };
-}
-
-interface Continue {
-  readonly version: number;
-  readonly after: string;
-}
-
-const encodeContinue = (from: Continue): string => Buffer.from(JSON.stringify(from)).toString('base64url');
-
-function decodeContinue(token: string): Continue {
-  try {
-    return JSON.parse(Buffer.from(token, 'base64url').toString('utf8')) as Continue;
-  } catch {
-    throw badRequest('continue key is not valid');
-  }
+  if (query.get('continue') || (query.get('resourceVersionMatch') === 'Exact' && asked < newest))
+    throw expired(`The resourceVersion for the provided list is too old: ${asked}. Start a new list.`);
+  const found = registry
+    .collectionOf(kind)
+    .list(namespace)
+    .filter(selectionOf(kind, query, name));
+  return { status: 200, body: encodeList(kind, found, String(newest), formatOf(request, clock.now())) };
 }
 
 async function create(deps: HandlerDeps, request: ApiRequest, target: Target): Promise<Answer> {
@@ -100,14 +76,10 @@ async function create(deps: HandlerDeps, request: ApiRequest, target: Target): P
 
 async function update(deps: HandlerDeps, request: ApiRequest, target: Target): Promise<Answer> {
   const { kind, namespace, name, subresource } = target;
-  const object = stripped((await readObject(request)) as Obj);
+  const wanted = stripped((await readObject(request)) as Obj);
   const options = writeOptionsOf(request, subresource);
-  return answer(
-    deps,
-    request,
-    target,
-    deps.registry.update(kind, namespace, name!, options, () => object),
-  );
+  const updated = deps.registry.update(kind, namespace, name!, options, () => wanted);
+  return answer(deps, request, target, updated);
 }
 
 async function patch(deps: HandlerDeps, request: ApiRequest, target: Target): Promise<Answer> {
@@ -138,19 +110,15 @@ async function removeAll(deps: HandlerDeps, request: ApiRequest, target: Target)
   const { kind, namespace } = target;
   const asked = await deletionOf(request);
   const doomed = deps.registry.collectionOf(kind).list(namespace);
-  for (const { metadata } of doomed.filter(selectionOf(kind, request.query, undefined)))
+  for (const { metadata } of doomed.filter(selectionOf(kind, request.query)))
     deps.registry.remove(kind, metadata.namespace, metadata.name, asked, writeOptionsOf(request));
   return list(deps, request, target);
 }
 
 async function deletionOf(request: ApiRequest): Promise<DeletionRequest> {
   const grace = request.query.get('gracePeriodSeconds');
-  const policy = request.query.get('propagationPolicy');
-  return {
-    ...((await readBody(request)) as DeletionRequest | undefined),
-    ...(grace === null ? {} : { gracePeriodSeconds: Number(grace) }),
-    ...(policy === null ? {} : { propagationPolicy: policy }),
-  };
+  const body = (await readBody(request)) as DeletionRequest | undefined;
+  return { ...body, ...(grace === null ? {} : { gracePeriodSeconds: Number(grace) }) };
 }
 
 export const handlers = {

@@ -20,6 +20,7 @@ export interface Kind {
   readonly subresources: Readonly<Record<string, Subresource>>;
   /** Only POST, and nothing is kept: reviews. */
   readonly virtual: boolean;
+  readonly verbs: readonly string[];
   /** Fields a field selector may name beside metadata.name and metadata.namespace. */
   readonly fields: readonly string[];
 }
@@ -45,17 +46,8 @@ node.k8s.io/v1 runtimeclasses RuntimeClass C
 storage.k8s.io/v1 csidrivers CSIDriver C
 storage.k8s.io/v1 csinodes CSINode C
 storage.k8s.io/v1 volumeattachments VolumeAttachment C status
-storage.k8s.io/v1 storageclasses StorageClass C sc
-scheduling.k8s.io/v1 priorityclasses PriorityClass C pc
-rbac.authorization.k8s.io/v1 roles Role N
-rbac.authorization.k8s.io/v1 clusterroles ClusterRole C
-rbac.authorization.k8s.io/v1 rolebindings RoleBinding N
-rbac.authorization.k8s.io/v1 clusterrolebindings ClusterRoleBinding C
 authentication.k8s.io/v1 tokenreviews TokenReview C virtual
-authentication.k8s.io/v1 selfsubjectreviews SelfSubjectReview C virtual
 authorization.k8s.io/v1 subjectaccessreviews SubjectAccessReview C virtual
-authorization.k8s.io/v1 selfsubjectaccessreviews SelfSubjectAccessReview C virtual
-authorization.k8s.io/v1 localsubjectaccessreviews LocalSubjectAccessReview N virtual
 `;
 
 // What is below objects: plural, name, verbs, and the apiVersion and kind of what it takes or answers.
@@ -63,12 +55,10 @@ const below = `
 pods attach create,get v1 PodAttachOptions
 pods binding create v1 Binding
 pods ephemeralcontainers get,patch,update v1 Pod
-pods eviction create policy/v1 Eviction
 pods exec create,get v1 PodExecOptions
 pods log get v1 Pod
 pods portforward create,get v1 PodPortForwardOptions
 pods resize get,patch,update v1 Pod
-namespaces finalize update v1 Namespace
 serviceaccounts token create authentication.k8s.io/v1 TokenRequest
 deployments scale get,patch,update autoscaling/v1 Scale
 replicasets scale get,patch,update autoscaling/v1 Scale
@@ -98,40 +88,30 @@ const splitVersion = (apiVersion: string): { group: string; version: string } =>
 };
 
 const traits = ['status', 'counts', 'all', 'virtual'];
+const everyVerb = ['create', 'delete', 'deletecollection', 'get', 'list', 'patch', 'update', 'watch'];
 
 export const kinds: readonly Kind[] = rows(table).map(([apiVersion = '', plural = '', kind = '', scope, ...more]) => {
   const own = splitVersion(apiVersion);
   const subresources = rows(below)
     .filter(([of]) => of === plural)
-    .map(([, name, verbs = '', version = '', sub = '']) => [
+    .map(([, name = '', verbs = '', version = '', sub = '']): [string, Subresource] => [
       name,
       { kind: sub, ...splitVersion(version), verbs: words(verbs) },
     ]);
   if (more.includes('status')) subresources.push(['status', { kind, ...own, verbs: ['get', 'patch', 'update'] }]);
+  const virtual = more.includes('virtual');
   return {
     resource: { ...own, plural, kind, namespaced: scope === 'N' },
     shortNames: more.filter((word) => !traits.includes(word)),
     categories: more.filter((word) => word === 'all'),
     hasStatus: more.includes('status'),
     counts: more.includes('counts'),
-    subresources: Object.fromEntries(subresources) as Kind['subresources'],
-    virtual: more.includes('virtual'),
+    subresources: Object.fromEntries(subresources),
+    virtual,
+    verbs: virtual ? ['create'] : everyVerb,
     fields: words(fields[plural] ?? ''),
   };
 });
-
-export const apiVersionOf = ({ group, version }: Resource): string => (group ? `${group}/${version}` : version);
-
-export const findKind = (group: string, version: string, plural: string): Kind | undefined =>
-  kinds.find(({ resource }) => resource.group === group && resource.version === version && resource.plural === plural);
-
-/** The verbs discovery and authorization know for a kind. */
-export const verbsOf = (kind: Kind): readonly string[] =>
-  kind.virtual ? ['create'] : ['create', 'delete', 'deletecollection', 'get', 'list', 'patch', 'update', 'watch'];
-
-/** `pods`, or `deployments.apps`. */
-export const collectionNameOf = ({ resource }: Kind): string =>
-  resource.group ? `${resource.plural}.${resource.group}` : resource.plural;
 
 /** Of what is served: plurals are unique here. */
 export const kindByName = (plural: string): Kind => kinds.find(({ resource }) => resource.plural === plural)!;

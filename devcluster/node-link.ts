@@ -3,9 +3,10 @@ import type { IncomingMessage } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import type { Duplex } from 'node:stream';
 import { text } from 'node:stream/consumers';
-import { connect } from 'node:tls';
 import type { Node } from '../kube/types/core.ts';
 import type { Pod } from '../kube/types/pod.ts';
+import type { KeyPair } from '../lib/certificates.ts';
+import { splice, SpliceError } from '../lib/splice.ts';
 import { badRequest, Failure, notFound } from './failure.ts';
 import { kindByName } from './kinds.ts';
 import type { Registry } from './registry.ts';
@@ -14,30 +15,26 @@ import type { OpenStream } from './watch.ts';
 
 export interface NodeLinkDeps {
   readonly registry: Registry;
-  readonly certPem: string;
-  readonly keyPem: string;
+  /** Who we are to the node. */
+  readonly identity: KeyPair;
 }
 
 const connectTimeoutMs = 10_000;
 
-function endpointOf({ registry, certPem, keyPem }: NodeLinkDeps, pod: Pod) {
-  const { nodeName } = pod.spec;
-  if (!nodeName) throw badRequest(`pod ${pod.metadata.name} does not have a host assigned`);
+/** Of the node's server. */
+function originOf(registry: Registry, { metadata, spec: { nodeName } }: Pod): string {
+  if (!nodeName) throw badRequest(`pod ${metadata.name} does not have a host assigned`);
   const node = registry.find<Node>('nodes', undefined, nodeName);
   if (!node) throw notFound(kindByName('nodes').resource, nodeName);
   const { addresses = [], daemonEndpoints } = node.status ?? {};
-  const types = ['InternalIP', 'ExternalIP', 'Hostname'];
-  const host = types.map((type) => addresses.find((one) => one.type === type)?.address).find(Boolean);
+  const host = ['InternalIP', 'ExternalIP', 'Hostname']
+    .map((type) => addresses.find((one) => one.type === type)?.address)
+    .find(Boolean);
   const port = daemonEndpoints?.kubeletEndpoint?.Port;
   if (!host || !port)
     throw new Failure(503, 'ServiceUnavailable', `node ${nodeName} does not say where its server listens`);
-  return { host, port, cert: certPem, key: keyPem, rejectUnauthorized: false, timeout: connectTimeoutMs };
+  return `https://${host.includes(':') ? `[${host}]` : host}:${port}`;
 }
-
-type Endpoint = ReturnType<typeof endpointOf>;
-
-const podOf = ({ registry }: NodeLinkDeps, { kind, namespace, name }: Target): Pod =>
-  registry.read(kind, namespace, name!) as unknown as Pod;
 
 function containerOf({ metadata, spec }: Pod, asked: string | null): string {
   const { containers, initContainers = [], ephemeralContainers = [] } = spec;
@@ -51,6 +48,25 @@ function containerOf({ metadata, spec }: Pod, asked: string | null): string {
 }
 
 const logOptions = 'follow previous sinceSeconds sinceTime timestamps tailLines limitBytes stream'.split(' ');
+const streamOptions = { stdin: 'input', stdout: 'output', stderr: 'error', tty: 'tty' } as const;
+
+/** The node's address and path for what is asked of the API server. */
+function urlOf({ registry }: NodeLinkDeps, { query }: ApiRequest, target: Target): string {
+  const { kind, namespace, name, subresource } = target;
+  const pod = registry.read(kind, namespace, name!) as unknown as Pod;
+  const origin = originOf(registry, pod);
+  if (subresource === 'portforward') return `${origin}/portForward/${namespace}/${name}`;
+  const container = containerOf(pod, query.get('container'));
+  const asked = new URLSearchParams([...query].filter(([one]) => subresource === 'log' && logOptions.includes(one)));
+  for (const [from, to] of Object.entries(streamOptions)) if (isTrue(query.get(from))) asked.append(to, '1');
+  for (const command of query.getAll('command')) asked.append('command', command);
+  const verb = subresource === 'log' ? 'containerLogs' : subresource;
+  return `${origin}/${verb}/${namespace}/${name}/${container}?${asked}`;
+}
+
+const reasons: Readonly<Record<number, string>> = { 400: 'BadRequest', 403: 'Forbidden', 404: 'NotFound' };
+const refusal = (code: number, message: string): Failure =>
+  new Failure(code, reasons[code] ?? 'InternalError', message);
 
 /** GET pods/NAME/log. Throws where the node cannot be asked or refuses. */
 export async function streamLog(
@@ -59,12 +75,18 @@ export async function streamLog(
   target: Target,
   open: OpenStream,
 ): Promise<undefined> {
-  const pod = podOf(deps, target);
-  const container = containerOf(pod, request.query.get('container'));
-  const query = new URLSearchParams([...request.query].filter(([name]) => logOptions.includes(name)));
-  const path = `/containerLogs/${target.namespace}/${target.name}/${container}?${query}`;
-  const answer = await get(endpointOf(deps, pod), path);
-  if (answer.statusCode !== 200) throw await refusalOf(answer);
+  const { certPem: cert, keyPem: key } = deps.identity;
+  const url = urlOf(deps, request, target);
+  const options = { cert, key, rejectUnauthorized: false, agent: false as const, timeout: connectTimeoutMs };
+  const answer = await new Promise<IncomingMessage>((resolve, reject) => {
+    const outgoing = httpsRequest(url, options, resolve);
+    outgoing.on('response', () => outgoing.setTimeout(0));
+    outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer in ${connectTimeoutMs} ms`)));
+    outgoing.on('error', (error) => reject(refusal(500, `Get "${url}": ${error.message}`)));
+    outgoing.end();
+  });
+  const { statusCode = 500 } = answer;
+  if (statusCode !== 200) throw refusal(statusCode, (await text(answer)).trim() || `the node answered ${statusCode}`);
   const sink = open('text/plain');
   sink.onClose(() => answer.destroy());
   answer.setEncoding('utf8');
@@ -73,42 +95,7 @@ export async function streamLog(
   answer.on('error', () => sink.end());
 }
 
-const get = (to: Endpoint, path: string): Promise<IncomingMessage> =>
-  new Promise((resolve, reject) => {
-    const outgoing = httpsRequest({ ...to, path, agent: false }, (answer) => {
-      outgoing.setTimeout(0);
-      resolve(answer);
-    });
-    outgoing.on('timeout', () => outgoing.destroy(new Error(`no answer in ${connectTimeoutMs} ms`)));
-    outgoing.on('error', (error) => reject(unreachable(to, path, error)));
-    outgoing.end();
-  });
-
-const unreachable = ({ host, port }: Endpoint, path: string, error: Error): Failure =>
-  new Failure(500, 'InternalError', `Get "https://${host}:${port}${path}": ${error.message}`);
-
-const reasons: Readonly<Record<number, string>> = { 400: 'BadRequest', 403: 'Forbidden', 404: 'NotFound' };
-
-async function refusalOf(answer: IncomingMessage): Promise<Failure> {
-  const said = (await text(answer)).trim();
-  const code = answer.statusCode ?? 500;
-  return new Failure(code, reasons[code] ?? 'InternalError', said || `the node answered ${code}`);
-}
-
-const streamOptions = { stdin: 'input', stdout: 'output', stderr: 'error', tty: 'tty' } as const;
-
-/** The node's path for an upgrade of exec, attach or port-forward. */
-function pathOf({ query }: ApiRequest, { namespace, name, subresource }: Target, pod: Pod): string {
-  if (subresource === 'portforward') return `/portForward/${namespace}/${name}`;
-  const asked = new URLSearchParams();
-  for (const [from, to] of Object.entries(streamOptions)) if (isTrue(query.get(from))) asked.append(to, '1');
-  for (const command of query.getAll('command')) asked.append('command', command);
-  return `/${subresource}/${namespace}/${name}/${containerOf(pod, query.get('container'))}?${asked}`;
-}
-
-// WebSocket upgrades are refused, on which kubectl falls back to SPDY; that goes through byte for byte.
-const passedOn = ['upgrade', 'connection', 'x-stream-protocol-version', 'user-agent', 'content-length'];
-
+/** WebSocket upgrades are refused, on which kubectl falls back to SPDY; that goes through byte for byte. */
 export async function spliceUpgrade(
   deps: NodeLinkDeps,
   request: ApiRequest,
@@ -117,35 +104,14 @@ export async function spliceUpgrade(
   socket: Duplex,
   head: Buffer,
 ): Promise<void> {
+  const { upgrade = '' } = message.headers;
   if (!['exec', 'attach', 'portforward'].includes(target.subresource ?? ''))
     throw badRequest('this path cannot be upgraded');
-  const protocol = message.headers.upgrade ?? '';
-  if (!/^spdy\/3\.1$/i.test(protocol)) throw badRequest(`cannot upgrade to ${protocol}: this server speaks SPDY/3.1`);
-  const pod = podOf(deps, target);
-  const path = pathOf(request, target, pod);
-  const to = endpointOf(deps, pod);
-  const node = connect({ ...to, ALPNProtocols: ['http/1.1'] });
-  await new Promise<void>((resolve, reject) => {
-    node.once('secureConnect', resolve);
-    node.once('timeout', () => node.destroy(new Error(`no answer in ${connectTimeoutMs} ms`)));
-    node.once('error', (error) => reject(unreachable(to, path, error)));
+  if (!/^spdy\/3\.1$/i.test(upgrade)) throw badRequest(`cannot upgrade to ${upgrade}: this server speaks SPDY/3.1`);
+  const { certPem: cert, keyPem: key } = deps.identity;
+  const call = { request: message, socket, head, signal: new AbortController().signal };
+  const options = { idleMs: 0, server: 'the node', client: { cert, key } };
+  await splice(urlOf(deps, request, target), call, options).catch((error: unknown) => {
+    throw error instanceof SpliceError ? refusal(error.status, error.message) : error;
   });
-  node.setTimeout(0);
-  node.setNoDelay(true);
-  const lines = [`POST ${path} HTTP/1.1`, `host: ${to.host.includes(':') ? `[${to.host}]` : to.host}:${to.port}`];
-  for (let at = 0; at + 1 < message.rawHeaders.length; at += 2) {
-    const name = message.rawHeaders[at]!.toLowerCase();
-    if (passedOn.includes(name)) lines.push(`${name}: ${message.rawHeaders[at + 1]}`);
-  }
-  for (const [one, other] of [
-    [node, socket],
-    [socket, node],
-  ] as const) {
-    one.on('error', () => other.destroy());
-    one.on('close', () => other.destroy());
-  }
-  node.write(`${lines.join('\r\n')}\r\n\r\n`);
-  if (head.length > 0) node.write(head);
-  socket.pipe(node);
-  node.pipe(socket);
 }

@@ -1,22 +1,17 @@
 // PATCH in its four kinds, on objects as they are kept.
+import { apiVersionOf } from '../kube/api-path.ts';
 import { applyJsonPatch } from '../kube/json-patch.ts';
 import { applyMergePatch, applyStrategicMergePatch, PatchError } from '../kube/strategic-merge.ts';
 import { serverSideApply } from './apply.ts';
 import { badRequest, Failure, unsupportedType } from './failure.ts';
-import { apiVersionOf, type Kind } from './kinds.ts';
+import type { Kind } from './kinds.ts';
 import { type ApiRequest, isTrue, readBody } from './request.ts';
 import type { Obj } from './store.ts';
 import { stripped } from './wire.ts';
 
-export interface Patch {
-  readonly type: string;
-  readonly body: unknown;
-  readonly fieldManager: string;
-  readonly force: boolean;
-  readonly now: number;
-}
+export type Patch = Awaited<ReturnType<typeof patchOf>>;
 
-export const patchOf = async (request: ApiRequest, now: number): Promise<Patch> => ({
+export const patchOf = async (request: ApiRequest, now: number) => ({
   type: (request.header('content-type') ?? '').split(';')[0]!.trim(),
   body: await readBody(request),
   fieldManager: request.query.get('fieldManager') ?? '',
@@ -35,14 +30,18 @@ export function patchObject(kind: Kind, current: Obj | undefined, patch: Patch):
   } catch (error) {
     if (!(error instanceof PatchError)) throw error;
     if (error.code === 'invalid') throw badRequest(error.message);
-    const message = `the server rejected our request due to an error in our request: ${error.message}`;
-    throw new Failure(422, 'Invalid', message);
+    throw new Failure(
+      422,
+      'Invalid',
+      `the server rejected our request due to an error in our request: ${error.message}`,
+    );
   }
 }
 
 function patchWire(kind: Kind, wire: Obj | undefined, patch: Patch): unknown {
-  if (isApply(patch)) return serverSideApply(kind, wire, patch.body as Obj, patch);
   switch (patch.type) {
+    case 'application/apply-patch+yaml':
+      return serverSideApply(kind, wire, patch.body as Obj, patch);
     case 'application/merge-patch+json':
       return applyMergePatch(wire, patch.body);
     case 'application/strategic-merge-patch+json':

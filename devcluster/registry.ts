@@ -1,19 +1,10 @@
 // Creates, updates and deletes objects of any kind by the API's rules: versions, generations, preconditions, finalizers, grace.
 import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
-import type { Clock } from '../lib/clock.ts';
 import type { Pod } from '../kube/types/pod.ts';
-import {
-  alreadyExists,
-  badRequest,
-  conflict,
-  Failure,
-  forbiddenField,
-  invalid,
-  notFound,
-  required,
-} from './failure.ts';
-import { collectionNameOf, type Kind, kindByName } from './kinds.ts';
+import type { Clock } from '../lib/clock.ts';
+import { alreadyExists, badRequest, conflict, forbiddenField, invalid, notFound, required } from './failure.ts';
+import { type Kind, kindByName, kinds } from './kinds.ts';
 import { randomSuffix, timestamp } from './names.ts';
 import type { Collection, Obj, Storage } from './store.ts';
 import { plain, prepare, type StrategyContext } from './strategies.ts';
@@ -29,7 +20,6 @@ export interface DeletionRequest {
   readonly gracePeriodSeconds?: number;
   readonly preconditions?: { readonly uid?: string; readonly resourceVersion?: string };
   readonly propagationPolicy?: string;
-  readonly orphanDependents?: boolean;
 }
 
 export interface RegistryDeps {
@@ -42,11 +32,11 @@ export type Registry = ReturnType<typeof createRegistry>;
 
 export function createRegistry(deps: RegistryDeps, options: { readonly serviceCidr: string }) {
   const { clock, storage } = deps;
-  const collectionOf = (kind: Kind): Collection => storage.collection(collectionNameOf(kind));
+  const collectionOf = ({ resource }: Kind): Collection => storage.collection(resource.plural);
   const find = <T>(plural: string, namespace: string | undefined, name: string): T | undefined =>
-    collectionOf(kindByName(plural)).get(namespace, name) as T | undefined;
-  const all = <T>(plural: string, namespace?: string): readonly T[] =>
-    collectionOf(kindByName(plural)).list(namespace) as readonly unknown[] as readonly T[];
+    storage.collection(plural).get(namespace, name) as T | undefined;
+  const all = <T>(plural: string): readonly T[] =>
+    storage.collection(plural).list() as readonly unknown[] as readonly T[];
   const context: StrategyContext = { serviceCidr: options.serviceCidr, find, all, random: deps.random };
 
   const read = (kind: Kind, namespace: string | undefined, name: string): Obj => {
@@ -55,109 +45,83 @@ export function createRegistry(deps: RegistryDeps, options: { readonly serviceCi
     return found;
   };
 
-  return {
-    collectionOf,
-    find,
-    all,
-    read,
+  function create(kind: Kind, object: Obj, { dryRun }: WriteOptions = {}): Obj {
+    const { resource } = kind;
+    const { metadata } = object;
+    if (metadata.resourceVersion) throw badRequest('resourceVersion should not be set on objects to be created');
+    if (!metadata.name && metadata.generateName) metadata.name = `${metadata.generateName}${randomSuffix()}`;
+    if (!metadata.name) throw invalid(resource, '', [required('metadata.name', 'name or generateName is required')]);
+    if (resource.namespaced) read(kindByName('namespaces'), undefined, metadata.namespace!);
+    if (collectionOf(kind).get(metadata.namespace, metadata.name)) throw alreadyExists(resource, metadata.name);
+    Object.assign(metadata, { uid: randomUUID(), creationTimestamp: timestamp(clock.now()) });
+    delete metadata.deletionTimestamp;
+    delete metadata.deletionGracePeriodSeconds;
+    if (kind.counts) metadata.generation = 1;
+    if (kind.hasStatus) object.status = resource.kind === 'Node' ? (object.status ?? {}) : {};
+    const causes = [...validateName(resource.kind, metadata.name), ...prepare(kind, object, undefined, context)];
+    if (causes.length > 0) throw invalid(resource, metadata.name, causes);
+    dropEmpty(object);
+    return dryRun ? object : collectionOf(kind).put(object);
+  }
 
-    create(kind: Kind, object: Obj, { dryRun }: WriteOptions = {}): Obj {
-      const { resource } = kind;
-      const { metadata } = object;
-      if (metadata.resourceVersion) throw badRequest('resourceVersion should not be set on objects to be created');
-      if (!metadata.name && metadata.generateName) metadata.name = `${metadata.generateName}${randomSuffix()}`;
-      if (!metadata.name) throw invalid(resource, '', [required('metadata.name', 'name or generateName is required')]);
-      if (resource.namespaced) checkNamespace(kind, object, find('namespaces', undefined, metadata.namespace!));
-      if (collectionOf(kind).get(metadata.namespace, metadata.name)) throw alreadyExists(resource, metadata.name);
-      Object.assign(metadata, { uid: randomUUID(), creationTimestamp: timestamp(clock.now()) });
-      delete metadata.deletionTimestamp;
-      delete metadata.deletionGracePeriodSeconds;
-      if (kind.counts) metadata.generation = 1;
-      if (kind.hasStatus) object.status = resource.kind === 'Node' ? (object.status ?? {}) : {};
-      const causes = validateName(resource.kind, resource.group, metadata.name);
-      causes.push(...prepare(kind, object, undefined, context));
-      if (causes.length > 0) throw invalid(resource, metadata.name, causes);
-      dropEmpty(object);
-      return dryRun ? { ...object, metadata: { ...metadata, resourceVersion: '' } } : collectionOf(kind).put(object);
-    },
+  /** `change` is given what is there and returns what shall be. */
+  function update(
+    kind: Kind,
+    namespace: string | undefined,
+    name: string,
+    { dryRun, part }: WriteOptions,
+    change: (current: Obj) => Obj,
+  ): Obj {
+    const current = read(kind, namespace, name);
+    const wanted = change(current);
+    checkIdentity(kind, name, current, wanted);
+    const next = structuredClone(take(kind, part, current, wanted));
+    const causes = part ? [] : prepare(kind, next, current, context);
+    if (causes.length > 0) throw invalid(kind.resource, name, causes);
+    if (kind.counts && part !== 'status' && !isDeepStrictEqual(desired(next), desired(current)))
+      next.metadata.generation = (current.metadata.generation ?? 0) + 1;
+    if (isDeepStrictEqual(plain(next), plain(current))) return current;
+    dropEmpty(next);
+    if (dryRun) return next;
+    const { deletionTimestamp, deletionGracePeriodSeconds, finalizers } = next.metadata;
+    const done = deletionTimestamp && !deletionGracePeriodSeconds && !finalizers?.length;
+    return done ? collectionOf(kind).remove(next) : collectionOf(kind).put(next);
+  }
 
-    /** `change` is given what is there and returns what shall be. */
-    update(
-      kind: Kind,
-      namespace: string | undefined,
-      name: string,
-      { dryRun, part }: WriteOptions,
-      change: (current: Obj) => Obj,
-    ): Obj {
-      const current = read(kind, namespace, name);
-      const wanted = change(current);
-      checkIdentity(kind, name, current, wanted);
-      const next = structuredClone(take(kind, part, current, wanted));
-      const causes = part ? [] : prepare(kind, next, current, context);
-      if (causes.length > 0) throw invalid(kind.resource, name, causes);
-      if (kind.counts && part !== 'status' && !isDeepStrictEqual(desired(next), desired(current)))
-        next.metadata.generation = (current.metadata.generation ?? 0) + 1;
-      if (isDeepStrictEqual(plain(next), plain(current))) return current;
-      dropEmpty(next);
-      if (dryRun) return next;
-      const { deletionTimestamp, deletionGracePeriodSeconds } = next.metadata;
-      const done = deletionTimestamp && !deletionGracePeriodSeconds && !isHeld(kind, next);
-      return done ? collectionOf(kind).remove(next) : collectionOf(kind).put(next);
-    },
+  /** `gone` says whether the object is there no more. */
+  function remove(
+    kind: Kind,
+    namespace: string | undefined,
+    name: string,
+    request: DeletionRequest,
+    { dryRun }: WriteOptions = {},
+  ): { object: Obj; gone: boolean } {
+    const current = read(kind, namespace, name);
+    const { metadata } = current;
+    checkPreconditions(kind, current, request.preconditions);
+    if (request.propagationPolicy === 'Orphan')
+      throw badRequest('this control plane deletes what belongs to an object with it: it cannot orphan');
+    const grace = graceOf(kind, current, request);
+    const held = (metadata.finalizers?.length ?? 0) > 0;
+    const left = metadata.deletionGracePeriodSeconds ?? 0;
+    // A second deletion can only shorten the time that is left.
+    if (metadata.deletionTimestamp && grace >= left && (left > 0 || held)) return { object: current, gone: false };
+    const gone = grace === 0 && !held;
+    if (dryRun) return { object: current, gone };
+    // What is in a namespace goes with it: pods in their own time.
+    if (gone && kind.resource.kind === 'Namespace')
+      for (const inside of kinds.filter(({ resource }) => resource.namespaced))
+        for (const one of collectionOf(inside).list(name)) remove(inside, name, one.metadata.name, {});
+    const generation = (metadata.generation ?? 0) + (kind.counts && !metadata.deletionTimestamp ? 1 : 0);
+    const deletionTimestamp = timestamp(clock.now() + grace * 1000);
+    const marks = { deletionTimestamp, deletionGracePeriodSeconds: grace, ...(kind.counts ? { generation } : {}) };
+    const next = { ...current, metadata: { ...metadata, ...marks } };
+    if (!gone) return { object: collectionOf(kind).put(next), gone };
+    return { object: collectionOf(kind).remove(kind.resource.kind === 'Pod' ? next : current), gone };
+  }
 
-    /** `gone` says whether the object is there no more. */
-    remove(
-      kind: Kind,
-      namespace: string | undefined,
-      name: string,
-      request: DeletionRequest,
-      { dryRun }: WriteOptions = {},
-    ): { object: Obj; gone: boolean } {
-      const current = read(kind, namespace, name);
-      const { metadata } = current;
-      checkPreconditions(kind, current, request.preconditions);
-      const finalizers = new Set(metadata.finalizers ?? []);
-      if (request.propagationPolicy === 'Foreground') finalizers.add('foregroundDeletion');
-      else if (request.propagationPolicy === 'Orphan' || request.orphanDependents) finalizers.add('orphan');
-      const grace = graceOf(kind, current, request);
-      const held = isHeld(kind, { ...current, metadata: { ...metadata, finalizers: [...finalizers] } });
-      const left = metadata.deletionGracePeriodSeconds ?? 0;
-      // A second deletion can only shorten the time that is left.
-      if (metadata.deletionTimestamp && grace >= left && (left > 0 || held)) return { object: current, gone: false };
-      const isPod = kind.resource.kind === 'Pod';
-      const marks = { deletionTimestamp: timestamp(clock.now() + grace * 1000), deletionGracePeriodSeconds: grace };
-      const generation =
-        kind.counts && !metadata.deletionTimestamp ? { generation: (metadata.generation ?? 0) + 1 } : {};
-      const marked = { ...current, metadata: { ...metadata, ...marks } };
-      if (grace === 0 && !held) {
-        const last = isPod ? marked : current;
-        return { object: dryRun ? current : collectionOf(kind).remove(last), gone: true };
-      }
-      const kept = finalizers.size > 0 ? { finalizers: [...finalizers] } : {};
-      const next: Obj = { ...marked, metadata: { ...marked.metadata, ...generation, ...kept } };
-      if (kind.resource.kind === 'Namespace') next.status = { ...(next.status as object), phase: 'Terminating' };
-      return { object: dryRun ? next : collectionOf(kind).put(next), gone: false };
-    },
-  };
+  return { collectionOf, find, all, read, create, update, remove };
 }
-
-/** Throws where the namespace is not there; one that is going away takes nothing new. */
-function checkNamespace({ resource }: Kind, { metadata }: Obj, namespace: Obj | undefined): void {
-  if (!namespace) throw notFound(kindByName('namespaces').resource, metadata.namespace!);
-  if (!namespace.metadata.deletionTimestamp) return;
-  const message = `namespace ${metadata.namespace} is being terminated`;
-  throw new Failure(
-    403,
-    'Forbidden',
-    `${resource.plural} "${metadata.name}" is forbidden: unable to create new content in namespace ${metadata.namespace} because it is being terminated`,
-    { causes: [{ reason: 'NamespaceTerminating', message, field: 'metadata.namespace' }] },
-  );
-}
-
-// An object is there until its finalizers are taken away; a namespace has one more in its spec.
-const isHeld = (kind: Kind, { metadata, spec }: Obj): boolean =>
-  (metadata.finalizers?.length ?? 0) > 0 ||
-  (kind.resource.kind === 'Namespace' && ((spec as { finalizers?: string[] })?.finalizers?.length ?? 0) > 0);
 
 function graceOf(kind: Kind, object: Obj, request: DeletionRequest): number {
   const { spec, status } = object as unknown as Pod;
@@ -197,36 +161,27 @@ function take(kind: Kind, part: string | undefined, current: Obj, wanted: Obj): 
     const why = `no new finalizers can be added if the object is being deleted, found new finalizers ${JSON.stringify(added)}`;
     throw invalid(kind.resource, kept.name, [forbiddenField('metadata.finalizers', why)]);
   }
-  const spec = current.spec as Record<string, unknown>;
-  const asked = (wanted.spec ?? {}) as Record<string, unknown>;
+  const spec = current.spec as Pod['spec'];
+  const asked = (wanted.spec ?? {}) as Pod['spec'];
   switch (part) {
-    case undefined:
-      return kind.hasStatus ? { ...wanted, metadata, status: current.status } : { ...wanted, metadata };
     case 'status':
       return { ...current, metadata, status: wanted.status ?? {} };
-    case 'finalize':
-      return { ...current, spec: asked };
     case 'ephemeralcontainers':
       return { ...current, spec: { ...spec, ephemeralContainers: asked.ephemeralContainers } };
     case 'resize':
       return { ...current, spec: resized(spec, asked) };
     default:
-      return { ...wanted, metadata };
+      return kind.hasStatus ? { ...wanted, metadata, status: current.status } : { ...wanted, metadata };
   }
 }
 
-type Named = { readonly name: string; readonly resources?: unknown };
-
-function resized(spec: Record<string, unknown>, asked: Record<string, unknown>): Record<string, unknown> {
-  const merged = ['containers', 'initContainers']
-    .filter((field) => spec[field])
-    .map((field) => {
-      const next = (asked[field] ?? []) as readonly Named[];
-      const resourcesOf = (one: Named): unknown =>
-        next.find(({ name }) => name === one.name)?.resources ?? one.resources;
-      return [field, (spec[field] as readonly Named[]).map((one) => ({ ...one, resources: resourcesOf(one) }))];
-    });
-  return { ...spec, ...Object.fromEntries(merged), ...(asked.resources ? { resources: asked.resources } : {}) };
+function resized(spec: Pod['spec'], asked: Pod['spec']): Pod['spec'] {
+  const take = ({ containers = [] }: Partial<Pod['spec']>, name: string) => containers.find((one) => one.name === name);
+  const containers = spec.containers.map((one) => {
+    const { resources = one.resources } = take(asked, one.name) ?? {};
+    return { ...one, ...(resources ? { resources } : {}) };
+  });
+  return { ...spec, containers, ...(asked.resources ? { resources: asked.resources } : {}) };
 }
 
 // The API leaves out what is empty.

@@ -1,9 +1,8 @@
 // What a request of the API asks for, read from its method, path, query and headers.
 import { parse as parseYaml } from 'yaml';
 import type { Attributes, User } from './authorize.ts';
-import { badRequest, noSuchPath, notAllowed, unsupportedType } from './failure.ts';
-import { findKind, type Kind } from './kinds.ts';
-import { decodeProtobuf } from './protobuf.ts';
+import { badRequest, Failure, noSuchPath, unsupportedType } from './failure.ts';
+import { type Kind, kinds } from './kinds.ts';
 
 export interface ApiRequest {
   readonly method: string;
@@ -23,23 +22,19 @@ export interface Target {
 
 /** Undefined where the path is not below a group and version. Throws 404 for a kind that is not served. */
 export function parseTarget(path: string): Target | undefined {
-  const [root, ...parts] = path
-    .split('/')
-    .filter((part) => part !== '')
-    .map(decodeURIComponent);
+  const [root, ...parts] = path.split('/').filter(Boolean).map(decodeURIComponent);
   if (root !== 'api' && root !== 'apis') return undefined;
-  if (root === 'api') parts.unshift('');
-  const [group = '', version = '', ...rest] = parts;
+  const [group, version, ...rest] = root === 'api' ? ['', ...parts] : parts;
   if (rest.length === 0) return undefined;
-  let namespace: string | undefined;
-  if (rest[0] === 'namespaces' && rest.length >= 3 && !['status', 'finalize'].includes(rest[2]!)) {
-    namespace = rest[1];
-    rest.splice(0, 2);
-  }
-  const [plural = '', name, ...sub] = rest;
-  const kind = findKind(group, version, plural);
-  if (!kind || (namespace !== undefined && !kind.resource.namespaced) || sub.length > 1) throw noSuchPath();
-  return { kind, namespace, name, subresource: sub[0] };
+  const inside = rest[0] === 'namespaces' && rest.length >= 3 && rest[2] !== 'status';
+  const [namespace] = inside ? rest.splice(0, 2).slice(1) : [];
+  const [plural, name, subresource, ...more] = rest;
+  const kind = kinds.find(
+    ({ resource }) => resource.plural === plural && resource.group === group && resource.version === version,
+  );
+  const nowhere = namespace !== undefined && !kind?.resource.namespaced;
+  if (!kind || nowhere || more.length > 0 || (subresource && !kind.subresources[subresource])) throw noSuchPath();
+  return { kind, namespace, name, subresource };
 }
 
 export type Verb = 'get' | 'list' | 'watch' | 'create' | 'update' | 'patch' | 'delete' | 'deletecollection';
@@ -57,7 +52,8 @@ export function verbOf({ method, query }: ApiRequest, { kind, name, subresource 
     DELETE: named ? 'delete' : 'deletecollection',
   };
   const verb = verbs[method];
-  if (!verb || (kind.virtual && verb !== 'create')) throw notAllowed();
+  if (!verb || !(subresource ? kind.subresources[subresource]! : kind).verbs.includes(verb))
+    throw new Failure(405, 'MethodNotAllowed', 'the server does not allow this method on the requested resource');
   return verb;
 }
 
@@ -65,15 +61,8 @@ export function attributesOf(request: ApiRequest, target: Target | undefined): A
   if (!target) return { verb: request.method.toLowerCase(), path: request.path };
   const { kind, namespace, subresource } = target;
   const single = /^metadata\.name=([^,!]+)$/.exec(request.query.get('fieldSelector') ?? '')?.[1];
-  const name = target.name ?? single;
-  return {
-    verb: verbOf(request, target),
-    group: kind.resource.group,
-    resource: kind.resource.plural,
-    ...(subresource ? { subresource } : {}),
-    ...(namespace ? { namespace } : {}),
-    ...(name ? { name } : {}),
-  };
+  const { group, plural: resource } = kind.resource;
+  return { verb: verbOf(request, target), group, resource, subresource, namespace, name: target.name ?? single };
 }
 
 export const isTrue = (value: string | null): boolean => value === 'true' || value === '1';
@@ -86,13 +75,13 @@ export async function readObject(request: ApiRequest): Promise<Record<string, un
   return value as Record<string, unknown>;
 }
 
-/** From JSON, YAML or protobuf. */
+/** From JSON or YAML. */
 export async function readBody(request: ApiRequest): Promise<unknown> {
   const type = request.header('content-type')?.split(';')[0]?.trim() ?? 'application/json';
   const bytes = await request.bytes();
   if (bytes.length === 0) return undefined;
-  if (type === 'application/vnd.kubernetes.protobuf') return decodeProtobuf(bytes);
-  if (type.includes('cbor')) throw unsupportedType('the body is CBOR - accepted are JSON, YAML and protobuf');
+  if (/protobuf|cbor/.test(type))
+    throw unsupportedType(`this control plane reads JSON and YAML, not ${type}: for example from kubectl apply -f`);
   const text = bytes.toString('utf8');
   try {
     return type.endsWith('yaml') ? parseYaml(text) : JSON.parse(text);

@@ -13,15 +13,14 @@ import type { Obj } from './store.ts';
 export type Selected = (object: Obj) => boolean;
 
 /** Throws 400 for what makes no sense. */
-export function selectionOf(kind: Kind, query: URLSearchParams, name: string | undefined): Selected {
+export function selectionOf({ resource, fields: others }: Kind, query: URLSearchParams, name?: string): Selected {
   const said = query.get('fieldSelector') ?? '';
-  const parsed = parse(query.get('labelSelector') ?? '', said);
-  const { labels, fields } = parsed;
-  const known = ['metadata.name', 'metadata.namespace', ...kind.fields];
-  const odd = fields.find(({ field }) => !known.includes(field));
+  const { labels, fields } = parse(query.get('labelSelector') ?? '', said);
+  const known = ['metadata.name', 'metadata.namespace', ...others];
+  const odd = fields.find(({ field }) => !known.includes(field))?.field;
   if (odd)
     throw badRequest(
-      `Unable to find "${kind.resource.plural}" that match label selector "", field selector "${said}": field label not supported: ${odd.field}`,
+      `Unable to find "${resource.plural}" that match field selector "${said}": field label not supported: ${odd}`,
     );
   return (object) =>
     (name === undefined || object.metadata.name === name) &&

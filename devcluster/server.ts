@@ -5,19 +5,18 @@ import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import type { TLSSocket } from 'node:tls';
+import type { KeyPair } from '../lib/certificates.ts';
 import { describeError, type Log } from '../lib/log.ts';
-import type { Authenticate } from './authenticate.ts';
-import { type Authorize, refusalOf } from './authorize.ts';
-import type { KeyPair } from './certificates.ts';
-import { Failure, forbidden, noSuchPath, unauthorized } from './failure.ts';
+import { authenticate, authorize, refusalOf } from './authorize.ts';
+import { Failure, forbidden, noSuchPath } from './failure.ts';
 import { type Answer, statusText } from './handlers.ts';
 import { type ApiRequest, attributesOf, parseTarget, type Target } from './request.ts';
+import type { Tokens } from './tokens.ts';
 import type { OpenStream, Sink } from './watch.ts';
 
 export interface ServerDeps {
   readonly log: Log;
-  readonly authenticate: Authenticate;
-  readonly authorize: Authorize;
+  readonly tokens: Tokens;
   /** Answers a request, or streams and returns nothing. */
   dispatch(request: ApiRequest, target: Target | undefined, open: OpenStream): Promise<Answer | undefined>;
   /** Takes over the connection of a request that asked to be upgraded. */
@@ -78,16 +77,14 @@ function admit(deps: ServerDeps, message: Incoming): { request: ApiRequest; targ
     const value = message.headers[name];
     return Array.isArray(value) ? value.join(',') : value;
   };
-  const groups = (header('impersonate-group') ?? '').split(',').map((group) => group.trim());
-  const impersonate = { user: header('impersonate-user'), groups: groups.filter(Boolean) };
-  const user = deps.authenticate(message.socket as TLSSocket, header('authorization'), impersonate);
-  if (!user) throw unauthorized();
+  const user = authenticate(deps.tokens, message.socket as TLSSocket, header('authorization'));
+  if (!user) throw new Failure(401, 'Unauthorized', 'Unauthorized');
   const path = url.pathname.replace(/(.)\/+$/, '$1');
   const method = message.method ?? 'GET';
   const request = { method, path, query: url.searchParams, user, header, bytes: () => buffer(message) };
   const target = parseTarget(path);
   const attributes = attributesOf(request, target);
-  if (!deps.authorize(user, attributes)) throw forbidden(refusalOf(user, attributes));
+  if (!authorize(user, attributes)) throw forbidden(refusalOf(user, attributes));
   return { request, target };
 }
 

@@ -1,6 +1,7 @@
-// All objects in memory, with enough history for watches and for lists of the recent past. Objects are never changed in place.
-import type { Clock } from '../lib/clock.ts';
+// All objects in memory, with enough history for watches. Objects are never changed in place.
+import { keyOf } from '../kube/store.ts';
 import type { KubeObject } from '../kube/types/meta.ts';
+import type { Clock } from '../lib/clock.ts';
 
 /** An object as it is kept: without apiVersion and kind, which its collection knows. */
 export interface Obj extends KubeObject {
@@ -16,10 +17,6 @@ export interface Change {
 
 export type Collection = ReturnType<typeof createCollection>;
 export type Storage = ReturnType<typeof createStorage>;
-
-export const keyOf = (namespace: string | undefined, name: string): string =>
-  namespace ? `${namespace}/${name}` : name;
-const keyOfObject = ({ metadata }: Obj): string => keyOf(metadata.namespace, metadata.name);
 
 const keptChanges = 5_000;
 
@@ -46,32 +43,15 @@ function createCollection(first: number, next: () => number) {
   let history: Change[] = [];
   let floor = first;
 
-  const listOf = (from: ReadonlyMap<string, Obj>, namespace: string | undefined): Obj[] =>
-    [...from]
-      .filter(([, { metadata }]) => namespace === undefined || metadata.namespace === namespace)
-      .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([, object]) => object);
-
-  /** What changed after a version, or undefined where history does not go back so far. */
-  const since = (version: number): readonly Change[] | undefined => {
-    if (version < floor) return undefined;
-    const last = history.findLastIndex((change) => change.version <= version);
-    return history.slice(last + 1);
-  };
-
   const write = (object: Obj, gone: boolean): Obj => {
-    const key = keyOfObject(object);
+    const key = keyOf(object);
     const previous = objects.get(key);
     const version = next();
     const written = { ...object, metadata: { ...object.metadata, resourceVersion: String(version) } };
     if (gone) objects.delete(key);
     else objects.set(key, written);
-    const change = {
-      type: gone ? 'DELETED' : previous ? 'MODIFIED' : 'ADDED',
-      version,
-      object: written,
-      previous,
-    } as const;
+    const type = gone ? 'DELETED' : previous ? 'MODIFIED' : 'ADDED';
+    const change: Change = { type, version, object: written, previous };
     history.push(change);
     if (history.length > keptChanges * 2) {
       floor = history[keptChanges - 1]!.version;
@@ -82,19 +62,16 @@ function createCollection(first: number, next: () => number) {
   };
 
   return {
-    get: (namespace: string | undefined, name: string) => objects.get(keyOf(namespace, name)),
+    get: (namespace: string | undefined, name: string) => objects.get(namespace ? `${namespace}/${name}` : name),
     /** Sorted by key; `namespace` undefined means all. */
-    list: (namespace?: string) => listOf(objects, namespace),
-    since,
-    /** The objects as they were at a version, or undefined where history does not go back so far. */
-    listAt(version: number, namespace?: string): Obj[] | undefined {
-      const later = since(version);
-      const then = new Map(objects);
-      for (const { object, previous } of later?.toReversed() ?? [])
-        if (previous) then.set(keyOfObject(object), previous);
-        else then.delete(keyOfObject(object));
-      return later && listOf(then, namespace);
-    },
+    list: (namespace?: string): Obj[] =>
+      [...objects]
+        .filter(([, { metadata }]) => namespace === undefined || metadata.namespace === namespace)
+        .sort(([a], [b]) => (a < b ? -1 : 1))
+        .map(([, object]) => object),
+    /** What changed after a version, or undefined where history does not go back so far. */
+    since: (version: number): readonly Change[] | undefined =>
+      version < floor ? undefined : history.slice(history.findLastIndex((change) => change.version <= version) + 1),
     /** Writes under the next version, which it sets on the object. */
     put: (object: Obj) => write(object, false),
     remove: (object: Obj) => write(object, true),

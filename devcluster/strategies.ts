@@ -2,14 +2,15 @@
 import { isDeepStrictEqual } from 'node:util';
 import { defaultPod, defaultPodSpec } from '../kube/pod-defaults.ts';
 import { QuantityError } from '../kube/quantity.ts';
+import { computeQos } from '../kube/scheduling/qos.ts';
 import type { Secret, Service } from '../kube/types/core.ts';
 import type { Pod } from '../kube/types/pod.ts';
 import { admitPod } from './admit-pod.ts';
 import { admitService } from './admit-service.ts';
 import { badRequest, type Cause, fault, forbiddenField } from './failure.ts';
-import { collectionNameOf, type Kind } from './kinds.ts';
+import type { Kind } from './kinds.ts';
 import type { Obj } from './store.ts';
-import { validatePod, validatePodUpdate, validateWorkload } from './validate.ts';
+import { validatePodSpec, validatePodUpdate, validateWorkload } from './validate.ts';
 import type { Deployment } from './workload.ts';
 
 /** What writing an object may read of others. */
@@ -24,29 +25,15 @@ export interface StrategyContext {
 type Strategy = (object: never, before: never, context: StrategyContext) => Cause[] | undefined;
 
 function writePod(pod: Pod, before: Pod | undefined, context: StrategyContext): Cause[] {
-  if (!pod.spec?.containers) return validatePod({ ...pod, spec: { ...pod.spec, containers: [] } });
-  if (before) {
+  if (!pod.spec?.containers?.length) return validatePodSpec(pod.spec ?? {}, 'spec');
+  defaultPod(pod);
+  if (!before) {
+    pod.status = { phase: 'Pending', qosClass: computeQos(pod.spec) };
+    admitPod(context, pod);
     defaultPod(pod);
-    const causes = validatePod(pod);
-    return causes.length > 0 ? causes : validatePodUpdate(pod, before);
   }
-  pod.status = { phase: 'Pending' };
-  defaultPod(pod);
-  admitPod(context, pod);
-  defaultPod(pod);
-  pod.status.qosClass = qosClassOf(pod);
-  return validatePod(pod);
-}
-
-function qosClassOf({ spec }: Pod): 'Guaranteed' | 'Burstable' | 'BestEffort' {
-  const whole = spec.resources?.requests || spec.resources?.limits ? [spec] : undefined;
-  const parts = whole ?? [...spec.containers, ...(spec.initContainers ?? [])];
-  const zero = (value: string | undefined): boolean => value === undefined || Number.parseFloat(value) === 0;
-  const amounts = parts.flatMap(({ resources: { requests = {}, limits = {} } = {} }) =>
-    ['cpu', 'memory'].map((name) => ({ request: requests[name] ?? limits[name], limit: limits[name] })),
-  );
-  if (amounts.every(({ request, limit }) => zero(request) && zero(limit))) return 'BestEffort';
-  return amounts.every(({ request, limit }) => !zero(limit) && request === limit) ? 'Guaranteed' : 'Burstable';
+  const causes = validatePodSpec(pod.spec, 'spec');
+  return before && causes.length === 0 ? validatePodUpdate(pod, before) : causes;
 }
 
 function writeWorkload(object: Deployment, before: Deployment | undefined): Cause[] {
@@ -59,8 +46,6 @@ function writeWorkload(object: Deployment, before: Deployment | undefined): Caus
 
 function writeDeployment(deployment: Deployment, before: Deployment | undefined): Cause[] {
   const { spec } = deployment;
-  spec.revisionHistoryLimit ??= 10;
-  spec.progressDeadlineSeconds ??= 600;
   spec.strategy ??= {};
   spec.strategy.type ??= 'RollingUpdate';
   if (spec.strategy.type === 'Recreate') delete spec.strategy.rollingUpdate;
@@ -87,7 +72,7 @@ function writeSecret(secret: Secret, before: Secret | undefined): Cause[] {
 
 function writeNamespace(namespace: Obj, before: Obj | undefined): undefined {
   const { metadata } = namespace;
-  if (!before) Object.assign(namespace, { spec: { finalizers: ['kubernetes'] }, status: { phase: 'Active' } });
+  if (!before) namespace.status = { phase: 'Active' };
   metadata.labels = { ...metadata.labels, 'kubernetes.io/metadata.name': metadata.name };
 }
 
@@ -101,9 +86,9 @@ const strategies: Readonly<Record<string, Strategy>> = {
   namespaces: writeNamespace,
   configmaps: writeData,
   secrets: writeSecret,
-  'deployments.apps': writeDeployment,
-  'replicasets.apps': writeWorkload,
-  'endpointslices.discovery.k8s.io'(slice: Obj): undefined {
+  deployments: writeDeployment,
+  replicasets: writeWorkload,
+  endpointslices(slice: Obj): undefined {
     slice.endpoints ??= [];
   },
 };
@@ -111,7 +96,7 @@ const strategies: Readonly<Record<string, Strategy>> = {
 /** Throws 400 for a quantity that is none. */
 export function prepare(kind: Kind, object: Obj, before: Obj | undefined, context: StrategyContext): Cause[] {
   try {
-    return strategies[collectionNameOf(kind)]?.(object as never, before as never, context) ?? [];
+    return strategies[kind.resource.plural]?.(object as never, before as never, context) ?? [];
   } catch (error) {
     if (error instanceof QuantityError) throw badRequest(error.message);
     throw error;

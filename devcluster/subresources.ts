@@ -1,4 +1,4 @@
-// What lies below an object and is not a plain part of it: binding, eviction, scale, token.
+// What lies below an object and is not a plain part of it: binding, scale, token.
 import type { TokenRequest } from '../kube/types/core.ts';
 import type { KubeObject } from '../kube/types/meta.ts';
 import type { Pod } from '../kube/types/pod.ts';
@@ -16,49 +16,32 @@ export interface SubresourceDeps extends HandlerDeps {
 }
 
 const json = (status: number, body: unknown): Answer => ({ status, body: JSON.stringify(body) });
-const done: Answer = { status: 201, body: statusText({ status: 'Success', code: 201 }) };
 
 /** POST pods/NAME/binding: the scheduler's word. */
-export async function bind(
-  deps: SubresourceDeps,
-  request: ApiRequest,
-  { kind, namespace, name }: Target,
-): Promise<Answer> {
+export async function bind(deps: SubresourceDeps, request: ApiRequest, target: Target): Promise<Answer> {
   const { registry, clock } = deps;
-  const body = await readObject(request);
-  const node = at(body, 'target.name') as string | undefined;
-  if (!node) throw badRequest('target.name is required');
-  const current = registry.read(kind, namespace, name!) as Obj & Pod;
+  const { kind, namespace, name = '' } = target;
+  const nodeName = at(await readObject(request), 'target.name') as string | undefined;
+  if (!nodeName) throw badRequest('target.name is required');
+  const current = registry.read(kind, namespace, name) as Obj & Pod;
   const { metadata, spec, status } = current;
   if (metadata.deletionTimestamp)
-    throw conflict(kind.resource, name!, `pod ${name} is being deleted, cannot be assigned to a host`);
-  if (spec.nodeName) throw conflict(kind.resource, name!, `pod ${name} is already assigned to node "${spec.nodeName}"`);
-  const annotations = { ...metadata.annotations, ...(at(body, 'metadata.annotations') as Record<string, string>) };
+    throw conflict(kind.resource, name, `pod ${name} is being deleted, cannot be assigned to a host`);
+  if (spec.nodeName) throw conflict(kind.resource, name, `pod ${name} is already assigned to node "${spec.nodeName}"`);
   const others = (status?.conditions ?? []).filter(({ type }) => type !== 'PodScheduled');
   const lastTransitionTime = timestamp(clock.now());
   const scheduled = { type: 'PodScheduled', status: 'True', lastProbeTime: null, lastTransitionTime };
-  const next = {
-    ...current,
-    metadata: { ...metadata, ...(Object.keys(annotations).length > 0 ? { annotations } : {}) },
-    spec: { ...spec, nodeName: node },
-    status: { ...status, conditions: [...others, scheduled] },
-  };
-  if (!writeOptionsOf(request).dryRun) registry.collectionOf(kind).put(next);
-  return done;
+  const bound = { spec: { ...spec, nodeName }, status: { ...status, conditions: [...others, scheduled] } };
+  registry.collectionOf(kind).put({ ...current, ...bound });
+  return { status: 201, body: statusText({ status: 'Success', code: 201 }) };
 }
 
-/** There are no disruption budgets here, so an eviction is a deletion. */
-export async function evict(deps: SubresourceDeps, request: ApiRequest, target: Target): Promise<Answer> {
-  const { deleteOptions } = await readObject(request);
-  deps.registry.remove(target.kind, target.namespace, target.name!, deleteOptions ?? {}, writeOptionsOf(request));
-  return done;
-}
-
+/** POST serviceaccounts/NAME/token. */
 export async function issueToken(deps: SubresourceDeps, request: ApiRequest, target: Target): Promise<Answer> {
   const { registry, clock, tokens } = deps;
-  const { kind, namespace } = target;
+  const { kind, namespace = '', name = '' } = target;
   const { spec } = (await readObject(request)) as unknown as Partial<TokenRequest>;
-  const account = registry.read(kind, namespace, target.name!);
+  const account = registry.read(kind, namespace, name);
   const seconds = spec?.expirationSeconds ?? 3600;
   if (seconds < 600) {
     const resource = { ...kind.resource, kind: 'TokenRequest', group: 'authentication.k8s.io' };
@@ -67,48 +50,45 @@ export async function issueToken(deps: SubresourceDeps, request: ApiRequest, tar
   }
   const audiences = spec?.audiences?.length ? spec.audiences : [issuer];
   const idOf = ({ metadata }: KubeObject) => ({ name: metadata.name, uid: metadata.uid! });
-  const bound = spec?.boundObjectRef && readBound(deps, target, spec.boundObjectRef);
-  const nodeName = (bound?.object as Pod | undefined)?.spec?.nodeName;
-  const node = nodeName ? registry.find<KubeObject>('nodes', undefined, nodeName) : undefined;
+  const bound = spec?.boundObjectRef && readBound(deps, namespace, spec.boundObjectRef);
+  const nodeName = (bound?.object as Pod | undefined)?.spec?.nodeName ?? '';
+  const node = registry.find<KubeObject>('nodes', undefined, nodeName);
   const subject = {
-    namespace: namespace!,
-    serviceAccount: idOf(account),
-    ...(bound ? { boundTo: { kind: bound.kind, ...idOf(bound.object) } } : {}),
+    namespace,
+    serviceaccount: idOf(account),
     ...(node ? { node: idOf(node) } : {}),
+    ...(bound ? { [bound.kind.toLowerCase()]: idOf(bound.object) } : {}),
   };
+  const now = clock.now();
   return json(201, {
     kind: 'TokenRequest',
     apiVersion: 'authentication.k8s.io/v1',
-    metadata: { name: account.metadata.name, namespace, creationTimestamp: timestamp(clock.now()) },
+    metadata: { name, namespace, creationTimestamp: timestamp(now) },
     spec: { ...spec, audiences, expirationSeconds: seconds },
     status: {
       token: tokens.issue(subject, audiences, seconds),
-      expirationTimestamp: timestamp(clock.now() + seconds * 1000),
+      expirationTimestamp: timestamp(now + seconds * 1000),
     },
   });
 }
 
-const bindable = { Pod: 'pods', Secret: 'secrets', Node: 'nodes' } as const;
+const bindable: Readonly<Record<string, string>> = { Pod: 'pods', Secret: 'secrets', Node: 'nodes' };
 
 function readBound(
   { registry }: SubresourceDeps,
-  { namespace }: Target,
+  namespace: string,
   { kind = '', name = '', uid }: { kind?: string; name?: string; uid?: string },
-): { kind: keyof typeof bindable; object: KubeObject } {
-  const plural = bindable[kind as keyof typeof bindable];
+): { kind: string; object: KubeObject } {
+  const plural = bindable[kind];
   if (!plural) throw badRequest(`cannot bind token to object of type ${kind}`);
   const described = kindByName(plural);
   const object = registry.read(described, described.resource.namespaced ? namespace : undefined, name);
-  if (uid && uid !== object.metadata.uid) {
-    const why = `the UID in the bound object reference (${uid}) does not match the UID in record. The object might have been deleted and then recreated`;
-    throw conflict(described.resource, name, why);
-  }
-  return { kind: kind as keyof typeof bindable, object };
+  const why = `the UID in the bound object reference (${uid}) does not match the UID in record. The object might have been deleted and then recreated`;
+  if (uid && uid !== object.metadata.uid) throw conflict(described.resource, name, why);
+  return { kind, object };
 }
 
-const scaleOf = (object: Obj): Obj => {
-  const { name, namespace, uid, resourceVersion, creationTimestamp } = object.metadata;
-  const metadata = { name, namespace, uid, resourceVersion, creationTimestamp } as Obj['metadata'];
+function scaleOf({ metadata, ...object }: Obj): Obj {
   const selector = selectorText(at(object, 'spec.selector') as never);
   return {
     kind: 'Scale',
@@ -117,20 +97,19 @@ const scaleOf = (object: Obj): Obj => {
     spec: { replicas: at(object, 'spec.replicas') ?? 0 },
     status: { replicas: at(object, 'status.replicas') ?? 0, selector },
   };
-};
+}
 
 /** GET, PUT and PATCH of /scale: the replicas of a Deployment or ReplicaSet in a form of their own. */
 export async function scale(deps: SubresourceDeps, request: ApiRequest, target: Target): Promise<Answer> {
   const { registry, clock } = deps;
-  const { kind, namespace, name } = target;
-  if (request.method === 'GET') return json(200, scaleOf(registry.read(kind, namespace, name!)));
+  const { kind, namespace, name = '' } = target;
+  if (request.method === 'GET') return json(200, scaleOf(registry.read(kind, namespace, name)));
   const patch = await patchOf(request, clock.now());
-  const next = registry.update(kind, namespace, name!, writeOptionsOf(request), (current) => {
+  const next = registry.update(kind, namespace, name, writeOptionsOf(request), (current) => {
     const wanted = request.method === 'PATCH' ? patchObject(kind, scaleOf(current), patch) : (patch.body as Obj);
-    const resourceVersion = wanted.metadata?.resourceVersion ?? current.metadata.resourceVersion!;
-    const replicas = Number(at(wanted, 'spec.replicas') ?? 0);
-    const { metadata, spec } = current;
-    return { ...current, metadata: { ...metadata, resourceVersion }, spec: { ...(spec as object), replicas } };
+    const { resourceVersion = current.metadata.resourceVersion! } = wanted.metadata ?? {};
+    const spec = { ...(current.spec as object), replicas: Number(at(wanted, 'spec.replicas') ?? 0) };
+    return { ...current, metadata: { ...current.metadata, resourceVersion }, spec };
   });
   return json(200, scaleOf(next));
 }

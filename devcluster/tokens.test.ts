@@ -20,8 +20,8 @@ function fixture() {
   );
   const subject = {
     namespace: 'n',
-    serviceAccount: { name: 'sa', uid: 'u1' },
-    boundTo: { kind: 'Pod' as const, name: 'p', uid: 'u2' },
+    serviceaccount: { name: 'sa', uid: 'u1' },
+    pod: { name: 'p', uid: 'u2' },
   };
   return { clock, objects, tokens, subject };
 }

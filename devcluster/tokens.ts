@@ -1,7 +1,7 @@
 // Service-account tokens: JWTs signed with the authority's key, made and read.
 import { createPrivateKey, createPublicKey, randomUUID, sign, verify } from 'node:crypto';
-import type { Clock } from '../lib/clock.ts';
 import type { KubeObject } from '../kube/types/meta.ts';
+import type { Clock } from '../lib/clock.ts';
 import type { User } from './authorize.ts';
 
 interface Named {
@@ -9,11 +9,22 @@ interface Named {
   readonly uid: string;
 }
 
+/** As it stands in the token, under `kubernetes.io`. */
 export interface TokenSubject {
   readonly namespace: string;
-  readonly serviceAccount: Named;
-  readonly boundTo?: Named & { readonly kind: 'Pod' | 'Secret' | 'Node' };
+  readonly serviceaccount: Named;
+  readonly pod?: Named;
+  readonly secret?: Named;
   readonly node?: Named;
+}
+
+interface Claims {
+  readonly aud: readonly string[];
+  readonly exp: number;
+  readonly iss: string;
+  readonly jti: string;
+  readonly sub: string;
+  readonly 'kubernetes.io': TokenSubject;
 }
 
 export interface TokenDeps {
@@ -28,21 +39,6 @@ const encode = (value: unknown): string => Buffer.from(JSON.stringify(value)).to
 export const issuer = 'https://kubernetes.default.svc.cluster.local';
 const dsaEncoding = 'ieee-p1363';
 
-function claimsOf(
-  { namespace, serviceAccount, boundTo, node }: TokenSubject,
-  aud: readonly string[],
-  iat: number,
-  exp: number,
-) {
-  const bound: { pod?: Named; secret?: Named; node?: Named } = node ? { node } : {};
-  if (boundTo) Object.assign(bound, { [boundTo.kind.toLowerCase()]: { name: boundTo.name, uid: boundTo.uid } });
-  const sub = `system:serviceaccount:${namespace}:${serviceAccount.name}`;
-  const own = { namespace, ...bound, serviceaccount: serviceAccount };
-  return { aud, exp, iat, iss: issuer, jti: randomUUID(), 'kubernetes.io': own, nbf: iat, sub };
-}
-
-type Claims = ReturnType<typeof claimsOf>;
-
 export function createTokens({ clock, find }: TokenDeps, keyPem: string) {
   const privateKey = createPrivateKey(keyPem);
   const publicKey = createPublicKey(privateKey);
@@ -56,7 +52,7 @@ export function createTokens({ clock, find }: TokenDeps, keyPem: string) {
     return JSON.parse(Buffer.from(body, 'base64url').toString('utf8')) as Claims;
   };
 
-  const stillThere = ({ namespace, serviceaccount, pod, secret, node }: Claims['kubernetes.io']): boolean => {
+  const stillThere = ({ namespace, serviceaccount, pod, secret, node }: TokenSubject): boolean => {
     const same = (plural: string, ref: Named | undefined, where?: string): boolean =>
       !ref || find(plural, where, ref.name)?.metadata.uid === ref.uid;
     const bound = same('pods', pod, namespace) && same('secrets', secret, namespace);
@@ -64,9 +60,12 @@ export function createTokens({ clock, find }: TokenDeps, keyPem: string) {
   };
 
   return {
-    issue(subject: TokenSubject, audiences: readonly string[], seconds: number): string {
-      const now = Math.floor(clock.now() / 1000);
-      const text = `${header}.${encode(claimsOf(subject, audiences, now, now + seconds))}`;
+    issue(subject: TokenSubject, aud: readonly string[], seconds: number): string {
+      const iat = Math.floor(clock.now() / 1000);
+      const sub = `system:serviceaccount:${subject.namespace}:${subject.serviceaccount.name}`;
+      const times = { iat, nbf: iat, exp: iat + seconds };
+      const claims = { ...times, aud, iss: issuer, jti: randomUUID(), sub, 'kubernetes.io': subject };
+      const text = `${header}.${encode(claims)}`;
       return `${text}.${sign('sha256', Buffer.from(text), { key: privateKey, dsaEncoding }).toString('base64url')}`;
     },
     /** Undefined where the token is none of ours, has ended, or what it is bound to is gone. */
@@ -75,8 +74,7 @@ export function createTokens({ clock, find }: TokenDeps, keyPem: string) {
       audiences: readonly string[] = [issuer],
     ): { user: User; audiences: string[] } | undefined {
       const claims = read(token);
-      const now = clock.now() / 1000;
-      if (!claims || claims.iss !== issuer || claims.exp < now || claims.nbf > now + 60) return undefined;
+      if (!claims || claims.iss !== issuer || claims.exp < clock.now() / 1000) return undefined;
       const matching = claims.aud.filter((audience) => audiences.includes(audience));
       const bound = claims['kubernetes.io'];
       if (matching.length === 0 || !stillThere(bound)) return undefined;

@@ -3,30 +3,26 @@ import { isDeepStrictEqual } from 'node:util';
 import { matchesLabelSelector } from '../kube/selectors.ts';
 import type { Container, Pod, PodSpec } from '../kube/types/pod.ts';
 import { type Cause, fault, forbiddenField, required, wrong } from './failure.ts';
-import { isDnsLabel, isDnsSubdomain } from './names.ts';
 import type { Deployment } from './workload.ts';
 
-const labelWords =
-  "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
-const subdomainWords =
-  "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const label = '[a-z0-9]([-a-z0-9]*[a-z0-9])?';
+const labelWords = `a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '${label}')`;
+const subdomainWords = `a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '${label}(\\.${label})*')`;
 
-const checkLabel = (field: string, name: string): Cause[] => (isDnsLabel(name) ? [] : [wrong(field, name, labelWords)]);
+const checkLabel = (field: string, name: string): Cause[] =>
+  name.length <= 63 && new RegExp(`^${label}$`).test(name) ? [] : [wrong(field, name, labelWords)];
 
-/** RBAC's names may hold colons; most others are subdomains, a few are labels. */
-export function validateName(kind: string, group: string, name: string): Cause[] {
-  if (group === 'rbac.authorization.k8s.io')
-    return /[/%]/.test(name) ? [wrong('metadata.name', name, "may not contain '/'")] : [];
+/** Most names are subdomains, a few are labels. */
+export function validateName(kind: string, name: string): Cause[] {
   if (kind === 'Service' || kind === 'Namespace') return checkLabel('metadata.name', name);
-  return isDnsSubdomain(name) ? [] : [wrong('metadata.name', name, subdomainWords)];
+  const good = name.length <= 253 && new RegExp(`^${label}(\\.${label})*$`).test(name);
+  return good ? [] : [wrong('metadata.name', name, subdomainWords)];
 }
 
 export const checkPort = (field: string, port: number): Cause[] =>
   port >= 1 && port <= 65_535 ? [] : [wrong(field, port, 'must be between 1 and 65535, inclusive')];
 
-export const validatePod = (pod: Pod): Cause[] => validatePodSpec(pod.spec, 'spec');
-
-function validatePodSpec(spec: PodSpec, path: string): Cause[] {
+export function validatePodSpec(spec: PodSpec, path: string): Cause[] {
   const { volumes = [], containers = [], initContainers = [] } = spec;
   const known = new Set(volumes.map(({ name }) => name));
   const seen = new Set<string>();
@@ -47,6 +43,9 @@ function validatePodSpec(spec: PodSpec, path: string): Cause[] {
   return [...some, ...initContainers.flatMap(check('initContainers')), ...containers.flatMap(check('containers'))];
 }
 
+const frozenWords =
+  'pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)';
+
 /** A pod's spec may change in few ways once it is there. */
 export function validatePodUpdate(pod: Pod, before: Pod): Cause[] {
   const withoutImages = (list: readonly Container[] | undefined) => list?.map((one) => ({ ...one, image: '' }));
@@ -56,21 +55,16 @@ export function validatePodUpdate(pod: Pod, before: Pod): Cause[] {
     const lists = { containers: withoutImages(containers), initContainers: withoutImages(initContainers) };
     return JSON.parse(JSON.stringify({ ...rest, ...lists }));
   };
-  if (isDeepStrictEqual(frozen(pod), frozen(before))) return [];
-  return [
-    forbiddenField(
-      'spec',
-      'pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)',
-    ),
-  ];
+  return isDeepStrictEqual(frozen(pod), frozen(before)) ? [] : [forbiddenField('spec', frozenWords)];
 }
 
 export function validateWorkload({ spec: { selector, template } }: Deployment): Cause[] {
   if (!selector || Object.keys(selector).length === 0) return [required('spec.selector')];
   if (!template?.spec) return [required('spec.template.spec')];
   const labels = template.metadata?.labels ?? {};
-  const apart = matchesLabelSelector(selector, labels)
-    ? []
-    : [wrong('spec.template.metadata.labels', labels, '`selector` does not match template `labels`')];
-  return [...validatePodSpec(template.spec, 'spec.template.spec'), ...apart];
+  const apart = wrong('spec.template.metadata.labels', labels, '`selector` does not match template `labels`');
+  return [
+    ...validatePodSpec(template.spec, 'spec.template.spec'),
+    ...(matchesLabelSelector(selector, labels) ? [] : [apart]),
+  ];
 }

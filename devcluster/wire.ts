@@ -1,10 +1,25 @@
 // Objects as they go over the wire: with apiVersion and kind, or as rows of a table.
-import { apiVersionOf, type Kind } from './kinds.ts';
+import { apiVersionOf } from '../kube/api-path.ts';
+import type { Kind } from './kinds.ts';
+import type { ApiRequest } from './request.ts';
 import type { Obj } from './store.ts';
 import { type IncludeObject, tableOf } from './tables.ts';
 
-/** Undefined: as they are. */
-export type Format = { readonly table: IncludeObject } | undefined;
+/** What goes out, with the time by which ages are told; no table: objects as they are. */
+export interface Format {
+  readonly nowMs: number;
+  readonly table: IncludeObject | undefined;
+}
+
+/** What the client prefers of what there is, by its Accept header. */
+export function formatOf({ header, query }: ApiRequest, nowMs: number): Format {
+  const wanted = header('accept')
+    ?.split(',')
+    .find((part) => /application\/json|\*\/\*/.test(part));
+  const include = query.get('includeObject');
+  const table = include === 'Object' || include === 'None' ? include : 'Metadata';
+  return { nowMs, table: wanted?.includes('as=Table') ? table : undefined };
+}
 
 const texts = new WeakMap<Obj, string>();
 
@@ -17,32 +32,18 @@ function textOf(object: Obj): string {
 
 const header = (kind: string, apiVersion: string): string => `{"kind":"${kind}","apiVersion":"${apiVersion}",`;
 
-export function encodeObject(kind: Kind, object: Obj, format: Format, nowMs: number, head = true): string {
-  if (format) return JSON.stringify(tableOf(kind, [object], object.metadata, { include: format.table, nowMs, head }));
+export function encodeObject(kind: Kind, object: Obj, format: Format, head = true): string {
+  const { resourceVersion = '' } = object.metadata;
+  if (format.table) return JSON.stringify(tableOf(kind, [object], resourceVersion, { ...format, head }));
   return `${header(kind.resource.kind, apiVersionOf(kind.resource))}${textOf(object).slice(1)}`;
 }
 
-export interface ListMeta {
-  readonly resourceVersion: string;
-  readonly continue?: string;
-  readonly remainingItemCount?: number;
-}
-
-export function encodeList(kind: Kind, objects: readonly Obj[], meta: ListMeta, format: Format, nowMs: number): string {
-  if (format) return JSON.stringify(tableOf(kind, objects, meta, { include: format.table, nowMs, head: true }));
-  const items = objects.map(textOf).join(',');
+export function encodeList(kind: Kind, objects: readonly Obj[], resourceVersion: string, format: Format): string {
+  if (format.table) return JSON.stringify(tableOf(kind, objects, resourceVersion, { ...format, head: true }));
   const { resource } = kind;
-  return `${header(`${resource.kind}List`, apiVersionOf(resource))}"metadata":${JSON.stringify(meta)},"items":[${items}]}`;
-}
-
-/** What the client prefers of what there is, by its Accept header. */
-export function formatOf(accept: string | undefined, includeObject: string | null): Format {
-  const wanted = (accept ?? '').split(',').find((part) => /application\/json|\*\/\*/.test(part));
-  if (!wanted?.includes('as=Table')) return undefined;
-  return { table: includeObject === 'Object' || includeObject === 'None' ? includeObject : 'Metadata' };
+  const start = header(`${resource.kind}List`, apiVersionOf(resource));
+  return `${start}"metadata":${JSON.stringify({ resourceVersion })},"items":[${objects.map(textOf).join(',')}]}`;
 }
 
 /** What comes in, as it is kept. */
-export function stripped({ apiVersion: _, kind: __, ...kept }: Obj): Obj {
-  return kept as Obj;
-}
+export const stripped = ({ apiVersion: _, kind: __, ...kept }: Obj): Obj => kept as Obj;

@@ -16,13 +16,11 @@ interface Counts {
 }
 
 export interface ReplicaSet extends KubeObject {
-  spec: { replicas?: number; minReadySeconds?: number; selector: LabelSelector; template: PodTemplate };
+  spec: { replicas?: number; selector: LabelSelector; template: PodTemplate };
   status?: Counts & { fullyLabeledReplicas?: number };
 }
 
-export interface DeploymentCondition extends Condition {
-  lastUpdateTime?: string;
-}
+export type DeploymentCondition = Condition & { lastUpdateTime?: string };
 
 export interface Deployment extends KubeObject {
   spec: ReplicaSet['spec'] & {
@@ -30,9 +28,6 @@ export interface Deployment extends KubeObject {
       type?: 'RollingUpdate' | 'Recreate';
       rollingUpdate?: { maxUnavailable?: IntOrString; maxSurge?: IntOrString };
     };
-    revisionHistoryLimit?: number;
-    progressDeadlineSeconds?: number;
-    paused?: boolean;
   };
   status?: Counts & { updatedReplicas?: number; unavailableReplicas?: number; conditions?: DeploymentCondition[] };
 }

@@ -36,11 +36,11 @@ beforeAll(async () => {
   authority = await createAuthority('cluster-ca');
   const other = await createAuthority('other-ca');
   [apiserver, nobody, stranger, expired, wrongUse] = await Promise.all([
-    authority.issue('O=system:masters, CN=kube-apiserver'),
-    authority.issue('O=nobodies, CN=nobody'),
-    other.issue('O=system:masters, CN=kube-apiserver'),
-    authority.issue('O=system:masters, CN=kube-apiserver', { validMs: -1000 }),
-    authority.issue('O=system:masters, CN=kube-apiserver', { usage: 'server' }),
+    authority.issue({ name: 'kube-apiserver', groups: ['system:masters'] }),
+    authority.issue({ name: 'nobody', groups: ['nobodies'] }),
+    other.issue({ name: 'kube-apiserver', groups: ['system:masters'] }),
+    authority.issue({ name: 'kube-apiserver', groups: ['system:masters'] }, { validMs: -1000 }),
+    authority.issue({ name: 'kube-apiserver', groups: ['system:masters'] }, { usage: 'server' }),
   ]);
   // The runtime's streaming server: echoes what comes after its 101.
   streaming = createServer((_request, response) => {
@@ -291,7 +291,7 @@ describe('identity and authorization', () => {
     const world = await start();
     try {
       const next = await createAuthority('next-ca');
-      const renewed = await next.issue('O=system:masters, CN=kube-apiserver');
+      const renewed = await next.issue({ name: 'kube-apiserver', groups: ['system:masters'] });
       expect((await call(world, '/pods', { as: renewed })).status).toBe(401);
       await writeFile(join(folder, 'ca.crt'), next.bundle);
       for (let tries = 0; tries < 50; tries++) {

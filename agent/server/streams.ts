@@ -3,10 +3,10 @@
 import { RuntimeError } from '../../cri/errors.ts';
 import type { Runtime } from '../../cri/runtime.ts';
 import type { Pod } from '../../kube/types/pod.ts';
+import { splice, SpliceError } from '../../lib/splice.ts';
 import { containerSpec, type KnownContainer, type PodDirectory } from './directory.ts';
 import { HttpError, type Route, type UpgradeCall } from './routes.ts';
 import { isWebSocket } from './spdy-upgrade.ts';
-import { splice } from './splice.ts';
 import { serveRemoteCommand } from './stream-command.ts';
 import { serveForward } from './stream-forward.ts';
 
@@ -46,6 +46,14 @@ export function refusalOfRuntime(error: unknown): HttpError {
   return new HttpError(500, error.detail, {}, error);
 }
 
+async function toRuntime(url: string, call: UpgradeCall, { idleMs }: StreamsOptions): Promise<void> {
+  try {
+    await splice(url, call, { idleMs, server: "the runtime's streaming server" });
+  } catch (error) {
+    throw error instanceof SpliceError ? new HttpError(error.status, error.message) : error;
+  }
+}
+
 export function findPod(pods: PodDirectory, params: Readonly<Record<string, string>>): Pod {
   const pod = pods.byName(params.namespace ?? '', params.pod ?? '');
   if (!pod) throw new HttpError(404, 'pod does not exist');
@@ -70,7 +78,7 @@ export function streamRoutes(deps: StreamsDeps, options: StreamsOptions): Route[
     const command = call.at.query.getAll('command');
     try {
       const endpoint = await runtime.exec({ containerId: container.id, command, ...query }, { signal: call.signal });
-      if (endpoint.kind === 'url') await splice(endpoint.url, call, options);
+      if (endpoint.kind === 'url') await toRuntime(endpoint.url, call, options);
       else await serveRemoteCommand(endpoint.open, 'exec', query, call);
     } catch (error) {
       throw refusalOfRuntime(error);
@@ -87,7 +95,7 @@ export function streamRoutes(deps: StreamsDeps, options: StreamsOptions): Route[
     const query = { ...asked, tty, stderr: asked.stderr && !tty };
     try {
       const endpoint = await runtime.attach({ containerId: container.id, ...query }, { signal: call.signal });
-      if (endpoint.kind === 'url') await splice(endpoint.url, call, options);
+      if (endpoint.kind === 'url') await toRuntime(endpoint.url, call, options);
       else await serveRemoteCommand(endpoint.open, 'attach', query, call);
     } catch (error) {
       throw refusalOfRuntime(error);
@@ -101,7 +109,7 @@ export function streamRoutes(deps: StreamsDeps, options: StreamsOptions): Route[
     if (!sandbox) throw new HttpError(500, `pod not found ("${pod.metadata.name}_${pod.metadata.namespace}")`);
     try {
       const endpoint = await runtime.portForward(sandbox.id, ports, { signal: call.signal });
-      if (endpoint.kind === 'url') await splice(endpoint.url, call, options);
+      if (endpoint.kind === 'url') await toRuntime(endpoint.url, call, options);
       else await serveForward(endpoint.open, ports, call);
     } catch (error) {
       throw refusalOfRuntime(error);

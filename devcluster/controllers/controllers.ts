@@ -2,7 +2,7 @@
 import { supervise } from '../../lib/supervise.ts';
 import { createDeploymentController } from './deployments.ts';
 import { createEndpointSliceController } from './endpointslices.ts';
-import { createGarbageCollector, createNamespaceCleaner } from './garbage.ts';
+import { createGarbageCollector } from './garbage.ts';
 import { createReplicaSetController } from './replicasets.ts';
 import { createScheduler } from './scheduler.ts';
 import { createNamespaceAccounts, createNodeUpkeep } from './upkeep.ts';
@@ -31,7 +31,6 @@ export function startControllers(deps: ControllerDeps, options: ControllerOption
     createDeploymentController(world),
     createEndpointSliceController(world),
     createGarbageCollector(world),
-    createNamespaceCleaner(world),
   ];
   const onFault = (cache: string, error: unknown): void =>
     deps.log.error('a cache of the controllers ended; restart the control plane', { cache, error });

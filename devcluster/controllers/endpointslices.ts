@@ -1,12 +1,14 @@
 // Keeps the EndpointSlices of each Service with a selector equal to its pods.
+import { createHash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { isNotFound } from '../../kube/errors.ts';
 import { resources } from '../../kube/resources.ts';
 import { keyOf } from '../../kube/store.ts';
 import type { EndpointSlice, Service } from '../../kube/types/core.ts';
 import type { Pod } from '../../kube/types/pod.ts';
+import { safeText } from '../names.ts';
 import { plain } from '../strategies.ts';
-import { distribute, groupKey, planGroups } from './slices.ts';
+import { groupKey, planGroups } from './slices.ts';
 import { unless, type World } from './world.ts';
 
 const managedBy = 'endpointslice.kubernetes.io/managed-by';
@@ -27,54 +29,44 @@ export function createEndpointSliceController(world: World) {
     for (const service of services.inNamespace(namespace))
       if (selects(service, after) || selects(service, before)) controller.wake(keyOf(service));
   });
-  endpointSlices.onChange(({ before, after }) => {
-    const { namespace, labels = {} } = (after ?? before!).metadata;
-    if (labels[managedBy] === manager) controller.wake(`${namespace}/${labels[serviceName]}`);
-  });
+  endpointSlices.wakeOwners('Service', controller);
 
   async function reconcile(key: string, signal: AbortSignal): Promise<void> {
     const service = services.get(key);
     if (!service?.spec.selector || service.metadata.deletionTimestamp || service.spec.type === 'ExternalName') return;
-    const selected = pods.inNamespace(service.metadata.namespace).filter((pod) => selects(service, pod));
-    const own = endpointSlices
-      .ownedBy(service)
-      .filter(({ metadata }) => metadata.labels?.[managedBy] === manager && !metadata.deletionTimestamp);
-    const kept = new Set<EndpointSlice | undefined>();
-    for (const group of planGroups(service, selected, world.nodes.get)) {
-      const { addressType, ports } = group;
-      const wanted = groupKey(addressType, ports);
-      const existing = own.filter((slice) => groupKey(slice.addressType, slice.ports ?? []) === wanted);
-      for (const { slice, endpoints } of distribute(group, existing)) {
-        kept.add(slice);
-        await write(service, slice, { addressType, ports, endpoints }, signal);
-      }
+    const { namespace = '' } = service.metadata;
+    const selected = pods.inNamespace(namespace).filter((pod) => selects(service, pod));
+    const wanted = planGroups(service, selected, world.nodes.get).map((group) => sliceOf(service, group));
+    for (const slice of wanted) {
+      const there = endpointSlices.get(keyOf(slice));
+      const resourceVersion = there?.metadata.resourceVersion ?? '';
+      if (!there) await client.create(resources.endpointSlices, slice, { signal });
+      else if (!isDeepStrictEqual(contentOf(slice), contentOf(there)))
+        await client.update(
+          resources.endpointSlices,
+          { ...slice, metadata: { ...slice.metadata, resourceVersion } },
+          { signal },
+        );
     }
-    for (const slice of own)
-      if (!kept.has(slice))
+    const kept = wanted.map(keyOf);
+    for (const slice of endpointSlices.ownedBy(service))
+      if (slice.metadata.labels?.[managedBy] === manager && !kept.includes(keyOf(slice)))
         await client.delete(resources.endpointSlices, slice.metadata, { signal }).catch(unless(isNotFound));
   }
 
-  async function write(
-    service: Service,
-    slice: EndpointSlice | undefined,
-    wanted: Omit<EndpointSlice, 'metadata'>,
-    signal: AbortSignal,
-  ): Promise<void> {
+  /** Its name is that of its family and ports, so that it is the same one as long as these are. */
+  function sliceOf(service: Service, group: Omit<EndpointSlice, 'metadata'>): EndpointSlice {
     const { name, namespace = '' } = service.metadata;
+    const digest = createHash('sha256').update(groupKey(group)).digest();
     const headless = service.spec.clusterIP === 'None' ? { 'service.kubernetes.io/headless': '' } : {};
     const labels = { ...service.metadata.labels, [managedBy]: manager, [serviceName]: name, ...headless };
-    if (!slice) {
-      const ownerReferences = [services.ownerReference(service)];
-      const metadata = { name: '', generateName: `${name}-`, namespace, labels, ownerReferences };
-      const made = await client.create(resources.endpointSlices, { metadata, ...wanted }, { signal });
-      return endpointSlices.seen(made, signal);
-    }
-    const same = isDeepStrictEqual(plain(slice.endpoints ?? []), plain(wanted.endpoints));
-    if (same && isDeepStrictEqual(slice.metadata.labels, labels)) return;
-    const next = { ...slice, ...wanted, metadata: { ...slice.metadata, labels } };
-    await client.update(resources.endpointSlices, next, { signal });
-    await endpointSlices.seen(slice, signal, slice.metadata.resourceVersion);
+    const ownerReferences = [services.ownerReference(service)];
+    const metadata = { name: `${name}-${safeText(digest.subarray(0, 5))}`, namespace, labels, ownerReferences };
+    return { metadata, ...group };
   }
 
   return controller;
 }
+
+const contentOf = ({ metadata, endpoints, ports }: EndpointSlice): unknown =>
+  plain([metadata.labels, endpoints ?? [], ports ?? []]);

@@ -1,13 +1,19 @@
 // Binds pods that no node has to the node that fits and has the fewest.
 import { isConflict, isNotFound } from '../../kube/errors.ts';
+import { createEventRecorder } from '../../kube/event-recorder.ts';
+import { podTarget } from '../../kube/events.ts';
 import { resources } from '../../kube/resources.ts';
+import { isExtendedResource, shortages } from '../../kube/scheduling/fit.ts';
+import { hostPortsFree } from '../../kube/scheduling/host-ports.ts';
+import { fitsNodeAffinity } from '../../kube/scheduling/node-affinity.ts';
+import { podRequests } from '../../kube/scheduling/pod-resources.ts';
+import { tolerates } from '../../kube/scheduling/taints.ts';
 import { keyOf } from '../../kube/store.ts';
 import type { Node } from '../../kube/types/core.ts';
 import type { Pod } from '../../kube/types/pod.ts';
-import { randomSuffix, timestamp } from '../names.ts';
-import { misfit } from './fit.ts';
+import { timestamp } from '../names.ts';
 import { isFinished } from './replicasets.ts';
-import type { World } from './world.ts';
+import { unless, type World } from './world.ts';
 
 const waits = (pod: Pod): boolean =>
   !pod.spec.nodeName &&
@@ -16,8 +22,27 @@ const waits = (pod: Pod): boolean =>
   (pod.spec.schedulerName ?? 'default-scheduler') === 'default-scheduler' &&
   !pod.spec.schedulingGates?.length;
 
+/** Why the pod does not fit beside those that are there; undefined where it does. */
+function misfit(pod: Pod, node: Node, there: readonly Pod[]): string | undefined {
+  const { spec, status = {} } = node;
+  if (!status.conditions?.some((one) => one.type === 'Ready' && one.status === 'True')) return 'node(s) were not ready';
+  if (spec.unschedulable) return 'node(s) were unschedulable';
+  const { tolerations = [] } = pod.spec;
+  const taint = spec.taints
+    ?.filter(({ effect }) => effect !== 'PreferNoSchedule')
+    .find((one) => !tolerations.some((toleration) => tolerates(toleration, one)));
+  if (taint) return `node(s) had untolerated taint(s) {${taint.key}: ${taint.value ?? ''}}`;
+  if (!fitsNodeAffinity(pod, node)) return "node(s) didn't match Pod's node affinity/selector";
+  if (!hostPortsFree(pod, there)) return "node(s) didn't have free ports for the requested pod ports";
+  const allocatable = { pods: '110', ...status.allocatable };
+  const unknown = Object.keys(podRequests(pod)).find((name) => isExtendedResource(name) && !(name in allocatable));
+  const short = unknown ?? shortages(pod, there, allocatable)[0]?.resource;
+  return short && (short === 'pods' ? 'Too many pods' : `Insufficient ${short}`);
+}
+
 export function createScheduler(world: World) {
   const { client, clock, nodes, pods } = world;
+  const events = createEventRecorder(world, { component: 'default-scheduler', host: '' });
   const controller = world.controller('scheduler', reconcile);
   // Bound by us, and not yet seen so in the cache: they count all the same.
   const assumed = new Map<string, { readonly pod: Pod; readonly node: string }>();
@@ -39,21 +64,20 @@ export function createScheduler(world: World) {
 
   async function reconcile(key: string, signal: AbortSignal): Promise<void> {
     const pod = pods.get(key);
-    if (!pod || !waits(pod) || assumed.has(pod.metadata.uid!)) return;
+    const { uid = '', name, namespace } = pod?.metadata ?? {};
+    if (!pod || !waits(pod) || assumed.has(uid)) return;
     const { node, why } = choose(pod);
     if (!node) return unschedulable(pod, why, signal);
-    const { uid, name, namespace } = pod.metadata;
-    assumed.set(uid!, { pod, node });
+    assumed.set(uid, { pod, node });
     const target = { apiVersion: 'v1', kind: 'Node', name: node };
     const binding = { apiVersion: 'v1', kind: 'Binding', metadata: { name, namespace, uid }, target };
     try {
       await client.create(resources.pods, binding as never, { subresource: 'binding', signal });
+      events.record(podTarget(pod), 'Normal', 'Scheduled', `Successfully assigned ${namespace}/${name} to ${node}`);
     } catch (error) {
-      assumed.delete(uid!);
-      if (isNotFound(error) || isConflict(error)) return;
-      throw error;
+      assumed.delete(uid);
+      unless((one) => isNotFound(one) || isConflict(one))(error);
     }
-    recordEvent(world, pod, 'Normal', 'Scheduled', `Successfully assigned ${namespace}/${name} to ${node}`);
   }
 
   function choose(pod: Pod): { node?: string; why: string } {
@@ -80,31 +104,13 @@ export function createScheduler(world: World) {
     const status = { conditions: [{ ...words, lastProbeTime: null, lastTransitionTime }] };
     const patch = { metadata: { uid: pod.metadata.uid }, status };
     await client.patch(resources.pods, pod.metadata, patch, { type: 'strategic', subresource: 'status', signal });
-    recordEvent(world, pod, 'Warning', 'FailedScheduling', message);
+    events.record(podTarget(pod), 'Warning', 'FailedScheduling', message);
   }
 
-  return controller;
-}
-
-/** One Event of the scheduler about a pod; what cannot be written is not missed. */
-function recordEvent(deps: World, pod: Pod, type: 'Normal' | 'Warning', reason: string, message: string): void {
-  const { name, namespace = 'default', uid = '', resourceVersion = '' } = pod.metadata;
-  const time = timestamp(deps.clock.now());
-  const component = 'default-scheduler';
-  const event = {
-    metadata: { name: `${name}.${randomSuffix(10)}`, namespace },
-    involvedObject: { apiVersion: 'v1', kind: 'Pod', name, namespace, uid, resourceVersion },
-    type,
-    reason,
-    message,
-    count: 1,
-    firstTimestamp: time,
-    lastTimestamp: time,
-    source: { component },
-    reportingComponent: component,
-    reportingInstance: '',
+  return {
+    async stop() {
+      await controller.stop();
+      await events.stop();
+    },
   };
-  deps.client
-    .create(resources.events, event)
-    .catch((error: unknown) => deps.log.debug('an event could not be written', { reason, error }));
 }

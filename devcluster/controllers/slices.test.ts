@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import type { EndpointSlice, Service } from '../../kube/types/core.ts';
+import type { Service } from '../../kube/types/core.ts';
 import type { Pod } from '../../kube/types/pod.ts';
-import { distribute, planGroups } from './slices.ts';
+import { planGroups } from './slices.ts';
 
 const pod = (
   name: string,
@@ -75,26 +75,5 @@ describe('planGroups', () => {
   it('leaves out pods that have ended or have no address, and keeps an empty slice', () => {
     const groups = planGroups(service(), [pod('a', 80, { phase: 'Succeeded' }), pod('b', 80, { podIPs: [] })], none);
     expect(groups).toEqual([{ addressType: 'IPv4', ports: [], endpoints: [] }]);
-  });
-});
-
-describe('distribute', () => {
-  it('keeps endpoints where they are and opens a new slice beyond a hundred', () => {
-    const pods = Array.from({ length: 150 }, (_, at) => pod(`p${String(at).padStart(3, '0')}`, 80));
-    const [group] = planGroups(service(), pods, none);
-    const first = distribute(group!, []);
-    expect(first.map(({ slice, endpoints }) => [slice, endpoints.length])).toEqual([
-      [undefined, 100],
-      [undefined, 50],
-    ]);
-    const slices = first.map(
-      ({ endpoints }, at): EndpointSlice => ({ metadata: { name: `s${at}` }, addressType: 'IPv4', endpoints }),
-    );
-    const [fewer] = planGroups(service(), pods.slice(1), none);
-    const second = distribute(fewer!, slices);
-    expect(second.map(({ slice, endpoints }) => [slice?.metadata.name, endpoints.length])).toEqual([
-      ['s0', 99],
-      ['s1', 50],
-    ]);
   });
 });

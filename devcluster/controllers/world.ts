@@ -1,15 +1,15 @@
-// What the controllers share: a cache of each kind they read and who wants to know of changes, and the loop they run in.
+// What the controllers share: a cache of each kind and who wants to know of its changes, and the loop they run in.
+import { apiVersionOf } from '../../kube/api-path.ts';
 import type { KubeClient } from '../../kube/client.ts';
-import { isConflict, isForbidden, isNotFound } from '../../kube/errors.ts';
+import { isAlreadyExists, isConflict, isNotFound } from '../../kube/errors.ts';
 import { createReflector } from '../../kube/reflector.ts';
 import { type Resource, resources } from '../../kube/resources.ts';
-import { type Change, keyOf } from '../../kube/store.ts';
+import type { Change } from '../../kube/store.ts';
 import type { KubeObject, OwnerReference } from '../../kube/types/meta.ts';
-import { abandonOn } from '../../lib/abort.ts';
 import type { Clock } from '../../lib/clock.ts';
 import { createKeyedQueue, type KeyedQueue } from '../../lib/keyed-queue.ts';
 import type { Log } from '../../lib/log.ts';
-import { apiVersionOf, kindByName, kinds } from '../kinds.ts';
+import { kindByName, kinds } from '../kinds.ts';
 import type { Deployment, ReplicaSet } from '../workload.ts';
 
 export interface ControllerDeps {
@@ -18,14 +18,10 @@ export interface ControllerDeps {
   readonly log: Log;
 }
 
-export type Cache<T extends KubeObject = KubeObject> = ReturnType<typeof createCache<T>>;
-
 const indexes = {
   owner: ({ metadata }: KubeObject) => (metadata.ownerReferences ?? []).map(({ uid }) => uid),
   namespace: ({ metadata }: KubeObject) => [metadata.namespace ?? ''],
 };
-
-const patienceMs = 2000;
 
 function createCache<T extends KubeObject>(deps: ControllerDeps, resource: Resource<T>) {
   const listeners = new Set<(change: Change<T>) => void>();
@@ -34,40 +30,17 @@ function createCache<T extends KubeObject>(deps: ControllerDeps, resource: Resou
   };
   const { store, run, waitForSync } = createReflector(deps, { resource, indexes, onChange: notify });
   const onChange = (listener: (change: Change<T>) => void): void => void listeners.add(listener);
-
-  /** Resolves once the cache has what `holds` asks for, or after two seconds. */
-  async function until(holds: () => boolean, signal: AbortSignal): Promise<void> {
-    if (holds()) return;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const check = (): void => (holds() ? resolve() : undefined);
-    listeners.add(check);
-    const timer = deps.clock.setTimer(patienceMs, resolve);
-    try {
-      await abandonOn(promise, signal);
-    } finally {
-      timer.cancel();
-      listeners.delete(check);
-    }
-  }
-
   return {
     resource,
     run,
     waitForSync,
     onChange,
-    until,
-    get: (key: string) => store.get(key),
-    list: () => store.list(),
+    get: store.get,
+    list: store.list,
     ownedBy: ({ metadata }: KubeObject) => store.byIndex('owner', metadata.uid ?? ''),
     inNamespace: (name = '') => store.byIndex('namespace', name),
-    /** Waits until the cache shows that an object was made, or was changed since `before`. */
-    seen: (object: T, signal: AbortSignal, before?: string) =>
-      until(() => {
-        const now = store.get(keyOf(object));
-        return now !== undefined && now.metadata.resourceVersion !== before;
-      }, signal),
     /** Wakes the owners of this kind of what changes. */
-    wakeOwners: (kind: string, controller: Controller) =>
+    wakeOwners: (kind: string, controller: KeyedQueue<string>) =>
       onChange(({ before, after }) => {
         for (const object of [before, after]) {
           const owner = object?.metadata.ownerReferences?.find((one) => one.controller === true && one.kind === kind);
@@ -82,6 +55,8 @@ function createCache<T extends KubeObject>(deps: ControllerDeps, resource: Resou
   };
 }
 
+type Cache<T extends KubeObject> = ReturnType<typeof createCache<T>>;
+
 const untracked = ['Event', 'Lease', 'Endpoints'];
 
 export type World = ReturnType<typeof createWorld>;
@@ -94,7 +69,16 @@ export function createWorld(deps: ControllerDeps) {
   return {
     ...deps,
     /** Keys wake it, it re-reads the world and brings one object on its way. */
-    controller: (name: string, reconcile: Reconcile) => createController(deps, name, reconcile),
+    controller(name: string, reconcile: (key: string, signal: AbortSignal) => Promise<void>): KeyedQueue<string> {
+      const onError = (key: string, error: unknown, retryInMs: number): void => {
+        // Somebody else was faster, or the object is gone: the next look at the world tells.
+        const usual = isConflict(error) || isAlreadyExists(error) || isNotFound(error);
+        const say = usual ? deps.log.debug : deps.log.warn;
+        say(`the ${name} controller could not bring an object on its way; tried again`, { key, error, retryInMs });
+      };
+      const backoff = { initialMs: 20, maxMs: 10_000 };
+      return createKeyedQueue({ clock: deps.clock, reconcile, onError }, { concurrency: 8, backoff });
+    },
     /** Every kind that may own or be owned. */
     all: [...caches.values()],
     pods: cacheOf(resources.pods),
@@ -108,23 +92,6 @@ export function createWorld(deps: ControllerDeps) {
     configMaps: cacheOf(resources.configMaps),
   };
 }
-
-export type Controller = KeyedQueue<string>;
-
-type Reconcile = (key: string, signal: AbortSignal) => Promise<void>;
-
-function createController({ clock, log }: ControllerDeps, name: string, reconcile: Reconcile): Controller {
-  const onError = (key: string, error: unknown, retryInMs: number): void => {
-    // Somebody else was faster, or the object is gone: the next look at the world tells.
-    const usual = isConflict(error) || isNotFound(error) || inEndingNamespace(error);
-    const say = usual ? log.debug : log.warn;
-    say(`the ${name} controller could not bring an object on its way; tried again`, { key, error, retryInMs });
-  };
-  return createKeyedQueue({ clock, reconcile, onError }, { concurrency: 8, backoff: { initialMs: 20, maxMs: 10_000 } });
-}
-
-const inEndingNamespace = (error: unknown): boolean =>
-  isForbidden(error) && (error.body?.details?.causes?.some(({ reason }) => reason === 'NamespaceTerminating') ?? false);
 
 /** For a `catch`: an error that is expected is none. */
 export const unless =

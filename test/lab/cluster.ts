@@ -21,8 +21,6 @@ export interface ClusterOptions {
   readonly podCidr?: string;
   /** Default true. */
   readonly controllers?: boolean;
-  /** Whether nodes may read what a proxy reads, as themselves. Default true. */
-  readonly nodesMayProxy?: boolean;
 }
 
 export interface Identity {
@@ -84,7 +82,6 @@ async function startDevcluster(options: ClusterOptions): Promise<Cluster> {
     { clock: systemClock, log },
     {
       listen: { host: options.address ?? '127.0.0.1', port: options.port ?? 0 },
-      nodesMayProxy: options.nodesMayProxy ?? true,
       ...(options.serviceCidr ? { serviceCidr: options.serviceCidr } : {}),
     },
   );
@@ -134,14 +131,14 @@ async function startReal(options: ClusterOptions): Promise<Cluster> {
   const ours = wanted && !(real.controllers && real.scheduler);
   const controllers = ours ? startControllersFor(plane.admin, caPem, options) : undefined;
   const { kubectl, apply } = kubectlWith(plane.adminKubeconfig, plane.dir);
-  if (options.nodesMayProxy ?? true)
-    await kubectl(
-      'create',
-      'clusterrolebinding',
-      'nodes-proxy',
-      '--clusterrole=system:node-proxier',
-      '--group=system:nodes',
-    );
+  // As in devcluster, nodes may read what a proxy reads.
+  await kubectl(
+    'create',
+    'clusterrolebinding',
+    'nodes-proxy',
+    '--clusterrole=system:node-proxier',
+    '--group=system:nodes',
+  );
   if (wanted) await waitForAccount(plane.admin);
   return {
     kind: 'kube-apiserver',

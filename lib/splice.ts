@@ -1,14 +1,37 @@
-// Joins the client's connection to the runtime's streaming URL: the request goes on as it came, the runtime's 101 comes back as it is, and
-// from then on bytes flow both ways at the pace of the slower side. What protocol they speak is between the two.
+// Joins a client's connection that asked for an upgrade to the server that shall serve it: the request goes on as it came, that server's 101
+// comes back as it is, and from then on bytes flow both ways at the pace of the slower side. What protocol they speak is between the two.
 import { type ClientRequest, type IncomingMessage, request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { HttpError, type UpgradeCall } from './routes.ts';
+
+export interface SplicedCall {
+  readonly request: IncomingMessage;
+  readonly socket: Duplex;
+  /** What the client sent right behind its request. */
+  readonly head: Buffer;
+  readonly signal: AbortSignal;
+  /** Called when the stream stands. */
+  stands?(): void;
+}
+
+/** What the other server answered instead of the upgrade, or 500 where it could not be reached. */
+export class SpliceError extends Error {
+  override name = 'SpliceError';
+  readonly status: number;
+  constructor(status: number, message: string) {
+    super(message);
+    this.status = status;
+  }
+}
 
 export interface SpliceOptions {
   /** A stream on which nothing moved for this long is ended. Default 4 hours (`streamingConnectionIdleTimeout`); 0: never. */
   readonly idleMs: number;
+  /** What the other side is called in an error. */
+  readonly server: string;
+  /** The client certificate it is shown; PEM. */
+  readonly client?: { readonly cert: string; readonly key: string };
 }
 
 /** Headers of one hop, but for the upgrade itself; and our own, which name us and carry the caller's credentials. */
@@ -26,12 +49,13 @@ function forwardedHeaders(request: IncomingMessage): string[] {
   return headers;
 }
 
+const hostOf = (url: URL): string => url.hostname.replace(/^\[|\]$/g, '');
+
 type Reply =
   | { readonly kind: 'upgraded'; readonly response: IncomingMessage; readonly socket: Socket; readonly head: Buffer }
   | { readonly kind: 'refused'; readonly response: IncomingMessage };
 
-function dial(url: URL, call: UpgradeCall): Promise<Reply> {
-  const { request, signal } = call;
+function dial(url: URL, { request, signal }: SplicedCall, client: SpliceOptions['client']): Promise<Reply> {
   return new Promise((resolve, reject) => {
     const common = {
       method: request.method ?? 'POST',
@@ -42,13 +66,20 @@ function dial(url: URL, call: UpgradeCall): Promise<Reply> {
     };
     const outgoing: ClientRequest =
       url.protocol === 'https:'
-        ? // The runtime's own certificate is made by itself, on this host; the address came over its socket.
-          httpsRequest({ ...common, host: url.hostname, port: url.port, rejectUnauthorized: false, agent: false })
+        ? // A certificate that the server made itself: its address is known from it, by a way that is trusted.
+          httpsRequest({
+            ...common,
+            ...client,
+            host: hostOf(url),
+            port: url.port,
+            rejectUnauthorized: false,
+            agent: false,
+          })
         : httpRequest({
             ...common,
             createConnection: () =>
               connect({
-                host: url.hostname.replace(/^\[|\]$/g, ''),
+                host: hostOf(url),
                 port: Number(url.port || 80),
                 allowHalfOpen: true,
                 noDelay: true,
@@ -69,7 +100,7 @@ function rawHead(response: IncomingMessage): string {
   return `${lines.join('\r\n')}\r\n\r\n`;
 }
 
-async function refusalOf(response: IncomingMessage): Promise<HttpError> {
+async function refusalOf(response: IncomingMessage, server: string): Promise<SpliceError> {
   const parts: Buffer[] = [];
   let bytes = 0;
   for await (const part of response as AsyncIterable<Buffer>) {
@@ -80,7 +111,7 @@ async function refusalOf(response: IncomingMessage): Promise<HttpError> {
   response.destroy();
   const status = response.statusCode ?? 500;
   const text = Buffer.concat(parts).toString('utf8');
-  return new HttpError(status >= 400 ? status : 502, text || `the runtime answered ${status} without an upgrade`);
+  return new SpliceError(status >= 400 ? status : 502, text || `${server} answered ${status} without an upgrade`);
 }
 
 /**
@@ -141,24 +172,24 @@ export function joinStreams(one: Duplex, other: Duplex, idleMs: number): Promise
   });
 }
 
-/** Rejects with an HttpError as long as nothing was sent to the client; resolves when the stream has ended. */
-export async function splice(target: string, call: UpgradeCall, options: SpliceOptions): Promise<void> {
+/** Rejects with a SpliceError as long as nothing was sent to the client; resolves when the stream has ended. */
+export async function splice(target: string, call: SplicedCall, options: SpliceOptions): Promise<void> {
   const { socket, head } = call;
   let reply: Reply;
   try {
-    reply = await dial(new URL(target), call);
+    reply = await dial(new URL(target), call, options.client);
   } catch (error) {
     call.signal.throwIfAborted();
-    throw new HttpError(500, `cannot connect to the runtime's streaming server: ${(error as Error).message}`);
+    throw new SpliceError(500, `cannot connect to ${options.server}: ${(error as Error).message}`);
   }
-  if (reply.kind === 'refused') throw await refusalOf(reply.response);
+  if (reply.kind === 'refused') throw await refusalOf(reply.response, options.server);
   const upstream = reply.socket;
   upstream.setTimeout(0);
   if (call.signal.aborted || socket.destroyed) {
     upstream.destroy();
     return;
   }
-  call.stands();
+  call.stands?.();
   socket.write(rawHead(reply.response));
   if (reply.head.length > 0) socket.write(reply.head);
   if (head.length > 0) upstream.write(head);
