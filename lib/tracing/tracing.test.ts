@@ -1,10 +1,9 @@
-import { Server, ServerCredentials, type sendUnaryData, type ServerUnaryCall } from '@grpc/grpc-js';
 import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../clock.ts';
 import { createFakeClock } from '../fake-clock.ts';
 import { silentLog } from '../log.ts';
-import { ExportTraceServiceRequest, ExportTraceServiceResponse } from './gen/otlp.ts';
+import { type Collector, startCollector } from './collector.fixture.ts';
 import { createOtlpExporter } from './otlp.ts';
 import { createTracer, type EndedSpan, isSampled } from './tracer.ts';
 
@@ -94,56 +93,12 @@ describe('createTracer', () => {
   });
 });
 
-let server: Server | undefined;
-afterEach(() => server?.forceShutdown());
-
-/** A collector of OTLP over gRPC. */
-async function collect(): Promise<{ endpoint: string; next(): Promise<ExportTraceServiceRequest> }> {
-  const got: ExportTraceServiceRequest[] = [];
-  let tell: (() => void) | undefined;
-  server = new Server();
-  server.addService(
-    {
-      export: {
-        path: '/opentelemetry.proto.collector.trace.v1.TraceService/Export',
-        requestStream: false,
-        responseStream: false,
-        requestSerialize: (message: ExportTraceServiceRequest) =>
-          Buffer.from(ExportTraceServiceRequest.encode(message).finish()),
-        requestDeserialize: (bytes: Buffer) => ExportTraceServiceRequest.decode(bytes),
-        responseSerialize: (message: ExportTraceServiceResponse) =>
-          Buffer.from(ExportTraceServiceResponse.encode(message).finish()),
-        responseDeserialize: (bytes: Buffer) => ExportTraceServiceResponse.decode(bytes),
-      },
-    },
-    {
-      export(
-        call: ServerUnaryCall<ExportTraceServiceRequest, ExportTraceServiceResponse>,
-        done: sendUnaryData<ExportTraceServiceResponse>,
-      ) {
-        got.push(call.request);
-        tell?.();
-        done(null, ExportTraceServiceResponse.fromPartial({}));
-      },
-    },
-  );
-  const port = await new Promise<number>((resolve, reject) => {
-    server!.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, bound) =>
-      error ? reject(error) : resolve(bound),
-    );
-  });
-  return {
-    endpoint: `127.0.0.1:${port}`,
-    async next() {
-      if (got.length === 0) await new Promise<void>((resolve) => (tell = resolve));
-      return got.shift()!;
-    },
-  };
-}
+let collector: Collector | undefined;
+afterEach(() => collector?.stop());
 
 describe('createOtlpExporter', () => {
   it('sends what ended in batches, and the rest when it is stopped', async () => {
-    const collector = await collect();
+    collector = await startCollector();
     const exporter = createOtlpExporter(
       { clock: systemClock, log: silentLog },
       {
