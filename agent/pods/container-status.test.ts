@@ -1,8 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import type { Pod } from '../../kube/types/pod.ts';
+import type { ContainerStatus, Pod } from '../../kube/types/pod.ts';
 import { containerStatus } from './container-status.ts';
-import { createMemory } from './memory.ts';
+import { createMemory, type PodMemory } from './memory.ts';
 import type { ObservedContainer } from './observed.ts';
+import type { Operation } from './operations.ts';
 import { defaultRestartBackoff } from './restart.ts';
 
 const created = (name: string): ObservedContainer => ({
@@ -25,12 +26,18 @@ const created = (name: string): ObservedContainer => ({
   logPath: '',
 });
 
-const show = (pod: Pod, name: string, kind: 'init' | 'regular') =>
+const show = (
+  pod: Pod,
+  name: string,
+  kind: 'init' | 'regular',
+  memory: PodMemory = createMemory(),
+  containers = [created(name)],
+) =>
   containerStatus(
     {
       pod,
-      observed: { sandboxes: [], containers: [created(name)] },
-      memory: createMemory(),
+      observed: { sandboxes: [], containers },
+      memory,
       facts: {
         nowMs: 0,
         restartBackoff: defaultRestartBackoff,
@@ -57,5 +64,45 @@ describe('a container that is made and not started yet', () => {
     expect(show(without, 'main', 'regular').state).toEqual({ waiting: { reason: 'ContainerCreating' } });
     expect(show(initialized, 'init', 'init').state).toEqual({ waiting: { reason: 'PodInitializing' } });
     expect(show(initialized, 'main', 'regular').state).toEqual({ waiting: { reason: 'PodInitializing' } });
+  });
+
+  describe('after others', () => {
+    const pod: Pod = { metadata: { name: 'p', namespace: 'n', uid: 'u' }, spec: { containers: [main] } };
+    const terminated = {
+      exitCode: 1,
+      reason: 'Error',
+      startedAt: null,
+      finishedAt: null,
+      containerID: 'containerd://3',
+    };
+    const fourth = { ...created('main'), id: '4', metadata: { name: 'main', attempt: 4 } };
+    const remembering = (before: Partial<ContainerStatus>, starts = true): PodMemory => {
+      const memory = createMemory();
+      const status = { name: 'main', ready: false, restartCount: 3, image: 'i', imageID: 'i', ...before };
+      memory.status = { containerStatuses: [status] };
+      const operation: Operation = { kind: 'start-container', container: 'main', attempt: 4, sandboxId: 's0' };
+      if (starts)
+        memory.running.set('start-container:main', { operation, startedAtMs: 0, abort: new AbortController() });
+      return memory;
+    };
+    const waiting = { reason: 'CrashLoopBackOff', message: 'm' };
+
+    it.each([
+      ['in its back-off', { state: { waiting }, lastState: { terminated }, containerID: 'containerd://3' }],
+      ['as it ended', { state: { terminated }, lastState: {}, containerID: 'containerd://3' }],
+    ])('shows the one before, %s, until it starts', (_, before) => {
+      expect(show(pod, 'main', 'regular', remembering(before), [fourth])).toMatchObject({ ...before, restartCount: 3 });
+    });
+
+    it('is shown itself when its start failed, and when it runs', () => {
+      const before = { state: { waiting }, lastState: { terminated }, containerID: 'containerd://3' };
+      expect(show(pod, 'main', 'regular', remembering(before, false), [fourth])).toMatchObject({ restartCount: 4 });
+      const runs = { ...fourth, state: 'running' as const };
+      expect(show(pod, 'main', 'regular', remembering(before), [runs])).toMatchObject({
+        restartCount: 4,
+        state: { running: {} },
+        lastState: { terminated },
+      });
+    });
   });
 });

@@ -134,6 +134,21 @@ function absent(
   return base;
 }
 
+/**
+ * From its making to its start a container that follows another is nothing to show yet: a count that rises before the start would tell of a
+ * restart that has no time. What was shown of the one before stays.
+ */
+const isBeingStarted = (
+  { memory, runtimeName }: ContainerStatusInput,
+  { id, state, metadata: { name } }: ObservedContainer,
+  shown: ContainerStatus,
+): boolean =>
+  state === 'created' &&
+  memory.running.has(`start-container:${name}`) &&
+  shown.containerID !== `${runtimeName}://${id}` &&
+  !beginsAnew(shown) &&
+  (shown.state?.terminated ?? (shown.state?.waiting && shown.lastState?.terminated)) !== undefined;
+
 export function containerStatus(
   input: ContainerStatusInput,
   container: Container,
@@ -150,6 +165,11 @@ export function containerStatus(
   ].find((status) => status.name === name);
 
   let status: ContainerStatus;
+  if (newest && shown && isBeingStarted(input, newest, shown)) {
+    const still = { ...shown, ready: false, started: false };
+    if (input.terminal) settle(input, kind, still);
+    return { ...still, ...input.extras(container, newest) };
+  }
   if (!newest) status = absent(input, container, kind, shown);
   else {
     const containerID = `${input.runtimeName}://${newest.id}`;
