@@ -443,7 +443,12 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
   );
   const upkeep = await createUpkeep(
     { clock, log, events, metrics, runtime, images, node, observer, stats, workers: () => workers },
-    { config, rootDir, memoryBytes: cgroups.facts.memoryCapacityBytes, podsCgroup: undefined },
+    {
+      config,
+      rootDir,
+      memoryBytes: cgroups.facts.memoryCapacityBytes,
+      podsMemory: cgroups.memory(cgroups.pods.podsPath),
+    },
   );
   const admission = createNodeAdmission(
     {

@@ -12,6 +12,7 @@ import type { PodImages } from './images/pod-images.ts';
 import { createEviction } from './node/eviction.ts';
 import { createLogRotation } from './node/log-rotation.ts';
 import { createLogind, hasSystemd } from './node/logind.ts';
+import type { PodsMemory } from './node/memory-alarm.ts';
 import type { NodeAgent } from './node/node-agent.ts';
 import { createNodeShutdown } from './node/shutdown.ts';
 import { openShutdownTimes } from './node/shutdown-times.ts';
@@ -43,8 +44,7 @@ export interface UpkeepOptions {
   readonly config: KubeletConfiguration;
   readonly rootDir: string;
   readonly memoryBytes: number;
-  /** Of cgroup v2, for the memory alarm. */
-  readonly podsCgroup: string | undefined;
+  readonly podsMemory: PodsMemory | undefined;
 }
 
 export async function createUpkeep(deps: UpkeepDeps, options: UpkeepOptions): Promise<Upkeep> {
@@ -110,7 +110,7 @@ export async function createUpkeep(deps: UpkeepDeps, options: UpkeepOptions): Pr
       },
       onPressure: (pressure) => node.setPressure(pressure),
     },
-    { config, memoryBytes: options.memoryBytes, podsCgroup: options.podsCgroup },
+    { config, memoryBytes: options.memoryBytes, podsMemory: options.podsMemory },
   );
   const shutdown = (await hasSystemd())
     ? createNodeShutdown(

@@ -16,7 +16,7 @@ import { rankPods, type StatsOf } from './eviction-ranking.ts';
 import { crossed, observe, starvedOf, withAllocatable } from './eviction-signals.ts';
 import { calm, look } from './eviction-state.ts';
 import { limitsLocalStorage, localStorageExcess } from './local-storage.ts';
-import { watchMemory } from './memory-alarm.ts';
+import { type PodsMemory, watchMemory } from './memory-alarm.ts';
 import { parseThresholds, type Threshold, thresholdAmount } from './thresholds.ts';
 
 export interface EvictionDeps {
@@ -65,8 +65,8 @@ export interface EvictionOptions {
   >;
   /** For the memory alarm: the hard threshold's share is of this. */
   readonly memoryBytes: number;
-  /** Folder of the pods' cgroup of version 2. */
-  readonly podsCgroup?: string | undefined;
+  /** For the memory alarm too: the cgroup that holds those of all pods. */
+  readonly podsMemory?: PodsMemory | undefined;
   /** Default 10,000. */
   readonly intervalMs?: number;
 }
@@ -256,7 +256,7 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
             { clock },
             {
               thresholdBytes: thresholdAmount(memoryThreshold.value, options.memoryBytes),
-              podsCgroup: options.podsCgroup,
+              podsMemory: options.podsMemory,
             },
             nap.wake,
             signal,

@@ -7,6 +7,7 @@ import type { KubeletConfiguration } from '../config.ts';
 import type { ContainerFacts } from '../containers/container-config.ts';
 import type { SandboxFacts } from '../containers/sandbox-config.ts';
 import { type HostFacts, readHostFacts } from '../node/host-facts.ts';
+import type { PodsMemory } from '../node/memory-alarm.ts';
 import { findCgroupMounts } from './cgroup-mounts.ts';
 import type { CgroupDriver } from './cgroup-names.ts';
 import { createCgroupTree } from './cgroup-tree.ts';
@@ -17,6 +18,8 @@ import { createSystemdSlices } from './systemd-slices.ts';
 export interface OpenedCgroups {
   readonly pods: PodCgroups;
   readonly facts: ContainerFacts & SandboxFacts & PodCgroupFacts;
+  /** Where the memory controller has the cgroup of this path, which may not be there; undefined where there is no such controller. */
+  memory(path: string): PodsMemory | undefined;
 }
 
 /** `2MB` for a page of 2,097,152 bytes, as runtimes and cgroup files write sizes. */
@@ -55,8 +58,11 @@ export async function openPodCgroups(
       podPidsLimit: config.podPidsLimit,
     },
   );
+  const memoryRoot = mounts.version === 2 ? mounts.unified : mounts.controllers.get('memory');
   return {
     pods,
+    memory: (path) =>
+      memoryRoot === undefined ? undefined : { version: mounts.version, folder: join(memoryRoot, path) },
     facts: {
       cgroupVersion: mounts.version,
       cpuCfsQuota: config.cpuCFSQuota,

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { podsLeft } from '../../agent/node/memory-alarm.ts';
 import { type CgroupMounts, findCgroupMounts } from '../../agent/resources/cgroup-mounts.ts';
 import { type CgroupTree, createCgroupTree } from '../../agent/resources/cgroup-tree.ts';
 import { createPodCgroups, type PodCgroups } from '../../agent/resources/pod-cgroups.ts';
@@ -73,6 +74,31 @@ describe(`pods' cgroups on this host`, () => {
     expect(await tree.read(cgroups.parentFor(burstable), 'pids', 'pids.max')).toBe('100');
     expect((await cgroups.configOf(burstable)).memoryLimitBytes).toBeUndefined();
     expect((await cgroups.list()).sort()).toEqual(['aaaa-1', 'bbbb-2', 'cccc-3']);
+  });
+
+  it('shows what pods have left, for the memory alarm', async () => {
+    const point = mounts.version === 2 ? mounts.unified : mounts.controllers.get('memory');
+    const memory = { version: mounts.version, folder: join(point!, cgroups.podsPath) };
+    const before = await podsLeft(memory, 0);
+    expect(before).toBeGreaterThan(0.9 * 2 ** 30);
+    // 40 MiB that stay in use, in a pod's cgroup.
+    const child = spawn(
+      process.execPath,
+      ['-e', 'const b = Buffer.alloc(40 << 20, 1); process.stdin.on("data", () => console.log(b.length)).resume()'],
+      {
+        stdio: ['pipe', 'pipe', 'ignore'],
+      },
+    );
+    const ended = once(child, 'exit');
+    try {
+      writeFileSync(join(point!, cgroups.parentFor(bestEffort), 'cgroup.procs'), String(child.pid));
+      child.stdin.write('x');
+      await once(child.stdout, 'data');
+      expect(before! - (await podsLeft(memory, 2 ** 30))!).toBeGreaterThan(40 * 2 ** 20);
+    } finally {
+      child.kill('SIGKILL');
+      await ended;
+    }
   });
 
   it('gives the Burstable level shares for what its pods request', async () => {
