@@ -33,6 +33,7 @@ import { servePodResources } from './node/devices/pod-resources-server.ts';
 import { readInstanceMetadata } from './node/instance-metadata.ts';
 import { createNodeAgent, type NodeAgent } from './node/node-agent.ts';
 import { createMeasuredRuntime } from './observe/measured-runtime.ts';
+import { createOomKills } from './observe/oom-kills.ts';
 import { createPacedRuntime } from './observe/paced-runtime.ts';
 import { createObserver } from './observe/observer.ts';
 import { createApiSource } from './pods/api-source.ts';
@@ -346,12 +347,20 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
     onChange: (uid) => workers.wake(uid),
   });
 
+  const oomKills = createOomKills({
+    log,
+    podFolder(uid) {
+      const pod = cgroups.facts.cgroupVersion === 2 ? workers.get(uid) : undefined;
+      return pod && cgroups.memory(cgroups.pods.parentFor(pod))?.folder;
+    },
+  });
   const observer = createObserver({
     runtime,
     clock,
     log,
     terminationMessage: (container) => terminationMessage(container),
     onRelist: (error, tookMs) => podMetrics.relisted(error, tookMs),
+    oomKills,
     onLost: () => metrics.discardedEvents.inc(),
     onChange: (uid) => {
       workers.wake(uid);
@@ -691,6 +700,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
         unsubscribe();
         await objects.stop();
         prober.close();
+        oomKills.close();
       }
     },
   };

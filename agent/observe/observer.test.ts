@@ -27,7 +27,10 @@ const container = (state: 'running' | 'exited', attempt = 0, createdAtMs = 0) =>
     logPath: '',
   }) as unknown as ContainerSummary & ContainerInspection;
 
-function lab(containers: () => readonly (ContainerSummary & ContainerInspection)[]) {
+function lab(
+  containers: () => readonly (ContainerSummary & ContainerInspection)[],
+  kernelKilled: (id: string) => boolean = () => false,
+) {
   const clock = createFakeClock();
   const changes: string[] = [];
   let send: (event: RuntimeEvent) => void = () => undefined;
@@ -48,6 +51,7 @@ function lab(containers: () => readonly (ContainerSummary & ContainerInspection)
     clock,
     log: silentLog,
     terminationMessage: async () => undefined,
+    oomKills: { begin: async () => undefined, killed: async (_uid, id) => kernelKilled(id), forget: () => undefined },
     onChange: (uid) => changes.push(uid),
   });
   return {
@@ -78,6 +82,44 @@ describe('the observer', () => {
     await clock.advance(400);
     expect(changes).toContain('u');
     expect((await observer.observe('u')).containers[0]?.state).toBe('exited');
+    abort.abort();
+  });
+
+  const ended = (exitCode: number, reason: string) => ({ ...container('exited'), exitCode, reason });
+  it.each<[string, number, string, { kernel?: boolean; event?: 'before' | 'after'; stopped?: boolean }, string]>([
+    ['killed, the kernel says for want of memory', 137, 'Error', { kernel: true }, 'OOMKilled'],
+    ['killed, the runtime told before', 137, 'Error', { event: 'before' }, 'OOMKilled'],
+    ['killed, the runtime tells later', 137, '', { event: 'after' }, 'OOMKilled'],
+    ['killed by somebody', 137, 'Error', {}, 'Error'],
+    ['killed by us', 137, 'Error', { kernel: true, event: 'before', stopped: true }, 'Error'],
+    ['failed by itself', 1, 'Error', { kernel: true, event: 'before' }, 'Error'],
+    ['killed, and the runtime knows why', 137, 'ContainerCannotRun', { kernel: true }, 'ContainerCannotRun'],
+  ])('a container %s', async (_what, exitCode, reason, { kernel = false, event, stopped }, shown) => {
+    let now = container('running');
+    const { clock, observer, changes, tell } = lab(
+      () => [now],
+      () => kernel,
+    );
+    const abort = new AbortController();
+    void observer.run(abort.signal);
+    await observer.relist();
+    await observer.observe('u');
+    await clock.advance(0);
+    const say = async (kind: 'oom' | 'stopped'): Promise<void> => {
+      tell({ kind, containerId: 'c0', sandboxId: undefined, podUid: 'u' } as unknown as RuntimeEvent);
+      await clock.advance(0);
+    };
+    if (stopped) observer.stopping('c0');
+    if (event === 'before') await say('oom');
+    now = ended(exitCode, reason);
+    await say('stopped');
+    await observer.observe('u');
+    changes.length = 0;
+    if (event === 'after') {
+      await say('oom');
+      expect(changes).toEqual(['u']);
+    }
+    expect((await observer.observe('u')).containers[0]?.reason).toBe(shown);
     abort.abort();
   });
 

@@ -12,6 +12,7 @@ import type {
 import { isNotFound } from '../../cri/errors.ts';
 import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
+import type { OomKills } from './oom-kills.ts';
 import { nothingObserved, type ObservedContainer, type ObservedPod } from '../pods/observed.ts';
 
 export interface ObserverDeps {
@@ -20,6 +21,8 @@ export interface ObserverDeps {
   readonly log: Log;
   /** What an ended container left in its termination message file. */
   terminationMessage(container: ObservedContainer): Promise<string | undefined>;
+  /** Knows kills for want of memory that the runtime missed. */
+  readonly oomKills?: OomKills;
   /** Something of the pod changed, or may have. */
   onChange(uid: string): void;
   /** A relist ended; undefined where it went well. */
@@ -39,6 +42,8 @@ export interface Observer {
   /** What was seen last, without asking. */
   last(uid: string): ObservedPod;
   invalidate(uid: string): void;
+  /** We stop it: its end is our doing. */
+  stopping(id: ContainerId): void;
   /** We have removed it. */
   drop(uid: string, id: ContainerId | SandboxId): void;
   forget(uid: string): void;
@@ -61,6 +66,10 @@ const earlyHintMs = 1_000;
 /** How long the news that something was made or removed may wait. */
 const othersHintMs = 100;
 
+/** The runtime says no more than that it was killed. */
+const looksKilled = ({ exitCode, reason }: Pick<ObservedContainer, 'exitCode' | 'reason'>): boolean =>
+  exitCode === 137 && (reason === 'Error' || reason === '');
+
 export const podUidLabel = 'io.kubernetes.pod.uid';
 
 export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}): Observer {
@@ -68,6 +77,27 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
   const entries = new Map<string, Entry>();
   const owners = new Map<string, string>();
   const hinted = new Map<string, { untilMs: number; delayMs: number }>();
+  const stopping = new Set<string>();
+  /** Containers in which something was killed for want of memory, by the runtime's events. */
+  const starved = new Set<string>();
+
+  /** An event may come after the end; the kernel is asked once, at the end. */
+  const withReason = async (
+    uid: string,
+    container: ObservedContainer,
+    askKernel: boolean,
+  ): Promise<ObservedContainer> => {
+    if (!looksKilled(container) || stopping.has(container.id)) return container;
+    const killed = starved.has(container.id) || (askKernel && (await deps.oomKills?.killed(uid, container.id)));
+    return killed ? { ...container, reason: 'OOMKilled' } : container;
+  };
+
+  const unknow = (id: string): void => {
+    owners.delete(id);
+    hinted.delete(id);
+    stopping.delete(id);
+    starved.delete(id);
+  };
 
   const entryOf = (uid: string): Entry => {
     const known = entries.get(uid);
@@ -89,15 +119,17 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
   };
 
   const inspectContainer = async (
+    uid: string,
     summary: ContainerSummary,
     before: ObservedPod,
   ): Promise<ObservedContainer | undefined> => {
     const known = before.containers.find((each) => each.id === summary.id);
-    if (known && known.state === 'exited') return known;
+    if (known && known.state === 'exited') return withReason(uid, known, false);
     try {
       const inspection = await runtime.inspectContainer(summary.id);
-      const container: ObservedContainer = { ...inspection, sandboxId: summary.sandboxId };
-      if (container.state !== 'exited') return container;
+      const seen: ObservedContainer = { ...inspection, sandboxId: summary.sandboxId };
+      if (seen.state !== 'exited') return seen;
+      const container = await withReason(uid, seen, true);
       const terminationMessage = await deps.terminationMessage(container);
       return terminationMessage === undefined ? container : { ...container, terminationMessage };
     } catch (error) {
@@ -127,11 +159,12 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
       const [sandboxes, containers] = await Promise.all([
         runtime.listSandboxes({ podUid: uid }),
         runtime.listContainers({ podUid: uid }),
+        entry.signature === '' ? deps.oomKills?.begin(uid) : undefined,
       ]);
       const before = entry.observed;
       const [sandboxStatuses, inspections] = await Promise.all([
         Promise.all(sandboxes.map((each) => inspectSandbox(each, before))),
-        Promise.all(containers.map((each) => inspectContainer(each, before))),
+        Promise.all(containers.map((each) => inspectContainer(uid, each, before))),
       ]);
       const observed: ObservedPod = {
         sandboxes: sandboxStatuses
@@ -226,6 +259,7 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
       lookSoon(uid, event);
       return;
     }
+    if (event.kind === 'oom') starved.add(event.containerId);
     if (event.kind === 'stopped')
       hinted.set(event.containerId, { untilMs: clock.monotonicMs() + earlyHintMs, delayMs: 5 });
     entryOf(uid).dirty = true;
@@ -263,9 +297,9 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
     invalidate: (uid) => {
       entryOf(uid).dirty = true;
     },
+    stopping: (id) => void stopping.add(id),
     drop(uid, id) {
-      owners.delete(id);
-      hinted.delete(id);
+      unknow(id);
       const entry = entries.get(uid);
       if (!entry) return;
       const { sandboxes, containers } = entry.observed;
@@ -278,11 +312,9 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
     forget: (uid) => {
       const entry = entries.get(uid);
       if (!entry) return;
-      for (const each of [...entry.observed.sandboxes, ...entry.observed.containers]) {
-        owners.delete(each.id);
-        hinted.delete(each.id);
-      }
+      for (const each of [...entry.observed.sandboxes, ...entry.observed.containers]) unknow(each.id);
       entries.delete(uid);
+      deps.oomKills?.forget(uid);
     },
     uids: () => [...entries].filter(([, entry]) => entry.dirty || entry.signature !== '').map(([uid]) => uid),
     relist,

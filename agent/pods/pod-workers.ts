@@ -252,6 +252,7 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
     const abort = new AbortController();
     const startedAtMs = clock.now();
     memory.running.set(key, { operation, startedAtMs, abort });
+    if (operation.kind === 'stop-container') observer.stopping(operation.id);
     const run = executor
       .execute({ pod: worker.pod, memory, observed }, operation, abort.signal)
       .then(
