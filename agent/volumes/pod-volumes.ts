@@ -14,6 +14,7 @@ import { containerMounts } from './container-mounts.ts';
 import { createCsiDrivers } from './csi/csi-drivers.ts';
 import { createCsiNodeRecord } from './csi/csi-node.ts';
 import { createCsiVolumes } from './csi/csi-volumes.ts';
+import { readSELinux } from './csi/selinux-context.ts';
 import type { PodVolumes } from './door.ts';
 import { pluginNameOf, setUpVolume } from './drivers.ts';
 import { isBlock, mountedVolumes, signatureOf, uidOf } from './pod-view.ts';
@@ -73,12 +74,14 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
   const { refreshPatienceMs = 30_000 } = options;
   const { clock, log } = deps;
   const states = new Map<string, PodState>();
+  let selinux: ReturnType<typeof readSELinux> | undefined;
   const csiNode = createCsiNodeRecord(deps.client, options.nodeName);
   const host: VolumeHost = {
     ...deps,
     nodeName: options.nodeName,
     paths: volumePaths(options.rootDir),
     mounter: deps.mounter ?? createMounter(),
+    selinux: deps.selinux ?? (() => (selinux ??= readSELinux())),
     tokens: createServiceAccountTokens(deps),
     certificates: createPodCertificates({
       ...deps,

@@ -9,6 +9,7 @@ import type { PersistentVolume, PersistentVolumeClaim, Volume } from '../../kube
 import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
 import type { PluginHandler } from './csi/plugin-watcher.ts';
+import type { SELinux } from './csi/selinux-context.ts';
 import type { Mounter } from './mounter.ts';
 import type { VolumePaths } from './paths.ts';
 import type { PodCertificates } from './pod-certificates.ts';
@@ -47,6 +48,8 @@ export interface VolumeDeps {
   readonly events?: EventRecorder;
   /** Default: mount(8). */
   readonly mounter?: Mounter;
+  /** Default: what this host says, asked once. */
+  selinux?(): Promise<SELinux | undefined>;
   /** A place where tests let the process die. */
   faultPoint?(name: string): void | Promise<void>;
 }
@@ -54,10 +57,12 @@ export interface VolumeDeps {
 export type VolumeOperation = 'volume_mount' | 'volume_unmount' | 'map_volume' | 'unmap_volume';
 
 /** The deps with what the room makes of them. */
-export interface VolumeHost extends Omit<VolumeDeps, 'mounter' | 'faultPoint'> {
+export interface VolumeHost extends Omit<VolumeDeps, 'mounter' | 'faultPoint' | 'selinux'> {
   readonly nodeName: string;
   readonly paths: VolumePaths;
   readonly mounter: Mounter;
+  /** Undefined on a host without SELinux. */
+  selinux(): Promise<SELinux | undefined>;
   readonly tokens: ServiceAccountTokens;
   readonly certificates: PodCertificates;
   readonly csi: CsiVolumes;

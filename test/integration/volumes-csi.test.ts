@@ -288,6 +288,37 @@ describe('a persistent volume', () => {
     await gone(second);
   });
 
+  it('of a driver that mounts with SELinux labels is given one, on hosts that have SELinux', async () => {
+    csiDriver({ attachRequired: false, seLinuxMount: true });
+    claim('a', { accessModes: ['ReadWriteOncePod'], mountOptions: ['noatime'] });
+    await begin();
+    const pod = podWith('a');
+    pod.spec.securityContext = { seLinuxOptions: { level: 's0:c7,c9' } };
+    const asked = () =>
+      driver.calls
+        .filter(({ method }) => method === 'NodeStageVolume' || method === 'NodePublishVolume')
+        .map(({ request }) => (request.volumeCapability as { mount: { mountFlags: string[] } }).mount.mountFlags);
+    const relabelled = async (volumes = lab.volumes) =>
+      (await volumes.mountsFor(pod, pod.spec.containers[0]!, {}, signal())).mounts.map((mount) => mount.selinuxRelabel);
+    const plain = lab.restart({ selinux: () => Promise.resolve(undefined) });
+    await until(() => driver.notices.length > 1);
+    await plain.setUp(pod, signal());
+    expect(asked()).toEqual([['noatime'], ['noatime']]);
+    expect(await relabelled(plain)).toEqual([true]);
+    await plain.tearDown(pod.metadata.uid!, signal());
+
+    driver.calls.length = 0;
+    const labelling = lab.restart({
+      selinux: () => Promise.resolve({ fileLabel: 'system_u:object_r:container_file_t:s0' }),
+    });
+    await until(() => driver.notices.length > 2);
+    await labelling.setUp(pod, signal());
+    const flags = ['noatime', 'context="system_u:object_r:container_file_t:s0:c7,c9"'];
+    expect(asked()).toEqual([flags, flags]);
+    expect(await relabelled(labelling)).toEqual([false]);
+    await labelling.tearDown(pod.metadata.uid!, signal());
+  });
+
   it('is adopted by a new agent, which knows it in use before any pod is looked at', async () => {
     csiDriver({ attachRequired: false });
     claim('a');

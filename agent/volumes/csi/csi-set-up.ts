@@ -10,6 +10,7 @@ import { expandIfGrown } from './csi-expand.ts';
 import { giveIfWanted, noteVolume, type Publication, publishVolume, stageVolume } from './csi-publication.ts';
 import { type CsiState, isMounted } from './csi-state.ts';
 import type { CsiDriverClient, VolumeUse } from './driver-client.ts';
+import { contextOption, mountLabel } from './selinux-context.ts';
 import { inlineHandle, uniqueVolumeName } from './vol-data.ts';
 
 const republishMs = 60_000;
@@ -96,7 +97,8 @@ async function bringUp(
   const capabilities = await driver.capabilities(signal);
   const specName = pv.metadata.name;
   const mountGroup = block ? undefined : await mountGroupOf(driver, request);
-  const volumeUse = useOf(pv, block, mountGroup);
+  const label = block ? undefined : mountLabel(await host.selinux(), driverSpec, pv, request.pod, request.volume.name);
+  const volumeUse = useOf(pv, block, mountGroup, label);
   const blockRoot = join(host.paths.csi, 'volumeDevices');
   const staging = block
     ? join(blockRoot, 'staging', specName)
@@ -135,18 +137,24 @@ async function bringUp(
     plugin: plugins.csi,
     ...(block ? { device: link } : { path: target }),
     readOnly: bound.readOnly,
-    managed: !block && !bound.readOnly,
+    // Mounted with the pod's label: there is nothing to give one.
+    managed: !block && !bound.readOnly && label === undefined,
     measure: 'driver',
     csi: { driver: source.driver, handle: source.volumeHandle, stagingPath: stagedAt },
     ...refreshAt(host, driverSpec, tokensAtMs, capabilities.expand),
   };
 }
 
-const useOf = (pv: PersistentVolume, block: boolean, mountGroup: number | undefined): VolumeUse => ({
+const useOf = (
+  pv: PersistentVolume,
+  block: boolean,
+  mountGroup: number | undefined,
+  label: string | undefined,
+): VolumeUse => ({
   block,
   accessMode: pv.spec.accessModes?.[0] ?? 'ReadWriteOnce',
   fsType: pv.spec.csi?.fsType ?? '',
-  mountOptions: block ? [] : (pv.spec.mountOptions ?? []),
+  mountOptions: block ? [] : [...(pv.spec.mountOptions ?? []), ...(label === undefined ? [] : [contextOption(label)])],
   mountGroup,
 });
 
