@@ -8,6 +8,8 @@ export interface CallOptions {
    * is cut short leaves reserved names and half-made namespaces behind.
    */
   readonly signal?: AbortSignal;
+  /** For a call that may wait for its turn before it is made: aborted while it waits, it is not made and rejects; afterwards it changes nothing. */
+  readonly beginUnless?: AbortSignal;
   /** Default 120,000; listing and status 30,000. A runtime that does not answer rejects with code `deadline`. */
   readonly timeoutMs?: number;
 }

@@ -137,10 +137,12 @@ export function createNodeShutdown(deps: ShutdownDeps, options: ShutdownOptions)
           announce('Shutdown manager detected shutdown event');
           const startedMs = clock.now();
           await deps.times?.note(startedMs, undefined);
-          await goDown(signal).finally(async () => {
+          try {
+            await goDown(signal);
+          } finally {
             await deps.times?.note(startedMs, clock.now());
             lock.release();
-          });
+          }
           log.info('pods are ended; the host may go down');
         } else {
           announce('Shutdown manager detected shutdown cancellation');

@@ -38,4 +38,31 @@ describe('lanes', () => {
     await clock.advance(2_000);
     expect(begun).toBe(3);
   });
+
+  it('do not begin what was cancelled in its turn, and let the next one', async () => {
+    const clock = createFakeClock();
+    const lane = createLanes({ clock }, { width: 1 });
+    const begun: string[] = [];
+    let end: () => void = () => undefined;
+    const work = (name: string) => () => {
+      begun.push(name);
+      return new Promise<void>((resolve) => (end = resolve));
+    };
+    const cancel = new AbortController();
+    const first = lane(work('first'), cancel.signal);
+    const second = lane(work('second'), cancel.signal).catch((error: unknown) => error);
+    const third = lane(work('third'));
+    await clock.advance(0);
+    cancel.abort('gone');
+    expect(await second).toBe('gone');
+    // What has begun goes on.
+    end();
+    await first;
+    await clock.advance(0);
+    expect(begun).toEqual(['first', 'third']);
+    end();
+    await third;
+    await expect(lane(work('fourth'), cancel.signal)).rejects.toBe('gone');
+    expect(begun).toEqual(['first', 'third']);
+  });
 });

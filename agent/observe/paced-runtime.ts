@@ -14,22 +14,33 @@ export interface PacedRuntimeOptions {
   readonly patienceMs?: number;
 }
 
-/** Runs work in turn, at most `width` at a time, not counting what takes longer than `patienceMs`. */
+/** Runs work in turn, at most `width` at a time, not counting what takes longer than `patienceMs`. What is aborted in its turn is not begun. */
 export function createLanes(
   { clock }: PacedRuntimeDeps,
   { width, patienceMs = 2_000 }: PacedRuntimeOptions,
-): <T>(work: () => Promise<T>) => Promise<T> {
+): <T>(work: () => Promise<T>, unless?: AbortSignal) => Promise<T> {
   let taken = 0;
-  const waiting: (() => void)[] = [];
+  const waiting: { begin(): void; readonly unless: AbortSignal | undefined }[] = [];
   const next = (): void => {
     while (taken < width && waiting.length > 0) {
+      const { begin, unless } = waiting.shift()!;
+      if (unless?.aborted) continue;
       taken++;
-      waiting.shift()?.();
+      begin();
     }
   };
-  return async (work) => {
-    await new Promise<void>((resolve) => {
-      waiting.push(resolve);
+  return async (work, unless) => {
+    unless?.throwIfAborted();
+    await new Promise<void>((resolve, reject) => {
+      const onAbort = (): void => reject(unless?.reason);
+      unless?.addEventListener('abort', onAbort, { once: true });
+      waiting.push({
+        begin() {
+          unless?.removeEventListener('abort', onAbort);
+          resolve();
+        },
+        unless,
+      });
       next();
     });
     let holds = true;
@@ -54,7 +65,8 @@ export function createPacedRuntime(runtime: Runtime, deps: PacedRuntimeDeps, opt
   const down = createLanes(deps, options);
   return {
     ...runtime,
-    runSandbox: (...args) => up(() => runtime.runSandbox(...args)),
-    stopSandbox: (...args) => down(() => runtime.stopSandbox(...args)),
+    runSandbox: (config, handler, options) =>
+      up(() => runtime.runSandbox(config, handler, options), options?.beginUnless),
+    stopSandbox: (id, options) => down(() => runtime.stopSandbox(id, options), options?.beginUnless),
   };
 }

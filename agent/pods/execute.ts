@@ -8,7 +8,6 @@ import { type EventRecorder, podTarget } from '../../kube/events.ts';
 import { resources } from '../../kube/resources.ts';
 import type { Container, Pod } from '../../kube/types/pod.ts';
 import { withTimeout } from '../../lib/abort.ts';
-import { createBackoff } from '../../lib/backoff.ts';
 import type { Clock } from '../../lib/clock.ts';
 import { describeError, type Log } from '../../lib/log.ts';
 import { type ContainerMemory, memoryOf, type PodMemory, type ReadyImage, type Trouble } from './memory.ts';
@@ -121,7 +120,6 @@ const wordsOf = (error: unknown): string => (error instanceof RuntimeError ? err
 
 export function createExecutor(deps: ExecuteDeps): Executor {
   const { runtime, clock, events, parts } = deps;
-  const startErrors = createBackoff({ initialMs: 1_000, maxMs: 60_000 });
 
   const tell = (
     pod: Pod,
@@ -133,14 +131,15 @@ export function createExecutor(deps: ExecuteDeps): Executor {
     events.record(podTarget(pod, name === undefined ? undefined : fieldPathOf(pod, name)), type, reason, message);
 
   const troubleAfter = (
-    key: string,
+    { memory }: OperationContext,
+    what: string,
     reason: string,
     message: string,
     before: Trouble | undefined,
     retryAfterMs?: number,
   ): Trouble => {
     const nowMs = clock.now();
-    const delayMs = retryAfterMs ?? startErrors.next(key, nowMs);
+    const delayMs = retryAfterMs ?? memory.startDelays.next(what, nowMs);
     return {
       reason,
       message,
@@ -148,8 +147,6 @@ export function createExecutor(deps: ExecuteDeps): Executor {
       retryAtMs: nowMs + delayMs,
     };
   };
-
-  const keyFor = (context: OperationContext, what: string): string => `${context.pod.metadata.uid}/${what}`;
 
   const failStart = (
     context: OperationContext,
@@ -161,7 +158,7 @@ export function createExecutor(deps: ExecuteDeps): Executor {
     known.failures++;
     if (known.failures === 1) deps.count?.(context.pod, 'failed');
     deps.startFailed?.(context.pod, name, reason);
-    known.trouble = troubleAfter(keyFor(context, name), reason, message, known.trouble);
+    known.trouble = troubleAfter(context, name, reason, message, known.trouble);
     tell(context.pod, name, 'Warning', 'Failed', `Error: ${message}`);
   };
 
@@ -211,7 +208,7 @@ export function createExecutor(deps: ExecuteDeps): Executor {
     // The next start looks at the image again, as its pull policy says.
     known.image = undefined;
     known.kill = undefined;
-    startErrors.reset(keyFor(context, name));
+    context.memory.startDelays.reset(name);
   };
 
   const podIpOf = ({ observed }: OperationContext): string | undefined =>
@@ -225,17 +222,17 @@ export function createExecutor(deps: ExecuteDeps): Executor {
         await parts.setUpVolumes(pod, signal);
         memory.volumesUp = true;
         memory.volumeTrouble = undefined;
-        startErrors.reset(keyFor(context, ' volumes'));
+        memory.startDelays.reset(' volumes');
       } catch (error) {
         if (signal.aborted) return;
         const message = describeError(error);
         const reason = isReasoned(error) ? error.reason : 'FailedMount';
-        memory.volumeTrouble = troubleAfter(keyFor(context, ' volumes'), reason, message, memory.volumeTrouble);
+        memory.volumeTrouble = troubleAfter(context, ' volumes', reason, message, memory.volumeTrouble);
         tell(pod, undefined, 'Warning', reason, message);
       }
     },
 
-    'run-sandbox': async (context, { attempt }) => {
+    'run-sandbox': async (context, { attempt }, signal) => {
       const { pod, memory } = context;
       deps.count?.(pod, 'begun');
       try {
@@ -243,11 +240,13 @@ export function createExecutor(deps: ExecuteDeps): Executor {
           tell(pod, undefined, 'Normal', 'SandboxChanged', 'Pod sandbox changed, it will be killed and re-created.');
         await parts.prepare(pod);
         const { config, runtimeHandler } = await parts.sandbox(pod, attempt);
-        await runtime.runSandbox(config, runtimeHandler);
+        await runtime.runSandbox(config, runtimeHandler, { beginUnless: signal });
         memory.sandboxTrouble = undefined;
         memory.sandboxNames = { ...memory.sandboxNames, taken: 0 };
-        startErrors.reset(keyFor(context, ' sandbox'));
+        memory.startDelays.reset(' sandbox');
       } catch (error) {
+        // It had not begun, and is not wanted any more.
+        if (signal.aborted && error === signal.reason) return;
         deps.count?.(pod, 'failed');
         const taken = nameTaken(error) ? memory.sandboxNames.taken + 1 : 0;
         memory.sandboxNames = {
@@ -256,7 +255,8 @@ export function createExecutor(deps: ExecuteDeps): Executor {
         };
         const message = `Failed to create pod sandbox: ${error instanceof RuntimeError ? `rpc error: ${error.detail}` : describeError(error)}`;
         memory.sandboxTrouble = troubleAfter(
-          keyFor(context, ' sandbox'),
+          context,
+          ' sandbox',
           'FailedCreatePodSandBox',
           message,
           memory.sandboxTrouble,
@@ -276,7 +276,8 @@ export function createExecutor(deps: ExecuteDeps): Executor {
       } catch (error) {
         if (signal.aborted) return;
         known.trouble = troubleAfter(
-          keyFor(context, name),
+          context,
+          name,
           isReasoned(error) ? error.reason : 'ErrImagePull',
           describeError(error),
           known.trouble,

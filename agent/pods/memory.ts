@@ -1,5 +1,6 @@
 // What a pod's worker remembers between two looks at the world: what was tried, how it ended, and when to try again. One writer: the
 // worker; the plan reads it.
+import { type Backoff, createBackoff } from '../../lib/backoff.ts';
 import type { ContainerId } from '../../cri/types.ts';
 import type { PodStatus } from '../../kube/types/pod.ts';
 import type { Operation, OperationKey } from './operations.ts';
@@ -109,6 +110,10 @@ export interface PodMemory {
   readonly running: Map<OperationKey, RunningOperation>;
   /** Operations that failed and are tried again later. */
   readonly retries: Map<OperationKey, Retry>;
+  /** How long until each is. */
+  readonly retryDelays: Backoff<OperationKey>;
+  /** The same for what does not fail as an operation: the start of a container by its name, or ` sandbox`, ` volumes`. */
+  readonly startDelays: Backoff;
   /** Moments for `stevedore why`. */
   readonly timeline: { readonly what: string; readonly atMs: number; readonly tookMs?: number }[];
 }
@@ -139,6 +144,8 @@ export function createMemory(): PodMemory {
     stoppedSandboxes: new Set(),
     running: new Map(),
     retries: new Map(),
+    retryDelays: createBackoff({ initialMs: 200, maxMs: 30_000 }),
+    startDelays: createBackoff({ initialMs: 1_000, maxMs: 60_000 }),
     timeline: [],
   };
 }

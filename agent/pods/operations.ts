@@ -74,9 +74,13 @@ export function keyOfOperation(operation: Operation): OperationKey {
   }
 }
 
-/** What can be cut short without leaving something half-made in the runtime. */
+/** What can be cut short without leaving something half-made in the runtime; a sandbox only while it waits for its turn. */
 export const isAbortable = (kind: Operation['kind']): boolean =>
-  kind === 'set-up-volumes' || kind === 'pull-image' || kind === 'run-post-start' || kind === 'run-pre-stop';
+  kind === 'run-sandbox' ||
+  kind === 'set-up-volumes' ||
+  kind === 'pull-image' ||
+  kind === 'run-post-start' ||
+  kind === 'run-pre-stop';
 
 const runtimeKinds: ReadonlySet<Operation['kind']> = new Set([
   'run-sandbox',

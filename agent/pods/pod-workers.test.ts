@@ -20,6 +20,27 @@ describe('a pod from its binding to its end', () => {
     await lab.stop();
   });
 
+  it('is not begun any more when it is deleted while its sandbox waits for its turn', async () => {
+    const lab = createPodLab({ lanes: 1 });
+    lab.runtime.faults.inject('runSandbox', { mode: 'late', ms: 1_500 });
+    lab.bind('slow', { containers: one() });
+    await lab.clock.advance(100);
+    lab.bind('waits', { containers: one() });
+    lab.bind('next', { containers: one() });
+    await lab.clock.advance(500);
+    await lab.delete('waits', 5);
+    await lab.clock.advance(500);
+    // Before the first sandbox stands.
+    expect(lab.pod('waits')).toBeUndefined();
+    await lab.clock.advance(5_000);
+    const made = lab.runtime.faults.calls.filter(({ call }) => call === 'runSandbox');
+    expect(made).toHaveLength(2);
+    expect(lab.running('slow')).toEqual(['c']);
+    expect(lab.running('next')).toEqual(['c']);
+    expect(lab.events.filter((each) => each.startsWith('FailedCreatePodSandBox'))).toEqual([]);
+    await lab.stop();
+  });
+
   it('keeps CrashLoopBackOff, its count and its container over a restart of the agent', async () => {
     const lab = createPodLab();
     lab.runtime.behave('i', { exitAfterMs: 100, exitCode: 1 });

@@ -3,7 +3,6 @@ import type { EventRecorder } from '../../kube/events.ts';
 import { podTarget } from '../../kube/events.ts';
 import type { Pod, PodStatus } from '../../kube/types/pod.ts';
 import { CancelledError } from '../../lib/abort.ts';
-import { createBackoff } from '../../lib/backoff.ts';
 import type { Clock } from '../../lib/clock.ts';
 import { createKeyedQueue } from '../../lib/keyed-queue.ts';
 import { describeError, type Log } from '../../lib/log.ts';
@@ -136,7 +135,6 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
   const { clock, log, observer, executor, statusWriter } = deps;
   const workers = new Map<string, Worker>();
   const operations = new Set<Promise<void>>();
-  const retryDelays = createBackoff({ initialMs: 200, maxMs: 30_000 });
 
   const workerFor = (uid: string, desired: DesiredPod | undefined, observed: ObservedPod): Worker | undefined => {
     const present = workers.get(uid);
@@ -258,7 +256,7 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
       .then(
         () => {
           memory.retries.delete(key);
-          retryDelays.reset(`${uid}/${key}`);
+          memory.retryDelays.reset(key);
           if (operation.kind === 'remove-container' || operation.kind === 'remove-sandbox')
             observer.drop(uid, operation.id);
           else if (changesRuntime(operation.kind)) observer.invalidate(uid);
@@ -267,7 +265,7 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
           if (changesRuntime(operation.kind)) observer.invalidate(uid);
           if (abort.signal.aborted) return;
           const nowMs = clock.now();
-          const delayMs = retryDelays.next(`${uid}/${key}`, nowMs);
+          const delayMs = memory.retryDelays.next(key, nowMs);
           const before = memory.retries.get(key);
           const message = `${operation.kind}: ${describeError(error)}`;
           // A runtime under load answers once with a closed connection for a container that just ended, and the next try finds all well:
@@ -490,8 +488,7 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
       await queue.stop();
       for (const worker of workers.values())
         for (const { abort, operation } of worker.memory.running.values())
-          if (operation.kind !== 'start-container' && operation.kind !== 'run-sandbox')
-            abort.abort(new CancelledError('the agent stops'));
+          if (operation.kind !== 'start-container') abort.abort(new CancelledError('the agent stops'));
       await Promise.allSettled(operations);
     },
   };

@@ -12,6 +12,7 @@ import type { Tracer } from '../../lib/tracing/tracer.ts';
 import { containerConfig, type ContainerFacts } from '../../agent/containers/container-config.ts';
 import { containerHash } from '../../agent/containers/container-hash.ts';
 import { type SandboxFacts, sandboxConfig } from '../../agent/containers/sandbox-config.ts';
+import { createPacedRuntime } from '../../agent/observe/paced-runtime.ts';
 import { createObserver } from '../../agent/observe/observer.ts';
 import { createApiSource } from '../../agent/pods/api-source.ts';
 import { combineSources, type PodSource } from '../../agent/pods/desired.ts';
@@ -67,6 +68,8 @@ export interface LabOptions {
   /** Default: all are admitted. */
   readonly admit?: PodWorkersDeps['admit'];
   readonly tracer?: Tracer;
+  /** How many sandboxes may be begun at once; default: any number. */
+  readonly lanes?: number;
   /** What the workers log. Default: nowhere. */
   readonly log?: Log;
 }
@@ -180,7 +183,7 @@ export function createPodLab(options: LabOptions = {}) {
         tracer: options.tracer,
         executor: traceExecutor(
           createExecutor({
-            runtime: seenRuntime,
+            runtime: options.lanes ? createPacedRuntime(seenRuntime, { clock }, { width: options.lanes }) : seenRuntime,
             client: seenClient,
             clock,
             log: silentLog,
