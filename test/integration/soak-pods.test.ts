@@ -24,6 +24,7 @@ describe('growth', () => {
     upMs: 1,
     downMs: 1,
     left: {},
+    forgotten: 0,
     residentMiB: anonymousMiB,
     anonymousMiB,
     files,

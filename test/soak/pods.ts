@@ -1,5 +1,5 @@
 // 250 pods come and go in bursts, ten times over; ends with 1 where anything of them is left, or the daemon grew. Needs root.
-// `npm run soak:pods [-- --pods 250 --times 10 --containerd 1.6|2.x]`
+// `npm run soak:pods [-- --pods 250 --times 10 --containerd 1.6|2.x --minutes 10]`; minutes: for each direction of a burst.
 import { parseArgs } from 'node:util';
 import { startLabNode } from '../lab/node.ts';
 import { growth, soakPods } from '../lab/soak-pods.ts';
@@ -9,6 +9,7 @@ const { values } = parseArgs({
     pods: { type: 'string', default: '250' },
     times: { type: 'string', default: '10' },
     containerd: { type: 'string', default: '1.6' },
+    minutes: { type: 'string', default: '10' },
   },
 });
 const pods = Number(values.pods);
@@ -23,11 +24,12 @@ try {
   const rounds = await soakPods(node, {
     pods,
     times: Number(values.times),
-    onRound: ({ upMs, downMs, left, residentMiB, anonymousMiB, files, threads }) =>
+    timeoutMs: Number(values.minutes) * 60_000,
+    onRound: ({ upMs, downMs, left, forgotten, residentMiB, anonymousMiB, files, threads }) =>
       process.stdout.write(
         `burst ${String(++at).padStart(2)}: ${pods} ready after ${(upMs / 1000).toFixed(1)} s, gone after ${(downMs / 1000).toFixed(1)} s; ` +
           `daemon ${residentMiB} MiB resident, ${anonymousMiB} anonymous, ${files} files, ${threads} threads; ` +
-          `left: ${Object.keys(left).length === 0 ? 'nothing' : JSON.stringify(left)}\n`,
+          `left: ${Object.keys(left).length === 0 ? 'nothing' : JSON.stringify(left)}${forgotten === 0 ? '' : `; shims that containerd itself forgot: ${forgotten}`}\n`,
       ),
   });
   const left = rounds.at(-1)?.left ?? {};
