@@ -2,7 +2,6 @@
 import ipaddr from 'ipaddr.js';
 
 interface Range {
-  readonly family: 'IPv4' | 'IPv6';
   readonly base: bigint;
   readonly bits: number;
   readonly prefix: number;
@@ -16,7 +15,7 @@ export function parseRange(cidr: string): Range {
   const bits = address.kind() === 'ipv4' ? 32 : 128;
   const value = address.toByteArray().reduce((sum, byte) => (sum << 8n) | BigInt(byte), 0n);
   const host = BigInt(bits - prefix);
-  return { family: bits === 32 ? 'IPv4' : 'IPv6', base: (value >> host) << host, bits, prefix };
+  return { base: (value >> host) << host, bits, prefix };
 }
 
 const toText = (value: bigint, bits: number): string => {
@@ -24,15 +23,12 @@ const toText = (value: bigint, bits: number): string => {
   return ipaddr.fromByteArray(bytes).toString();
 };
 
-/** How many addresses there are, at most 2^30. */
-export const sizeOf = (range: Range): number => 2 ** Math.min(range.bits - range.prefix, 30);
-
 export const addressAt = (range: Range, index: number): string => toText(range.base + BigInt(index), range.bits);
 
 /** The first address that is free, from a random start as the API server's allocator; the first and last of a range are left out. */
 export function pickAddress(cidr: string, used: ReadonlySet<string>, random: () => number): string | undefined {
   const range = parseRange(cidr);
-  const usable = sizeOf(range) - 2;
+  const usable = 2 ** Math.min(range.bits - range.prefix, 30) - 2;
   const start = Math.floor(random() * usable);
   for (let tries = 0; tries < Math.min(usable, used.size + 2); tries++) {
     const address = addressAt(range, 1 + ((start + tries) % usable));

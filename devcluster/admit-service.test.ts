@@ -66,12 +66,6 @@ describe('Service', () => {
     expect(admitService(context(), other, before)[0]?.message).toContain('may not change once set');
   });
 
-  it('has a health check port only with a local policy', () => {
-    const local = admitted({ type: 'LoadBalancer', ports: web, externalTrafficPolicy: 'Local' });
-    expect(local.spec.healthCheckNodePort).toBeGreaterThanOrEqual(30_000);
-    expect(admitted({ type: 'LoadBalancer', ports: web }).spec).not.toHaveProperty('healthCheckNodePort');
-  });
-
   it('is left alone when headless or external', () => {
     const headless = { clusterIP: 'None', clusterIPs: ['None'], ipFamilies: ['IPv4'] };
     expect(admitted({ clusterIP: 'None', ports: web }).spec).toMatchObject(headless);

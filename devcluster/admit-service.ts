@@ -58,7 +58,7 @@ function validate({ type, ports = [], clusterIP, externalName }: Spec): Cause[] 
 }
 
 function carryOver(spec: Spec, before: Spec): void {
-  for (const field of ['clusterIP', 'clusterIPs', 'ipFamilyPolicy', 'ipFamilies', 'healthCheckNodePort'] as const)
+  for (const field of ['clusterIP', 'clusterIPs', 'ipFamilyPolicy', 'ipFamilies'] as const)
     if (before[field] !== undefined && !spec[field]) Object.assign(spec, { [field]: before[field] });
   for (const port of spec.ports ?? []) {
     const same = before.ports?.find((one) => one.port === port.port && one.protocol === port.protocol);
@@ -96,10 +96,7 @@ const outside = 'provided port is not in the valid range. The range of valid por
 
 function allocatePorts({ random }: ServiceContext, spec: Spec, taken: readonly Spec[], before?: Spec): Cause[] {
   const { ports = [] } = spec;
-  const balanced = spec.type === 'LoadBalancer';
   const fieldOf = (index: number): string => `spec.ports[${index}].nodePort`;
-  const local = balanced && spec.externalTrafficPolicy === 'Local';
-  if (!local) delete spec.healthCheckNodePort;
   if (spec.type === 'ClusterIP') {
     // A port that was allocated goes with the type; one that the user names is an error.
     const had = before?.ports?.map(({ nodePort }) => nodePort) ?? [];
@@ -109,10 +106,7 @@ function allocatePorts({ random }: ServiceContext, spec: Spec, taken: readonly S
   }
   const keyOf = (protocol = 'TCP', port = 0): string => `${protocol}/${port}`;
   const used = new Set(
-    taken.flatMap((other) => [
-      ...(other.ports ?? []).map(({ protocol, nodePort }) => keyOf(protocol, nodePort)),
-      keyOf('TCP', other.healthCheckNodePort),
-    ]),
+    taken.flatMap((other) => other.ports ?? []).map(({ protocol, nodePort }) => keyOf(protocol, nodePort)),
   );
   const pick = (protocol?: string): number | undefined => {
     const start = Math.floor(random() * portCount);
@@ -121,7 +115,7 @@ function allocatePorts({ random }: ServiceContext, spec: Spec, taken: readonly S
   };
   for (const [index, port] of ports.entries()) {
     const asked = port.nodePort;
-    if (!asked && balanced && spec.allocateLoadBalancerNodePorts === false) continue;
+    if (!asked && spec.allocateLoadBalancerNodePorts === false) continue;
     if (asked && used.has(keyOf(port.protocol, asked)))
       return [wrong(fieldOf(index), asked, 'provided port is already allocated')];
     if (asked && (asked < firstPort || asked >= firstPort + portCount)) return [wrong(fieldOf(index), asked, outside)];
@@ -130,7 +124,5 @@ function allocatePorts({ random }: ServiceContext, spec: Spec, taken: readonly S
     port.nodePort = given;
     used.add(keyOf(port.protocol, given));
   }
-  const health = local ? (spec.healthCheckNodePort ?? pick()) : undefined;
-  if (health) spec.healthCheckNodePort = health;
   return [];
 }

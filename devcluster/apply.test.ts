@@ -1,8 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { serverSideApply } from './apply.ts';
 import { Failure } from './failure.ts';
-import { kindByName } from './kinds.ts';
-import type { Obj } from './store.ts';
+import { kindByName, type Obj } from './kinds.ts';
 
 const deployments = kindByName('deployments');
 const web = (containers: readonly object[], more: object = {}): Obj => ({

@@ -5,9 +5,8 @@ import { apiVersionOf } from '../kube/api-path.ts';
 import { applyStrategicMergePatch } from '../kube/strategic-merge.ts';
 import { type PatchSchema, patchSchemaOf, primitiveSet } from '../kube/strategic-schema.ts';
 import { badRequest, Failure } from './failure.ts';
-import type { Kind } from './kinds.ts';
+import type { Kind, Obj } from './kinds.ts';
 import { timestamp } from './names.ts';
-import type { Obj } from './store.ts';
 
 /** Kubernetes' FieldsV1: `f:` a field, `k:` an item by its key, `v:` an item by its value, `.` the item itself. */
 interface Fields {
@@ -16,10 +15,8 @@ interface Fields {
 
 interface ManagedFields {
   readonly manager: string;
-  readonly operation: 'Apply' | 'Update';
-  readonly apiVersion: string;
+  readonly operation: string;
   readonly time: string;
-  readonly fieldsType: 'FieldsV1';
   readonly fieldsV1: Fields;
 }
 
@@ -42,28 +39,27 @@ export function serverSideApply(kind: Kind, current: Obj | undefined, applied: O
   const ours = minus(fieldsOf(applied, schema), identity);
   const entries = (current?.metadata.managedFields ?? []) as ManagedFields[];
   const own = entries.find((entry) => entry.manager === manager && entry.operation === 'Apply');
-  const theirs = entries
-    .filter((entry) => entry !== own)
-    .map((entry) => ({ entry, clash: clashOf(entry.fieldsV1, ours, current, applied, schema) }));
-  const conflicts = theirs.flatMap(({ entry, clash }) =>
-    textsOf(clash).map((field) => ({
+  let others = entries.filter((entry) => entry !== own);
+  const base: Json = structuredClone(current ?? {});
+  prune(base, [ours, ...others.map(({ fieldsV1 }) => fieldsV1)].reduce(minus, own?.fieldsV1 ?? {}), schema);
+  const merged = applyStrategicMergePatch(base, applied, schema) as Obj;
+  const conflicts = others.flatMap((entry) => {
+    const fields = changesOf(entry.fieldsV1, current, merged, schema);
+    return fields.map((field) => ({
       reason: 'FieldManagerConflict',
       field,
       message: `conflict with "${entry.manager}"`,
-    })),
-  );
+    }));
+  });
   if (conflicts.length > 0 && !force) {
     const count = conflicts.length === 1 ? '1 conflict' : `${conflicts.length} conflicts`;
     const told = conflicts.map(({ message, field }) => `${message}: ${field}`).join(', ');
     throw new Failure(409, 'Conflict', `Apply failed with ${count}: ${told}`, { causes: conflicts });
   }
-  const others = theirs.map(({ entry, clash }) => ({ ...entry, fieldsV1: minus(entry.fieldsV1, clash) }));
-  const base: Json = structuredClone(current ?? {});
-  prune(base, [ours, ...others.map(({ fieldsV1 }) => fieldsV1)].reduce(minus, own?.fieldsV1 ?? {}), schema);
-  const merged = applyStrategicMergePatch(base, applied, schema) as Obj;
+  if (conflicts.length > 0) others = others.map((entry) => ({ ...entry, fieldsV1: minus(entry.fieldsV1, ours) }));
   const time = own && isDeepStrictEqual(own.fieldsV1, ours) ? own.time : timestamp(now);
   const apiVersion = apiVersionOf(kind.resource);
-  const entry: ManagedFields = {
+  const entry = {
     manager,
     operation: 'Apply',
     apiVersion,
@@ -115,25 +111,15 @@ function step(value: unknown, part: string, { mergeBy = '', items = {}, fields =
   return { inside: list.find((item) => itemPart(item, mergeBy) === part) as unknown, schema: items };
 }
 
-/** What two own, and one wants another value of than there is. */
-function clashOf(theirs: Fields, ours: Fields, now: unknown, wanted: unknown, schema: PatchSchema): Fields {
-  const clash: Fields = {};
-  for (const [part, inside] of Object.entries(theirs)) {
-    const mine = ours[part];
-    if (!mine || part === '.') continue;
-    const [was, next] = [step(now, part, schema), step(wanted, part, schema)];
-    const below = isEmpty(inside) || isEmpty(mine) ? {} : clashOf(inside, mine, was.inside, next.inside, was.schema);
-    const differs = (isEmpty(inside) || isEmpty(mine)) && !isDeepStrictEqual(was.inside, next.inside);
-    if (differs || !isEmpty(below)) clash[part] = below;
-  }
-  return clash;
-}
-
-const textsOf = (fields: Fields, above = ''): string[] =>
-  Object.entries(fields).flatMap(([part, inside]) => {
+/** Which of these fields have another value after than before, as they are told to people. */
+function changesOf(fields: Fields, before: unknown, after: unknown, schema: PatchSchema, above = ''): string[] {
+  return Object.entries(fields).flatMap(([part, below]) => {
     const here = above + (part.startsWith('f:') ? `.${part.slice(2)}` : `[${part.slice(2)}]`);
-    return isEmpty(inside) ? [here] : textsOf(inside, here);
+    const [was, is] = [step(before, part, schema), step(after, part, schema)];
+    if (!isEmpty(below)) return changesOf(below, was.inside, is.inside, was.schema, here);
+    return part === '.' || isDeepStrictEqual(was.inside, is.inside) ? [] : [here];
   });
+}
 
 /** Takes these fields away, and what holds them where that is empty then. */
 function prune(holder: object, fields: Fields, schema: PatchSchema): void {

@@ -1,17 +1,16 @@
 // The embedded control plane: a Kubernetes API server in memory for one machine. It is a fixture and a first taste; it has no DNS, keeps
 // nothing but its certificate authority, and users outgrow it into a real control plane.
+import { createHistory } from '../kube/history.ts';
 import { createKubeClient } from '../kube/http-client.ts';
-import type { KeyPair } from '../lib/certificates.ts';
+import { renderKubeconfig } from '../kube/render-kubeconfig.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { addressAt, parseRange } from './addresses.ts';
 import { bootstrap } from './bootstrap.ts';
 import { createAuthority } from './certificates.ts';
-import { dispatch } from './dispatch.ts';
-import { spliceUpgrade } from './node-link.ts';
+import type { Obj } from './kinds.ts';
 import { createRegistry } from './registry.ts';
-import { type ServerDeps, startServer } from './server.ts';
-import { createStorage } from './store.ts';
+import { startServer } from './server.ts';
 import { createTokens } from './tokens.ts';
 
 export interface DevclusterDeps {
@@ -44,16 +43,11 @@ export async function createDevcluster({ clock, log }: DevclusterDeps, options: 
     authority.issueClient('kubernetes-admin', ['system:masters']),
     authority.issueClient('kube-apiserver-kubelet-client', ['system:masters']),
   ]);
-  const storage = createStorage({ clock });
+  // Versions start at the time of day, so that those of an earlier run are too old rather than wrong.
+  const storage = createHistory<Obj>(clock.now());
   const registry = createRegistry({ clock, storage, random: Math.random }, { serviceCidr });
   const tokens = createTokens({ clock, find: registry.find }, authority.keyPem);
-  const inner = { clock, storage, registry, tokens, identity: kubeletClient };
-  const serverDeps: ServerDeps = {
-    log,
-    tokens,
-    dispatch: (...args) => dispatch(inner, ...args),
-    upgrade: (...args) => spliceUpgrade(inner, ...args),
-  };
+  const serverDeps = { log, clock, storage, registry, tokens, identity: kubeletClient };
   const { certPem: caPem } = authority;
   const tls = { ...serving, caPem };
   let server = await startServer(serverDeps, { ...options.listen, ...tls });
@@ -73,15 +67,16 @@ export async function createDevcluster({ clock, log }: DevclusterDeps, options: 
       userAgent: 'stevedore-devcluster',
     },
   );
+  const cluster = { cluster: 'stevedore-dev', server: url, caPem };
   return {
     url,
     caPem,
     /** With every right. */
     client,
-    adminKubeconfig: (): string => renderKubeconfig(url, caPem, 'kubernetes-admin', admin),
+    adminKubeconfig: (): string => renderKubeconfig({ ...cluster, user: 'kubernetes-admin', client: admin }),
     /** With a client certificate for this user. */
     async kubeconfigFor({ user, groups = [] }: { user: string; groups?: readonly string[] }): Promise<string> {
-      return renderKubeconfig(url, caPem, user, await authority.issueClient(user, groups));
+      return renderKubeconfig({ ...cluster, user, client: await authority.issueClient(user, groups) });
     },
     /** Stops answering, as an API server that is gone; what it knows is kept. */
     pause: (): Promise<void> => server.close(),
@@ -93,19 +88,4 @@ export async function createDevcluster({ clock, log }: DevclusterDeps, options: 
       await server.close();
     },
   };
-}
-
-/** As JSON, which is YAML. */
-function renderKubeconfig(server: string, caPem: string, user: string, { certPem, keyPem }: KeyPair): string {
-  const base64 = (text: string): string => Buffer.from(text).toString('base64');
-  const name = 'stevedore-dev';
-  const config = {
-    apiVersion: 'v1',
-    kind: 'Config',
-    clusters: [{ name, cluster: { server, 'certificate-authority-data': base64(caPem) } }],
-    contexts: [{ name, context: { cluster: name, user } }],
-    'current-context': name,
-    users: [{ name: user, user: { 'client-certificate-data': base64(certPem), 'client-key-data': base64(keyPem) } }],
-  };
-  return `${JSON.stringify(config, null, 2)}\n`;
 }

@@ -1,20 +1,23 @@
 // What the API server serves, told in the aggregated form (one answer for all groups), which every kubectl since 1.26 asks for.
+import type { Resource } from '../kube/resources.ts';
 import { type Kind, kinds } from './kinds.ts';
 
 const contentType = 'application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList';
 
+const kindOf = ({ group, version, kind }: Resource) => ({ group, version, kind });
+
 const described = ({ resource, shortNames, categories, verbs, subresources }: Kind) => ({
   resource: resource.plural,
-  responseKind: { group: resource.group, version: resource.version, kind: resource.kind },
+  responseKind: kindOf(resource),
   scope: resource.namespaced ? 'Namespaced' : 'Cluster',
   singularResource: resource.kind.toLowerCase(),
   verbs,
   shortNames,
   categories,
-  subresources: Object.entries(subresources).map(([subresource, { verbs: taken, ...responseKind }]) => ({
+  subresources: Object.entries(subresources).map(([subresource, below]) => ({
     subresource,
-    responseKind,
-    verbs: taken,
+    responseKind: kindOf(below.resource),
+    verbs: below.verbs,
   })),
 });
 

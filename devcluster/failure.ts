@@ -40,15 +40,10 @@ const about = ({ group, plural }: Resource, name: string): NonNullable<Status['d
   kind: plural,
 });
 
-export const notFound = (resource: Resource, name: string): Failure => {
-  const message = `${qualified(resource, resource.plural)} "${name}" not found`;
-  return new Failure(404, 'NotFound', message, about(resource, name));
-};
-
-export const alreadyExists = (resource: Resource, name: string): Failure => {
-  const message = `${qualified(resource, resource.plural)} "${name}" already exists`;
-  return new Failure(409, 'AlreadyExists', message, about(resource, name));
-};
+const told = (code: number, reason: string, words: string) => (resource: Resource, name: string) =>
+  new Failure(code, reason, `${qualified(resource, resource.plural)} "${name}" ${words}`, about(resource, name));
+export const notFound = told(404, 'NotFound', 'not found');
+export const alreadyExists = told(409, 'AlreadyExists', 'already exists');
 
 const modified = 'the object has been modified; please apply your changes to the latest version and try again';
 

@@ -1,12 +1,12 @@
-// The verbs of the API on any kind: get, list, create, update, patch, delete, deletecollection. Watches have a file of their own.
+// The verbs of the API on any kind: get, list, create, update, patch, delete. Watches have a file of their own.
+import type { History } from '../kube/history.ts';
 import type { Clock } from '../lib/clock.ts';
-import { badRequest, expired, Failure, fault, invalid } from './failure.ts';
-import type { Kind } from './kinds.ts';
+import { badRequest, expired } from './failure.ts';
+import type { Obj } from './kinds.ts';
 import { isApply, patchObject, patchOf } from './patches.ts';
 import type { DeletionRequest, Registry, WriteOptions } from './registry.ts';
 import { type ApiRequest, readBody, readObject, type Target } from './request.ts';
 import { selectionOf } from './selection.ts';
-import type { Obj, Storage } from './store.ts';
 import { encodeList, encodeObject, formatOf, stripped } from './wire.ts';
 
 export interface Answer {
@@ -17,7 +17,7 @@ export interface Answer {
 
 export interface HandlerDeps {
   readonly clock: Clock;
-  readonly storage: Storage;
+  readonly storage: History<Obj>;
   readonly registry: Registry;
 }
 
@@ -36,10 +36,9 @@ const answer = (deps: HandlerDeps, request: ApiRequest, { kind }: Target, object
 export const statusText = (status: object): string =>
   JSON.stringify({ kind: 'Status', apiVersion: 'v1', metadata: {}, ...status });
 
-/** Throws 422 for what is no number. */
-export function parseVersion(kind: Kind, text: string | null): number {
-  if (text && !/^\d+$/.test(text))
-    throw invalid(kind.resource, '', [fault('resourceVersion', `Invalid value: "${text}": must be a number`)]);
+/** Throws 400 for what is no number. */
+export function parseVersion(text: string | null): number {
+  if (text && !/^\d+$/.test(text)) throw badRequest(`resourceVersion: Invalid value: "${text}": must be a number`);
   return Number(text ?? 0);
 }
 
@@ -47,13 +46,8 @@ export function parseVersion(kind: Kind, text: string | null): number {
 function list({ clock, storage, registry }: HandlerDeps, request: ApiRequest, target: Target): Answer {
   const { kind, namespace, name } = target;
   const { query } = request;
-  const asked = parseVersion(kind, query.get('resourceVersion'));
+  const asked = parseVersion(query.get('resourceVersion'));
   const newest = storage.version();
-  if (asked > newest)
-    throw new Failure(504, 'Timeout', `Too large resource version: ${asked}, current: ${newest}`, {
-      retryAfterSeconds: 1,
-      causes: [{ reason: 'ResourceVersionTooLarge', message: 'Too large resource version' }],
-    });
   if (query.get('continue') || (query.get('resourceVersionMatch') === 'Exact' && asked < newest))
     throw expired(`The resourceVersion for the provided list is too old: ${asked}. Start a new list.`);
   const found = registry
@@ -86,7 +80,7 @@ async function patch(deps: HandlerDeps, request: ApiRequest, target: Target): Pr
   const { registry, clock } = deps;
   const { kind, namespace, name, subresource } = target;
   const asked = await patchOf(request, clock.now());
-  if (isApply(asked) && !subresource && !registry.collectionOf(kind).get(namespace, name!)) {
+  if (isApply(asked) && !subresource && !registry.find(kind.resource.plural, namespace, name!)) {
     const object = patchObject(kind, undefined, asked);
     object.metadata = { ...object.metadata, name: name!, ...(namespace ? { namespace } : {}) };
     return answer(deps, request, target, registry.create(kind, object, writeOptionsOf(request)), 201);
@@ -106,15 +100,6 @@ async function remove(deps: HandlerDeps, request: ApiRequest, target: Target): P
   return { status: 200, body: statusText({ status: 'Success', details }) };
 }
 
-async function removeAll(deps: HandlerDeps, request: ApiRequest, target: Target): Promise<Answer> {
-  const { kind, namespace } = target;
-  const asked = await deletionOf(request);
-  const doomed = deps.registry.collectionOf(kind).list(namespace);
-  for (const { metadata } of doomed.filter(selectionOf(kind, request.query)))
-    deps.registry.remove(kind, metadata.namespace, metadata.name, asked, writeOptionsOf(request));
-  return list(deps, request, target);
-}
-
 async function deletionOf(request: ApiRequest): Promise<DeletionRequest> {
   const grace = request.query.get('gracePeriodSeconds');
   const body = (await readBody(request)) as DeletionRequest | undefined;
@@ -129,5 +114,4 @@ export const handlers = {
   update,
   patch,
   delete: remove,
-  deletecollection: removeAll,
 } satisfies Record<string, Handler>;

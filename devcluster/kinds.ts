@@ -1,10 +1,15 @@
 // The kinds this control plane serves, as data: everything generic about a kind is said here and nowhere else.
-import type { Resource } from '../kube/resources.ts';
+import { define, type Resource } from '../kube/resources.ts';
+import type { KubeObject } from '../kube/types/meta.ts';
+
+/** An object as it is kept: without apiVersion and kind, which its collection knows. */
+export interface Obj extends KubeObject {
+  [field: string]: unknown;
+}
 
 export interface Subresource {
-  readonly kind: string;
-  readonly group: string;
-  readonly version: string;
+  /** With the kind of what it takes or answers. */
+  readonly resource: Resource;
   readonly verbs: readonly string[];
 }
 
@@ -16,7 +21,6 @@ export interface Kind {
   readonly hasStatus: boolean;
   /** metadata.generation counts changes of what is neither metadata nor status. */
   readonly counts: boolean;
-  /** With the kind of what each takes or answers. */
   readonly subresources: Readonly<Record<string, Subresource>>;
   /** Only POST, and nothing is kept: reviews. */
   readonly virtual: boolean;
@@ -58,7 +62,6 @@ pods ephemeralcontainers get,patch,update v1 Pod
 pods exec create,get v1 PodExecOptions
 pods log get v1 Pod
 pods portforward create,get v1 PodPortForwardOptions
-pods resize get,patch,update v1 Pod
 serviceaccounts token create authentication.k8s.io/v1 TokenRequest
 deployments scale get,patch,update autoscaling/v1 Scale
 replicasets scale get,patch,update autoscaling/v1 Scale
@@ -72,7 +75,6 @@ const fields: Readonly<Record<string, string>> = {
   namespaces: 'status.phase',
   secrets: 'type',
   services: 'spec.clusterIP spec.type',
-  replicasets: 'status.replicas',
 };
 
 const words = (text: string): string[] => text.split(/[ ,]/).filter(Boolean);
@@ -82,26 +84,21 @@ const rows = (text: string): string[][] =>
     .split('\n')
     .map((line) => line.split(' '));
 
-const splitVersion = (apiVersion: string): { group: string; version: string } => {
-  const [version = '', group = ''] = apiVersion.split('/').reverse();
-  return { group, version };
-};
-
 const traits = ['status', 'counts', 'all', 'virtual'];
-const everyVerb = ['create', 'delete', 'deletecollection', 'get', 'list', 'patch', 'update', 'watch'];
+const everyVerb = ['create', 'delete', 'get', 'list', 'patch', 'update', 'watch'];
 
 export const kinds: readonly Kind[] = rows(table).map(([apiVersion = '', plural = '', kind = '', scope, ...more]) => {
-  const own = splitVersion(apiVersion);
+  const resource = define(apiVersion, plural, kind, scope === 'N' ? 'Namespaced' : 'Cluster');
   const subresources = rows(below)
     .filter(([of]) => of === plural)
     .map(([, name = '', verbs = '', version = '', sub = '']): [string, Subresource] => [
       name,
-      { kind: sub, ...splitVersion(version), verbs: words(verbs) },
+      { resource: define(version, plural, sub, 'Namespaced'), verbs: words(verbs) },
     ]);
-  if (more.includes('status')) subresources.push(['status', { kind, ...own, verbs: ['get', 'patch', 'update'] }]);
+  if (more.includes('status')) subresources.push(['status', { resource, verbs: ['get', 'patch', 'update'] }]);
   const virtual = more.includes('virtual');
   return {
-    resource: { ...own, plural, kind, namespaced: scope === 'N' },
+    resource,
     shortNames: more.filter((word) => !traits.includes(word)),
     categories: more.filter((word) => word === 'all'),
     hasStatus: more.includes('status'),

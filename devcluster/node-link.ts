@@ -27,9 +27,7 @@ function originOf(registry: Registry, { metadata, spec: { nodeName } }: Pod): st
   const node = registry.find<Node>('nodes', undefined, nodeName);
   if (!node) throw notFound(kindByName('nodes').resource, nodeName);
   const { addresses = [], daemonEndpoints } = node.status ?? {};
-  const host = ['InternalIP', 'ExternalIP', 'Hostname']
-    .map((type) => addresses.find((one) => one.type === type)?.address)
-    .find(Boolean);
+  const host = addresses.find(({ type }) => type === 'InternalIP')?.address;
   const port = daemonEndpoints?.kubeletEndpoint?.Port;
   if (!host || !port)
     throw new Failure(503, 'ServiceUnavailable', `node ${nodeName} does not say where its server listens`);

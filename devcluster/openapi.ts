@@ -6,15 +6,6 @@ import { type Kind, kinds } from './kinds.ts';
 
 type Schema = Record<string, unknown>;
 
-const identityOf = ({ resource: { group, version, kind } }: Kind): Schema => ({ group, version, kind });
-
-const componentOf = (kind: Kind): Schema => ({
-  type: 'object',
-  properties: { apiVersion: { type: 'string' }, kind: { type: 'string' }, metadata: { type: 'object' } },
-  'x-kubernetes-preserve-unknown-fields': true,
-  'x-kubernetes-group-version-kind': [identityOf(kind)],
-});
-
 const parameters = ['dryRun', 'fieldManager', 'fieldValidation'].map((name) => ({
   name,
   in: 'query',
@@ -22,13 +13,13 @@ const parameters = ['dryRun', 'fieldManager', 'fieldValidation'].map((name) => (
 }));
 
 function pathsOf(kind: Kind): Schema {
-  const { namespaced, plural } = kind.resource;
+  const { group, version, namespaced, plural } = kind.resource;
   const base = `/${whereOf(kind)}${namespaced ? '/namespaces/{namespace}' : ''}/${plural}`;
   const action = (verb: string): Schema => ({
     parameters,
     responses: {},
     'x-kubernetes-action': verb,
-    'x-kubernetes-group-version-kind': identityOf(kind),
+    'x-kubernetes-group-version-kind': { group, version, kind: kind.resource.kind },
   });
   if (kind.virtual) return { [base]: { post: action('post') } };
   // Strategic merge patches are taken but not named: kubectl then makes them from its own types, whose merge keys are complete.
@@ -44,10 +35,8 @@ const whereOf = ({ resource }: Kind): string => `${resource.group ? 'apis' : 'ap
 
 const documents = new Map(
   [...Map.groupBy(kinds, whereOf)].map(([where, members]) => {
-    const nameOf = ({ resource }: Kind): string => `io.stevedore.${where.replaceAll('/', '.')}.${resource.kind}`;
-    const schemas = Object.fromEntries(members.map((kind) => [nameOf(kind), componentOf(kind)]));
     const paths = Object.assign({}, ...members.map(pathsOf)) as Schema;
-    return [where, JSON.stringify({ openapi: '3.0.0', info, paths, components: { schemas } })];
+    return [where, JSON.stringify({ openapi: '3.0.0', info, paths, components: { schemas: {} } })];
   }),
 );
 

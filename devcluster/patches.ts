@@ -3,10 +3,9 @@ import { apiVersionOf } from '../kube/api-path.ts';
 import { applyJsonPatch } from '../kube/json-patch.ts';
 import { applyMergePatch, applyStrategicMergePatch, PatchError } from '../kube/strategic-merge.ts';
 import { serverSideApply } from './apply.ts';
-import { badRequest, Failure, unsupportedType } from './failure.ts';
-import type { Kind } from './kinds.ts';
+import { badRequest, unsupportedType } from './failure.ts';
+import type { Kind, Obj } from './kinds.ts';
 import { type ApiRequest, isTrue, readBody } from './request.ts';
-import type { Obj } from './store.ts';
 import { stripped } from './wire.ts';
 
 export type Patch = Awaited<ReturnType<typeof patchOf>>;
@@ -28,13 +27,7 @@ export function patchObject(kind: Kind, current: Obj | undefined, patch: Patch):
   try {
     return stripped(patchWire(kind, wire, patch) as Obj);
   } catch (error) {
-    if (!(error instanceof PatchError)) throw error;
-    if (error.code === 'invalid') throw badRequest(error.message);
-    throw new Failure(
-      422,
-      'Invalid',
-      `the server rejected our request due to an error in our request: ${error.message}`,
-    );
+    throw error instanceof PatchError ? badRequest(error.message) : error;
   }
 }
 

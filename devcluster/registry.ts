@@ -1,12 +1,12 @@
 // Creates, updates and deletes objects of any kind by the API's rules: versions, generations, preconditions, finalizers, grace.
 import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
+import type { Collection, History } from '../kube/history.ts';
 import type { Pod } from '../kube/types/pod.ts';
 import type { Clock } from '../lib/clock.ts';
-import { alreadyExists, badRequest, conflict, forbiddenField, invalid, notFound, required } from './failure.ts';
-import { type Kind, kindByName, kinds } from './kinds.ts';
+import { alreadyExists, badRequest, conflict, invalid, notFound, required } from './failure.ts';
+import { type Kind, kindByName, kinds, type Obj } from './kinds.ts';
 import { randomSuffix, timestamp } from './names.ts';
-import type { Collection, Obj, Storage } from './store.ts';
 import { plain, prepare, type StrategyContext } from './strategies.ts';
 import { validateName } from './validate.ts';
 
@@ -24,7 +24,7 @@ export interface DeletionRequest {
 
 export interface RegistryDeps {
   readonly clock: Clock;
-  readonly storage: Storage;
+  readonly storage: History<Obj>;
   random(): number;
 }
 
@@ -32,15 +32,15 @@ export type Registry = ReturnType<typeof createRegistry>;
 
 export function createRegistry(deps: RegistryDeps, options: { readonly serviceCidr: string }) {
   const { clock, storage } = deps;
-  const collectionOf = ({ resource }: Kind): Collection => storage.collection(resource.plural);
+  const collectionOf = ({ resource }: Kind): Collection<Obj> => storage.collection(resource.plural);
   const find = <T>(plural: string, namespace: string | undefined, name: string): T | undefined =>
-    storage.collection(plural).get(namespace, name) as T | undefined;
+    storage.collection(plural).get(namespace ? `${namespace}/${name}` : name) as T | undefined;
   const all = <T>(plural: string): readonly T[] =>
     storage.collection(plural).list() as readonly unknown[] as readonly T[];
   const context: StrategyContext = { serviceCidr: options.serviceCidr, find, all, random: deps.random };
 
   const read = (kind: Kind, namespace: string | undefined, name: string): Obj => {
-    const found = collectionOf(kind).get(namespace, name);
+    const found = find<Obj>(kind.resource.plural, namespace, name);
     if (!found) throw notFound(kind.resource, name);
     return found;
   };
@@ -52,7 +52,7 @@ export function createRegistry(deps: RegistryDeps, options: { readonly serviceCi
     if (!metadata.name && metadata.generateName) metadata.name = `${metadata.generateName}${randomSuffix()}`;
     if (!metadata.name) throw invalid(resource, '', [required('metadata.name', 'name or generateName is required')]);
     if (resource.namespaced) read(kindByName('namespaces'), undefined, metadata.namespace!);
-    if (collectionOf(kind).get(metadata.namespace, metadata.name)) throw alreadyExists(resource, metadata.name);
+    if (find(resource.plural, metadata.namespace, metadata.name)) throw alreadyExists(resource, metadata.name);
     Object.assign(metadata, { uid: randomUUID(), creationTimestamp: timestamp(clock.now()) });
     delete metadata.deletionTimestamp;
     delete metadata.deletionGracePeriodSeconds;
@@ -132,14 +132,12 @@ function graceOf(kind: Kind, object: Obj, request: DeletionRequest): number {
 }
 
 function checkPreconditions(kind: Kind, { metadata }: Obj, wanted: DeletionRequest['preconditions']): void {
-  for (const [field, words] of [
-    ['uid', 'UID'],
-    ['resourceVersion', 'ResourceVersion'],
-  ] as const)
-    if (wanted?.[field] && wanted[field] !== metadata[field]) {
-      const why = `${words} in precondition: ${wanted[field]}, ${words} in object meta: ${metadata[field]}`;
-      throw conflict(kind.resource, metadata.name, `Precondition failed: ${why}`);
-    }
+  const fields = { uid: 'UID', resourceVersion: 'ResourceVersion' } as const;
+  for (const [field, words] of Object.entries(fields) as ['uid' | 'resourceVersion', string][]) {
+    const why = `${words} in precondition: ${wanted?.[field]}, ${words} in object meta: ${metadata[field]}`;
+    const differs = wanted?.[field] && wanted[field] !== metadata[field];
+    if (differs) throw conflict(kind.resource, metadata.name, `Precondition failed: ${why}`);
+  }
 }
 
 function checkIdentity(kind: Kind, name: string, current: Obj, wanted: Obj): void {
@@ -156,11 +154,6 @@ function take(kind: Kind, part: string | undefined, current: Obj, wanted: Obj): 
   // The rest of the metadata is the server's own.
   const { labels, annotations, finalizers, ownerReferences, managedFields } = wanted.metadata;
   const metadata = { ...kept, labels, annotations, finalizers, ownerReferences, managedFields } as Obj['metadata'];
-  const added = (metadata.finalizers ?? []).filter((one) => !kept.finalizers?.includes(one));
-  if (kept.deletionTimestamp && added.length > 0) {
-    const why = `no new finalizers can be added if the object is being deleted, found new finalizers ${JSON.stringify(added)}`;
-    throw invalid(kind.resource, kept.name, [forbiddenField('metadata.finalizers', why)]);
-  }
   const spec = current.spec as Pod['spec'];
   const asked = (wanted.spec ?? {}) as Pod['spec'];
   switch (part) {
@@ -168,20 +161,9 @@ function take(kind: Kind, part: string | undefined, current: Obj, wanted: Obj): 
       return { ...current, metadata, status: wanted.status ?? {} };
     case 'ephemeralcontainers':
       return { ...current, spec: { ...spec, ephemeralContainers: asked.ephemeralContainers } };
-    case 'resize':
-      return { ...current, spec: resized(spec, asked) };
     default:
       return kind.hasStatus ? { ...wanted, metadata, status: current.status } : { ...wanted, metadata };
   }
-}
-
-function resized(spec: Pod['spec'], asked: Pod['spec']): Pod['spec'] {
-  const take = ({ containers = [] }: Partial<Pod['spec']>, name: string) => containers.find((one) => one.name === name);
-  const containers = spec.containers.map((one) => {
-    const { resources = one.resources } = take(asked, one.name) ?? {};
-    return { ...one, ...(resources ? { resources } : {}) };
-  });
-  return { ...spec, containers, ...(asked.resources ? { resources: asked.resources } : {}) };
 }
 
 // The API leaves out what is empty.

@@ -37,7 +37,7 @@ export function parseTarget(path: string): Target | undefined {
   return { kind, namespace, name, subresource };
 }
 
-export type Verb = 'get' | 'list' | 'watch' | 'create' | 'update' | 'patch' | 'delete' | 'deletecollection';
+export type Verb = 'get' | 'list' | 'watch' | 'create' | 'update' | 'patch' | 'delete';
 
 /** Throws 405 for what a target does not take at all. */
 export function verbOf({ method, query }: ApiRequest, { kind, name, subresource }: Target): Verb {
@@ -49,7 +49,7 @@ export function verbOf({ method, query }: ApiRequest, { kind, name, subresource 
     POST: named && subresource === undefined ? undefined : 'create',
     PUT: named ? 'update' : undefined,
     PATCH: named ? 'patch' : undefined,
-    DELETE: named ? 'delete' : 'deletecollection',
+    DELETE: named ? 'delete' : undefined,
   };
   const verb = verbs[method];
   if (!verb || !(subresource ? kind.subresources[subresource]! : kind).verbs.includes(verb))

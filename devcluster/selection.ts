@@ -7,8 +7,7 @@ import {
   SelectorError,
 } from '../kube/selectors.ts';
 import { badRequest } from './failure.ts';
-import { at, type Kind } from './kinds.ts';
-import type { Obj } from './store.ts';
+import { at, type Kind, type Obj } from './kinds.ts';
 
 export type Selected = (object: Obj) => boolean;
 

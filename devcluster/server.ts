@@ -8,19 +8,15 @@ import type { TLSSocket } from 'node:tls';
 import type { KeyPair } from '../lib/certificates.ts';
 import { describeError, type Log } from '../lib/log.ts';
 import { authenticate, authorize, refusalOf } from './authorize.ts';
+import { dispatch, type DispatchDeps } from './dispatch.ts';
 import { Failure, forbidden, noSuchPath } from './failure.ts';
 import { type Answer, statusText } from './handlers.ts';
+import { spliceUpgrade } from './node-link.ts';
 import { type ApiRequest, attributesOf, parseTarget, type Target } from './request.ts';
-import type { Tokens } from './tokens.ts';
-import type { OpenStream, Sink } from './watch.ts';
+import type { Sink } from './watch.ts';
 
-export interface ServerDeps {
+export interface ServerDeps extends DispatchDeps {
   readonly log: Log;
-  readonly tokens: Tokens;
-  /** Answers a request, or streams and returns nothing. */
-  dispatch(request: ApiRequest, target: Target | undefined, open: OpenStream): Promise<Answer | undefined>;
-  /** Takes over the connection of a request that asked to be upgraded. */
-  upgrade(request: ApiRequest, target: Target, message: IncomingMessage, socket: Duplex, head: Buffer): Promise<void>;
 }
 
 export type ServerOptions = KeyPair & { readonly host: string; readonly port: number; readonly caPem: string };
@@ -92,7 +88,7 @@ async function serve(deps: ServerDeps, message: Incoming, response: Outgoing): P
   response.on('error', () => undefined);
   try {
     const { request, target } = admit(deps, message);
-    const answer = await deps.dispatch(request, target, (type) => openStream(response as ServerResponse, type));
+    const answer = await dispatch(deps, request, target, (type) => openStream(response as ServerResponse, type));
     if (answer) send(response as ServerResponse, answer);
   } catch (error) {
     send(response as ServerResponse, failureAnswer(deps.log, message, error));
@@ -136,7 +132,7 @@ async function serveUpgrade(deps: ServerDeps, message: IncomingMessage, socket: 
   try {
     const { request, target } = admit(deps, message);
     if (!target) throw noSuchPath();
-    await deps.upgrade(request, target, message, socket, head);
+    await spliceUpgrade(deps, request, target, message, socket, head);
   } catch (error) {
     const { status, body } = failureAnswer(deps.log, message, error);
     if (socket.destroyed || !socket.writable) return;

@@ -7,10 +7,9 @@ import type { Secret, Service } from '../kube/types/core.ts';
 import type { Pod } from '../kube/types/pod.ts';
 import { admitPod } from './admit-pod.ts';
 import { admitService } from './admit-service.ts';
-import { badRequest, type Cause, fault, forbiddenField } from './failure.ts';
-import type { Kind } from './kinds.ts';
-import type { Obj } from './store.ts';
-import { validatePodSpec, validatePodUpdate, validateWorkload } from './validate.ts';
+import { badRequest, type Cause, fault } from './failure.ts';
+import type { Kind, Obj } from './kinds.ts';
+import { validatePodSpec, validateWorkload } from './validate.ts';
 import type { Deployment } from './workload.ts';
 
 /** What writing an object may read of others. */
@@ -32,8 +31,7 @@ function writePod(pod: Pod, before: Pod | undefined, context: StrategyContext): 
     admitPod(context, pod);
     defaultPod(pod);
   }
-  const causes = validatePodSpec(pod.spec, 'spec');
-  return before && causes.length === 0 ? validatePodUpdate(pod, before) : causes;
+  return validatePodSpec(pod.spec, 'spec');
 }
 
 function writeWorkload(object: Deployment, before: Deployment | undefined): Cause[] {
@@ -53,21 +51,12 @@ function writeDeployment(deployment: Deployment, before: Deployment | undefined)
   return writeWorkload(deployment, before);
 }
 
-function writeData(object: Secret & { binaryData?: object }, before: typeof object | undefined): Cause[] {
-  if (!before?.immutable) return [];
-  if (!object.immutable) return [forbiddenField('immutable', 'field is immutable when `immutable` is set')];
-  const data = ({ data = {}, binaryData = {} }: typeof object): unknown => plain([data, binaryData]);
-  if (isDeepStrictEqual(data(object), data(before))) return [];
-  return [forbiddenField('data', 'field is immutable when `immutable` is set')];
-}
-
-function writeSecret(secret: Secret, before: Secret | undefined): Cause[] {
+function writeSecret(secret: Secret): undefined {
   const texts = Object.entries(secret.stringData ?? {});
   if (texts.length > 0) secret.data ??= {};
   for (const [key, value] of texts) secret.data![key] = Buffer.from(value).toString('base64');
   delete secret.stringData;
   secret.type ??= 'Opaque';
-  return writeData(secret, before);
 }
 
 function writeNamespace(namespace: Obj, before: Obj | undefined): undefined {
@@ -84,7 +73,6 @@ const strategies: Readonly<Record<string, Strategy>> = {
     node.status ??= {};
   },
   namespaces: writeNamespace,
-  configmaps: writeData,
   secrets: writeSecret,
   deployments: writeDeployment,
   replicasets: writeWorkload,

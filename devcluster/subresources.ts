@@ -2,18 +2,19 @@
 import type { TokenRequest } from '../kube/types/core.ts';
 import type { KubeObject } from '../kube/types/meta.ts';
 import type { Pod } from '../kube/types/pod.ts';
-import { badRequest, conflict, invalid, wrong } from './failure.ts';
+import { badRequest, conflict } from './failure.ts';
 import { type Answer, type HandlerDeps, statusText, writeOptionsOf } from './handlers.ts';
-import { at, kindByName } from './kinds.ts';
+import { at, kindByName, type Obj } from './kinds.ts';
 import { selectorText, timestamp } from './names.ts';
 import { patchObject, patchOf } from './patches.ts';
 import { type ApiRequest, readObject, type Target } from './request.ts';
-import type { Obj } from './store.ts';
 import { issuer, type Tokens } from './tokens.ts';
 
 export interface SubresourceDeps extends HandlerDeps {
   readonly tokens: Tokens;
 }
+
+type BoundObjectRef = NonNullable<NonNullable<TokenRequest['spec']>['boundObjectRef']>;
 
 const json = (status: number, body: unknown): Answer => ({ status, body: JSON.stringify(body) });
 
@@ -42,22 +43,16 @@ export async function issueToken(deps: SubresourceDeps, request: ApiRequest, tar
   const { kind, namespace = '', name = '' } = target;
   const { spec } = (await readObject(request)) as unknown as Partial<TokenRequest>;
   const account = registry.read(kind, namespace, name);
-  const seconds = spec?.expirationSeconds ?? 3600;
-  if (seconds < 600) {
-    const resource = { ...kind.resource, kind: 'TokenRequest', group: 'authentication.k8s.io' };
-    const why = 'may not specify a duration less than 10 minutes';
-    throw invalid(resource, '', [wrong('spec.expirationSeconds', seconds, why)]);
-  }
+  const seconds = Math.max(600, spec?.expirationSeconds ?? 3600);
   const audiences = spec?.audiences?.length ? spec.audiences : [issuer];
   const idOf = ({ metadata }: KubeObject) => ({ name: metadata.name, uid: metadata.uid! });
-  const bound = spec?.boundObjectRef && readBound(deps, namespace, spec.boundObjectRef);
-  const nodeName = (bound?.object as Pod | undefined)?.spec?.nodeName ?? '';
-  const node = registry.find<KubeObject>('nodes', undefined, nodeName);
+  const pod = spec?.boundObjectRef && readBound(deps, namespace, spec.boundObjectRef);
+  const node = registry.find<KubeObject>('nodes', undefined, pod?.spec.nodeName ?? '');
   const subject = {
     namespace,
     serviceaccount: idOf(account),
     ...(node ? { node: idOf(node) } : {}),
-    ...(bound ? { [bound.kind.toLowerCase()]: idOf(bound.object) } : {}),
+    ...(pod ? { pod: idOf(pod) } : {}),
   };
   const now = clock.now();
   return json(201, {
@@ -72,20 +67,15 @@ export async function issueToken(deps: SubresourceDeps, request: ApiRequest, tar
   });
 }
 
-const bindable: Readonly<Record<string, string>> = { Pod: 'pods', Secret: 'secrets', Node: 'nodes' };
-
-function readBound(
-  { registry }: SubresourceDeps,
-  namespace: string,
-  { kind = '', name = '', uid }: { kind?: string; name?: string; uid?: string },
-): { kind: string; object: KubeObject } {
-  const plural = bindable[kind];
-  if (!plural) throw badRequest(`cannot bind token to object of type ${kind}`);
-  const described = kindByName(plural);
-  const object = registry.read(described, described.resource.namespaced ? namespace : undefined, name);
+/** Tokens are bound to pods, as nodes ask for them. */
+function readBound({ registry }: SubresourceDeps, namespace: string, ref: BoundObjectRef): Pod {
+  const { kind = '', name = '', uid } = ref;
+  if (kind !== 'Pod') throw badRequest(`cannot bind token to object of type ${kind}`);
+  const pods = kindByName('pods');
+  const pod = registry.read(pods, namespace, name);
   const why = `the UID in the bound object reference (${uid}) does not match the UID in record. The object might have been deleted and then recreated`;
-  if (uid && uid !== object.metadata.uid) throw conflict(described.resource, name, why);
-  return { kind, object };
+  if (uid && uid !== pod.metadata.uid) throw conflict(pods.resource, name, why);
+  return pod as unknown as Pod;
 }
 
 function scaleOf({ metadata, ...object }: Obj): Obj {

@@ -3,9 +3,8 @@ import { apiVersionOf } from '../kube/api-path.ts';
 import { isSidecar } from '../kube/scheduling/pod-resources.ts';
 import type { CoreEvent, EndpointSlice, Node, Service } from '../kube/types/core.ts';
 import type { ContainerStatus, Pod } from '../kube/types/pod.ts';
-import { at, type Kind } from './kinds.ts';
+import { at, type Kind, type Obj } from './kinds.ts';
 import { selectorText } from './names.ts';
-import type { Obj } from './store.ts';
 import type { Deployment } from './workload.ts';
 
 // For each kind its columns: `Header=path?what is printed where it is absent`, or `Header=cell()`; those with a star are for -o wide.
@@ -26,16 +25,12 @@ secrets: Name; Type=type; Data=dataCount(); Age
 events: Last Seen=lastSeen(); Type=type; Reason=reason; Object=involved(); Source*=source.component; Message=message; Count*=count?1
 endpointslices: Name; AddressType=addressType; Ports=slicePorts(); Endpoints=sliceEndpoints(); Age
 leases: Name; Holder=spec.holderIdentity; Age
-persistentvolumes: Name; Capacity=spec.capacity.storage; Status=status.phase; Claim=spec.claimRef.name; Age
-persistentvolumeclaims: Name; Status=status.phase; Volume=spec.volumeName; Capacity=status.capacity.storage; Age
 `;
 
 type Cell = string | number;
 type Compute = (object: never, nowMs: number) => Cell;
 
 const listed = (items: readonly string[], absent = '<none>'): string => items.join(',') || absent;
-const upToThree = (items: readonly string[]): string =>
-  items.length > 3 ? `${items.slice(0, 3).join(',')} + ${items.length - 3} more...` : listed(items, '<unset>');
 const templateContainers = ({ spec }: Deployment) => spec.template.spec.containers;
 const holds = ({ status }: Pod | Node, type: string): boolean =>
   status?.conditions?.some((one) => one.type === type && one.status === 'True') ?? false;
@@ -52,17 +47,13 @@ const cells: Readonly<Record<string, Compute>> = {
       .at(-1);
     return total > 0 && last ? `${total} (${since(last, nowMs)} ago)` : String(total);
   },
-  podGates(pod: Pod) {
-    const wanted = pod.spec.readinessGates ?? [];
-    const met = wanted.filter(({ conditionType }) => holds(pod, conditionType));
-    return wanted.length === 0 ? '<none>' : `${met.length}/${wanted.length}`;
-  },
+  podGates: ({ spec }: Pod) => listed((spec.readinessGates ?? []).map(({ conditionType }) => conditionType)),
   nodeStatus: (node: Node) =>
     `${holds(node, 'Ready') ? 'Ready' : 'NotReady'}${node.spec.unschedulable ? ',SchedulingDisabled' : ''}`,
-  nodeRoles({ metadata }: Node) {
-    const roles = Object.keys(metadata.labels ?? {}).map((key) => /^node-role\.kubernetes\.io\/(.*)/.exec(key)?.[1]);
-    return listed(roles.filter((role) => role !== undefined).sort());
-  },
+  nodeRoles: ({ metadata }: Node) =>
+    listed(
+      Object.keys(metadata.labels ?? {}).flatMap((key) => /^node-role\.kubernetes\.io\/(.*)/.exec(key)?.[1] ?? []),
+    ),
   internalIp: ({ status }: Node) => status?.addresses?.find(({ type }) => type === 'InternalIP')?.address ?? '<none>',
   serviceIp({ spec, status }: Service) {
     if (spec.type === 'ExternalName') return spec.externalName ?? '';
@@ -82,8 +73,8 @@ const cells: Readonly<Record<string, Compute>> = {
     Object.keys(data).length + Object.keys(binaryData).length,
   lastSeen: (event: CoreEvent, now) => since(event.lastTimestamp ?? event.metadata.creationTimestamp, now),
   involved: ({ involvedObject: { kind = '', name = '' } }: CoreEvent) => `${kind.toLowerCase()}/${name}`,
-  slicePorts: ({ ports }: EndpointSlice) => upToThree((ports ?? []).map(({ name, port }) => String(port ?? name))),
-  sliceEndpoints: ({ endpoints }: EndpointSlice) => upToThree((endpoints ?? []).flatMap(({ addresses }) => addresses)),
+  slicePorts: ({ ports }: EndpointSlice) => listed((ports ?? []).map(({ name, port }) => String(port ?? name))),
+  sliceEndpoints: ({ endpoints }: EndpointSlice) => listed((endpoints ?? []).flatMap(({ addresses }) => addresses)),
 };
 
 const sidecars = ({ spec }: Pod) => (spec.initContainers ?? []).filter(isSidecar);
@@ -159,7 +150,7 @@ const columns = new Map(
 );
 const plainColumns = ['Name', 'Age'].map(columnOf);
 
-export type IncludeObject = 'Metadata' | 'Object' | 'None';
+export type IncludeObject = 'Metadata' | 'Object';
 
 /** `head` says whether the columns' names are sent too: in a watch only with the first row. */
 export function tableOf(
@@ -180,7 +171,7 @@ export function tableOf(
     columnDefinitions: head ? shown.map(({ definition }) => definition) : null,
     rows: objects.map((object) => ({
       cells: shown.map(({ value }) => value(object, nowMs)),
-      ...(table === 'None' ? {} : { object: objectOf(object) }),
+      object: objectOf(object),
     })),
   };
 }

@@ -14,7 +14,6 @@ export interface TokenSubject {
   readonly namespace: string;
   readonly serviceaccount: Named;
   readonly pod?: Named;
-  readonly secret?: Named;
   readonly node?: Named;
 }
 
@@ -52,11 +51,9 @@ export function createTokens({ clock, find }: TokenDeps, keyPem: string) {
     return JSON.parse(Buffer.from(body, 'base64url').toString('utf8')) as Claims;
   };
 
-  const stillThere = ({ namespace, serviceaccount, pod, secret, node }: TokenSubject): boolean => {
-    const same = (plural: string, ref: Named | undefined, where?: string): boolean =>
-      !ref || find(plural, where, ref.name)?.metadata.uid === ref.uid;
-    const bound = same('pods', pod, namespace) && same('secrets', secret, namespace);
-    return same('serviceaccounts', serviceaccount, namespace) && bound && (pod !== undefined || same('nodes', node));
+  const stillThere = ({ namespace, serviceaccount, pod }: TokenSubject): boolean => {
+    const same = (plural: string, ref: Named): boolean => find(plural, namespace, ref.name)?.metadata.uid === ref.uid;
+    return same('serviceaccounts', serviceaccount) && (!pod || same('pods', pod));
   };
 
   return {

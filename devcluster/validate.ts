@@ -1,8 +1,7 @@
 // The mistakes in manifests that people make, refused with the API server's own words.
-import { isDeepStrictEqual } from 'node:util';
 import { matchesLabelSelector } from '../kube/selectors.ts';
-import type { Container, Pod, PodSpec } from '../kube/types/pod.ts';
-import { type Cause, fault, forbiddenField, required, wrong } from './failure.ts';
+import type { Container, PodSpec } from '../kube/types/pod.ts';
+import { type Cause, fault, required, wrong } from './failure.ts';
 import type { Deployment } from './workload.ts';
 
 const label = '[a-z0-9]([-a-z0-9]*[a-z0-9])?';
@@ -41,21 +40,6 @@ export function validatePodSpec(spec: PodSpec, path: string): Cause[] {
   };
   const some = containers.length > 0 ? [] : [required(`${path}.containers`)];
   return [...some, ...initContainers.flatMap(check('initContainers')), ...containers.flatMap(check('containers'))];
-}
-
-const frozenWords =
-  'pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)';
-
-/** A pod's spec may change in few ways once it is there. */
-export function validatePodUpdate(pod: Pod, before: Pod): Cause[] {
-  const withoutImages = (list: readonly Container[] | undefined) => list?.map((one) => ({ ...one, image: '' }));
-  const frozen = ({ spec }: Pod): unknown => {
-    const { activeDeadlineSeconds, tolerations, terminationGracePeriodSeconds, schedulingGates, ...rest } = spec;
-    const { containers, initContainers } = spec;
-    const lists = { containers: withoutImages(containers), initContainers: withoutImages(initContainers) };
-    return JSON.parse(JSON.stringify({ ...rest, ...lists }));
-  };
-  return isDeepStrictEqual(frozen(pod), frozen(before)) ? [] : [forbiddenField('spec', frozenWords)];
 }
 
 export function validateWorkload({ spec: { selector, template } }: Deployment): Cause[] {

@@ -1,10 +1,11 @@
 // A watch: what was, what happens, and bookmarks between, as one stream of JSON lines.
 import { apiVersionOf } from '../kube/api-path.ts';
+import type { PastChange } from '../kube/history.ts';
 import { expired } from './failure.ts';
 import { type HandlerDeps, parseVersion, statusText } from './handlers.ts';
+import type { Obj } from './kinds.ts';
 import { type ApiRequest, isTrue, type Target } from './request.ts';
 import { type Selected, selectionOf } from './selection.ts';
-import type { Change, Obj } from './store.ts';
 import { encodeObject, formatOf } from './wire.ts';
 
 export interface Sink {
@@ -27,7 +28,7 @@ export function watch(deps: HandlerDeps, request: ApiRequest, target: Target, op
   const inScope: Selected = (object) =>
     (namespace === undefined || object.metadata.namespace === namespace) && selected(object);
   const { table } = formatOf(request, 0);
-  const from = parseVersion(kind, query.get('resourceVersion'));
+  const from = parseVersion(query.get('resourceVersion'));
   const streams = isTrue(query.get('sendInitialEvents'));
   const bookmarks = isTrue(query.get('allowWatchBookmarks'));
   const sink = open(`application/json;${table ? 'as=Table;v=v1;g=meta.k8s.io;' : ''}stream=watch`);
@@ -73,7 +74,7 @@ export function watch(deps: HandlerDeps, request: ApiRequest, target: Target, op
 
 // An object that comes to match is new to this watcher, and one that no longer does is gone.
 function pass(
-  { type, object, previous }: Change,
+  { type, object, previous }: PastChange<Obj>,
   selected: Selected,
   write: (type: string, object: Obj) => void,
 ): void {

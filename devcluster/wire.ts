@@ -1,8 +1,7 @@
 // Objects as they go over the wire: with apiVersion and kind, or as rows of a table.
 import { apiVersionOf } from '../kube/api-path.ts';
-import type { Kind } from './kinds.ts';
+import type { Kind, Obj } from './kinds.ts';
 import type { ApiRequest } from './request.ts';
-import type { Obj } from './store.ts';
 import { type IncludeObject, tableOf } from './tables.ts';
 
 /** What goes out, with the time by which ages are told; no table: objects as they are. */
@@ -16,8 +15,7 @@ export function formatOf({ header, query }: ApiRequest, nowMs: number): Format {
   const wanted = header('accept')
     ?.split(',')
     .find((part) => /application\/json|\*\/\*/.test(part));
-  const include = query.get('includeObject');
-  const table = include === 'Object' || include === 'None' ? include : 'Metadata';
+  const table = query.get('includeObject') === 'Object' ? 'Object' : 'Metadata';
   return { nowMs, table: wanted?.includes('as=Table') ? table : undefined };
 }
 

@@ -20,8 +20,6 @@ export interface ReplicaSet extends KubeObject {
   status?: Counts & { fullyLabeledReplicas?: number };
 }
 
-export type DeploymentCondition = Condition & { lastUpdateTime?: string };
-
 export interface Deployment extends KubeObject {
   spec: ReplicaSet['spec'] & {
     strategy?: {
@@ -29,5 +27,5 @@ export interface Deployment extends KubeObject {
       rollingUpdate?: { maxUnavailable?: IntOrString; maxSurge?: IntOrString };
     };
   };
-  status?: Counts & { updatedReplicas?: number; unavailableReplicas?: number; conditions?: DeploymentCondition[] };
+  status?: Counts & { updatedReplicas?: number; unavailableReplicas?: number; conditions?: Condition[] };
 }

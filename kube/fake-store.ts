@@ -1,8 +1,9 @@
 // What stands behind the fake client: objects by resource, one count of resourceVersions, and the history that watches read.
 import { randomUUID } from 'node:crypto';
 import type { Clock } from '../lib/clock.ts';
-import { collectionPath } from './api-path.ts';
+import { apiVersionOf, collectionPath } from './api-path.ts';
 import type { Selection } from './client.ts';
+import { createHistory, type PastChange } from './history.ts';
 import type { Resource } from './resources.ts';
 import { matchesFieldSelector, matchesRequirements, parseFieldSelector, parseLabelSelector } from './selectors.ts';
 import { keyOf } from './store.ts';
@@ -12,12 +13,6 @@ export interface StoredChange {
   readonly version: number;
   readonly before: KubeObject | undefined;
   readonly after: KubeObject | undefined;
-}
-
-interface Table {
-  readonly objects: Map<string, KubeObject>;
-  readonly history: StoredChange[];
-  readonly listeners: Set<(change: StoredChange) => void>;
 }
 
 export interface FakeStore {
@@ -34,66 +29,32 @@ export interface FakeStore {
 }
 
 export function createFakeStore(clock: Pick<Clock, 'now'>): FakeStore {
-  const tables = new Map<string, Table>();
-  let version = 1;
-
-  const tableOf = (resource: Resource): Table => {
-    const path = collectionPath(resource, undefined);
-    const known = tables.get(path);
-    if (known) return known;
-    const table: Table = { objects: new Map(), history: [], listeners: new Set() };
-    tables.set(path, table);
-    return table;
-  };
-
-  const commit = (table: Table, change: StoredChange): void => {
-    table.history.push(change);
-    for (const listener of table.listeners) listener(change);
-  };
-
+  const history = createHistory(1);
+  const tableOf = (resource: Resource) => history.collection(collectionPath(resource, undefined));
+  const changeOf = ({ type, version, object, previous }: PastChange<KubeObject>): StoredChange =>
+    type === 'DELETED' ? { version, before: object, after: undefined } : { version, before: previous, after: object };
   return {
     get version() {
-      return version;
+      return history.version();
     },
     oldest: 0,
-    get: (resource, key) => tableOf(resource).objects.get(key),
-    list: (resource) =>
-      [...tableOf(resource).objects.values()].sort((a, b) => (keyOf(a) < keyOf(b) ? -1 : keyOf(a) > keyOf(b) ? 1 : 0)),
+    get: (resource, key) => tableOf(resource).get(key),
+    list: (resource) => tableOf(resource).list(),
     put(resource, object) {
       const table = tableOf(resource);
-      const key = keyOf(object);
-      const before = table.objects.get(key);
-      version++;
-      const after: KubeObject = structuredClone({
-        ...object,
-        apiVersion: resource.group === '' ? resource.version : `${resource.group}/${resource.version}`,
-        kind: resource.kind,
-        metadata: {
-          ...object.metadata,
-          uid: object.metadata.uid ?? before?.metadata.uid ?? randomUUID(),
-          creationTimestamp: object.metadata.creationTimestamp ?? secondsOf(clock.now()),
-          resourceVersion: String(version),
-        },
-      });
-      table.objects.set(key, after);
-      commit(table, { version, before, after });
-      return after;
+      const before = table.get(keyOf(object));
+      const uid = object.metadata.uid ?? before?.metadata.uid ?? randomUUID();
+      const creationTimestamp = object.metadata.creationTimestamp ?? secondsOf(clock.now());
+      const metadata = { ...object.metadata, uid, creationTimestamp };
+      const { kind } = resource;
+      return table.put(structuredClone({ ...object, apiVersion: apiVersionOf(resource), kind, metadata }));
     },
     drop(resource, key) {
-      const table = tableOf(resource);
-      const before = table.objects.get(key);
-      if (!before) return;
-      version++;
-      table.objects.delete(key);
-      const last = { ...before, metadata: { ...before.metadata, resourceVersion: String(version) } };
-      commit(table, { version, before: last, after: undefined });
+      const before = tableOf(resource).get(key);
+      if (before) tableOf(resource).remove(before);
     },
-    since: (resource, from) => tableOf(resource).history.filter((change) => change.version > from),
-    listen(resource, listener) {
-      const { listeners } = tableOf(resource);
-      listeners.add(listener);
-      return () => void listeners.delete(listener);
-    },
+    since: (resource, from) => (tableOf(resource).since(from) ?? []).map(changeOf),
+    listen: (resource, listener) => tableOf(resource).subscribe((change) => listener(changeOf(change))),
   };
 }
 

@@ -15,7 +15,8 @@ export interface Resource<T extends KubeObject = KubeObject> {
   readonly object?: T;
 }
 
-const define = <T extends KubeObject>(
+/** From `group/version`, or `v1`. */
+export const define = <T extends KubeObject>(
   apiVersion: string,
   plural: string,
   kind: string,

@@ -6,6 +6,7 @@ import type { KubeClient } from '../../kube/client.ts';
 import type { ClientConfig } from '../../kube/client-config.ts';
 import { isNotFound } from '../../kube/errors.ts';
 import { loadKubeconfig } from '../../kube/kubeconfig.ts';
+import { renderKubeconfig } from '../../kube/render-kubeconfig.ts';
 import { resources } from '../../kube/resources.ts';
 import type { Node } from '../../kube/types/core.ts';
 import type { Clock } from '../../lib/clock.ts';
@@ -73,32 +74,8 @@ async function discover(deps: JoinDeps, options: JoinOptions, signal: AbortSigna
   );
 }
 
-const bootstrapText = (cluster: Cluster, token: string): string =>
-  `${JSON.stringify(
-    {
-      apiVersion: 'v1',
-      kind: 'Config',
-      clusters: [
-        {
-          name: 'kubernetes',
-          cluster: {
-            server: cluster.server,
-            'certificate-authority-data': Buffer.from(cluster.ca).toString('base64'),
-          },
-        },
-      ],
-      contexts: [
-        {
-          name: 'tls-bootstrap-token-user@kubernetes',
-          context: { cluster: 'kubernetes', user: 'tls-bootstrap-token-user' },
-        },
-      ],
-      'current-context': 'tls-bootstrap-token-user@kubernetes',
-      users: [{ name: 'tls-bootstrap-token-user', user: { token } }],
-    },
-    null,
-    2,
-  )}\n`;
+const bootstrapText = ({ server, ca }: Cluster, token: string): string =>
+  renderKubeconfig({ cluster: 'kubernetes', server, caPem: ca, user: 'tls-bootstrap-token-user', token });
 
 async function preflight(deps: JoinDeps, options: JoinOptions): Promise<void> {
   const findings = await runPreflight(deps.host, {

@@ -15,13 +15,9 @@ export interface ControllerOptions {
   readonly podCidr?: string;
 }
 
-export interface Controllers {
-  /** Resolves once all have seen everything there is. */
-  ready(signal: AbortSignal): Promise<void>;
-  stop(): Promise<void>;
-}
+export type Controllers = ReturnType<typeof startControllers>;
 
-export function startControllers(deps: ControllerDeps, options: ControllerOptions): Controllers {
+export function startControllers(deps: ControllerDeps, options: ControllerOptions) {
   const world = createWorld(deps);
   const controllers = [
     createNamespaceAccounts(world, options.caPem),
@@ -37,8 +33,10 @@ export function startControllers(deps: ControllerDeps, options: ControllerOption
   const tasks = supervise({ log: deps.log, onFault });
   for (const cache of world.all) tasks.start(`cache of ${cache.resource.plural}`, (signal) => cache.run(signal));
   return {
-    ready: async (signal) => void (await Promise.all(world.all.map((cache) => cache.waitForSync(signal)))),
-    async stop() {
+    /** Resolves once all have seen everything there is. */
+    ready: async (signal: AbortSignal): Promise<void> =>
+      void (await Promise.all(world.all.map((cache) => cache.waitForSync(signal)))),
+    async stop(): Promise<void> {
       await Promise.all(controllers.map((controller) => controller.stop()));
       await tasks.stop();
     },

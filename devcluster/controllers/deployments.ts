@@ -3,9 +3,10 @@
 import { createHash } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { isNotFound } from '../../kube/errors.ts';
+import type { Condition } from '../../kube/types/meta.ts';
 import { safeText, timestamp } from '../names.ts';
 import { plain } from '../strategies.ts';
-import type { Deployment, DeploymentCondition, PodTemplate, ReplicaSet } from '../workload.ts';
+import type { Deployment, PodTemplate, ReplicaSet } from '../workload.ts';
 import { limitsOf, planRollout } from './rollout.ts';
 import { unless, type World } from './world.ts';
 
@@ -73,7 +74,7 @@ export function createDeploymentController(world: World) {
       sets.reduce((all, set) => all + (count(set) ?? 0), 0);
     const wanted = sum((set) => set.spec.replicas);
     const availableReplicas = sum((set) => set.status?.availableReplicas);
-    const counts = {
+    const status = {
       replicas: sum((set) => set.status?.replicas),
       updatedReplicas: current.status?.replicas ?? 0,
       readyReplicas: sum((set) => set.status?.readyReplicas),
@@ -81,9 +82,8 @@ export function createDeploymentController(world: World) {
       unavailableReplicas: Math.max(0, Math.max(deployment.spec.replicas ?? 1, wanted) - availableReplicas),
       terminatingReplicas: sum((set) => set.status?.terminatingReplicas),
       observedGeneration: deployment.metadata.generation ?? 0,
+      conditions: [conditionOf(deployment, availableReplicas, timestamp(clock.now()))],
     };
-    const conditions = conditionsOf(deployment, counts, current.metadata.name, timestamp(clock.now()));
-    const status = { ...counts, conditions };
     if (isDeepStrictEqual(plain(status), deployment.status)) return;
     const patch = { metadata: { uid: deployment.metadata.uid }, status };
     const options = { type: 'merge', subresource: 'status', signal } as const;
@@ -93,29 +93,13 @@ export function createDeploymentController(world: World) {
   return controller;
 }
 
-/** What a Deployment's status says of its rollout: available or not, progressing or done. It is never out of time here. */
-function conditionsOf(
-  { spec, status }: Deployment,
-  { replicas = 0, updatedReplicas = 0, availableReplicas = 0 }: NonNullable<Deployment['status']>,
-  setName: string,
-  time: string,
-): DeploymentCondition[] {
-  const desired = spec.replicas ?? 1;
-  const next = (type: string, holds: boolean, reason: string, message: string): DeploymentCondition => {
-    const was = status?.conditions?.find((one) => one.type === type);
-    const word = holds ? 'True' : 'False';
-    if (was?.status === word && was.reason === reason) return was;
-    const lastTransitionTime = was?.status === word ? (was.lastTransitionTime ?? time) : time;
-    return { type, status: word, reason, message, lastUpdateTime: time, lastTransitionTime };
-  };
-  const set = `ReplicaSet "${setName}"`;
-  const done = [updatedReplicas, replicas, availableReplicas].every((count) => count === desired);
-  return [
-    availableReplicas >= desired - limitsOf({ spec }).unavailable
-      ? next('Available', true, 'MinimumReplicasAvailable', 'Deployment has minimum availability.')
-      : next('Available', false, 'MinimumReplicasUnavailable', 'Deployment does not have minimum availability.'),
-    done
-      ? next('Progressing', true, 'NewReplicaSetAvailable', `${set} has successfully progressed.`)
-      : next('Progressing', true, 'ReplicaSetUpdated', `${set} is progressing.`),
-  ];
+/** Available or not. Of a rollout's progress the counts tell enough: it is never out of time here. */
+function conditionOf({ spec, status }: Deployment, availableReplicas: number, time: string): Condition {
+  const holds = availableReplicas >= (spec.replicas ?? 1) - limitsOf({ spec }).unavailable;
+  const word = holds ? 'True' : 'False';
+  const was = status?.conditions?.find(({ type }) => type === 'Available');
+  if (was?.status === word) return was;
+  const reason = holds ? 'MinimumReplicasAvailable' : 'MinimumReplicasUnavailable';
+  const message = `Deployment ${holds ? 'has' : 'does not have'} minimum availability.`;
+  return { type: 'Available', status: word, reason, message, lastTransitionTime: time };
 }

@@ -11,8 +11,6 @@ export const isReady = (pod: Pod): boolean =>
 export const isFinished = ({ status }: Pod): boolean => status?.phase === 'Succeeded' || status?.phase === 'Failed';
 const isActive = (pod: Pod): boolean => !pod.metadata.deletionTimestamp && !isFinished(pod);
 
-const mostAtOnce = 50;
-
 /** Those that are least missed come first: not bound, not running, not ready, young. */
 function deletionOrder(pods: readonly Pod[]): Pod[] {
   const rank = (pod: Pod): number =>
@@ -46,11 +44,9 @@ export function createReplicaSetController(world: World) {
     const { metadata: { labels = {}, annotations = {}, finalizers = [] } = {}, spec } = set.spec.template;
     const ownerReferences = [replicaSets.ownerReference(set)];
     const more = { name: '', generateName: `${name}-`, namespace, ownerReferences, labels, annotations, finalizers };
-    const missing = Math.min(wanted - active.length, mostAtOnce);
     const make = () => client.create(resources.pods, { metadata: more, spec }, { signal });
-    await Promise.all(Array.from({ length: Math.max(0, missing) }, make));
-    const surplus = Math.min(active.length - wanted, mostAtOnce);
-    for (const { metadata } of deletionOrder(active).slice(0, Math.max(0, surplus)))
+    await Promise.all(Array.from({ length: Math.max(0, wanted - active.length) }, make));
+    for (const { metadata } of deletionOrder(active).slice(0, Math.max(0, active.length - wanted)))
       await client
         .delete(resources.pods, metadata, { preconditions: { uid: metadata.uid! }, signal })
         .catch(unless(isNotFound));
