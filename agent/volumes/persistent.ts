@@ -83,8 +83,9 @@ async function mountLocal(host: VolumeHost, request: SetUpRequest, bound: BoundC
 
   const found = await probePath(source, signal);
   if (!found) throw new Error(`path "${source}" does not exist`);
+  // Empty is what clients write who mean the default.
   const from =
-    found.kind === 'block-device' ? await mountDevice(host, bound, source, fsType ?? 'ext4', signal) : source;
+    found.kind === 'block-device' ? await mountDevice(host, bound, source, fsType || 'ext4', signal) : source;
   await makeFolders(target, 0o750);
   await host.faultPoint('local-folder-made');
   const shared = await isMountedByPods(host, from, uid);
