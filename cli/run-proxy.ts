@@ -78,7 +78,7 @@ export async function openProxy(start: ProxyStart): Promise<ProxyHalf> {
     },
     attach(node) {
       const waits = (): boolean => !proxy.status().synced && clock.monotonicMs() - startedAtMs < readyWaitMs;
-      node.addReadySource(() => (waits() ? 'Services are not programmed yet' : undefined));
+      node.addStartSource(() => (waits() ? 'Services are not programmed yet' : undefined));
       node.addCondition(() => {
         const { synced, trouble } = proxy.status();
         const bad = trouble ?? (synced ? undefined : 'Services are not programmed yet');

@@ -193,6 +193,36 @@ describe('the node agent', () => {
     await end();
   });
 
+  it.each([
+    { what: 'that is new', before: undefined, first: 'False' },
+    { what: 'that was Ready on this boot', before: { boot: 'b', ready: 'True' }, first: 'True' },
+    { what: 'that was Ready on another boot', before: { boot: 'older', ready: 'True' }, first: 'False' },
+    { what: 'that was not Ready', before: { boot: 'b', ready: 'False' }, first: 'False' },
+  ])('what is missing at the start keeps a node $what from being Ready: $first', async ({ before, first }) => {
+    const { clock, client, agent, node, end } = setUp();
+    if (before)
+      client.seed(resources.nodes, {
+        metadata: { name: 'n1' },
+        spec: {},
+        status: {
+          nodeInfo: { bootID: before.boot },
+          conditions: [{ type: 'Ready', status: before.ready, reason: 'KubeletReady', message: 'before' }],
+        },
+      } as never);
+    const seen = new Set<string | undefined>();
+    agent.onNode((after) => after?.metadata.uid !== undefined && seen.add(ready(after)?.status));
+    let missing: string | undefined = 'Services are not programmed yet';
+    agent.addStartSource(() => missing);
+    await clock.advance(1_000);
+    expect(ready(node())?.status).toBe(first);
+    missing = undefined;
+    agent.refresh();
+    await clock.advance(1_000);
+    expect(ready(node())).toMatchObject({ status: 'True', message: 'kubelet is posting ready status' });
+    if (first === 'True') expect([...seen]).toEqual(['True']);
+    await end();
+  });
+
   it('takes over a Node that is there: labels put right, others’ work kept', async () => {
     const { clock, client, node, end, events } = setUp();
     client.seed(resources.nodes, {

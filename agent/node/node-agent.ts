@@ -86,6 +86,11 @@ export interface NodeAgent {
   refresh(): void;
   /** The node is Ready only while every source says undefined. */
   addReadySource(source: ReadySource): () => void;
+  /**
+   * The same, but only on the way to being Ready: a node that was Ready on this boot, and whose daemon begins again, keeps it. To say no for a
+   * second would take every pod of the node out of its Services.
+   */
+  addStartSource(source: ReadySource): () => void;
   /** Adds to the Ready condition's message without making it False. */
   addWarningSource(source: ReadySource): () => void;
   /** A condition of one's own, beside the kubelet's. */
@@ -120,6 +125,7 @@ export function createNodeAgent(deps: NodeAgentDeps, options: NodeAgentOptions):
 
   const listeners = new Set<(after: Node | undefined, before: Node | undefined) => void>();
   const readySources = new Set<ReadySource>();
+  const startSources = new Set<ReadySource>();
   const warningSources = new Set<ReadySource>();
   const conditionSources = new Set<() => ConditionValue>();
   let latest: Node | undefined;
@@ -207,7 +213,11 @@ export function createNodeAgent(deps: NodeAgentDeps, options: NodeAgentOptions):
   const said = (sources: Iterable<ReadySource>): string[] =>
     [...sources].map((source) => source()).filter((text) => text !== undefined);
 
-  const conditions = (): ConditionValue[] => [
+  const wasReady = (before: NodeStatus): boolean =>
+    before.nodeInfo?.bootID === facts?.bootId &&
+    before.conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') === true;
+
+  const conditions = (before: NodeStatus): ConditionValue[] => [
     ...pressureConditions(pressure),
     ...[...conditionSources].map((source) => source()),
     readyCondition(
@@ -215,6 +225,7 @@ export function createNodeAgent(deps: NodeAgentDeps, options: NodeAgentOptions):
         ...runtimeErrors(runtime.state(), clock.monotonicMs()),
         ...(addressError === undefined ? [] : [addressError]),
         ...said(readySources),
+        ...(wasReady(before) ? [] : said(startSources)),
       ],
       said(warningSources),
     ),
@@ -223,7 +234,7 @@ export function createNodeAgent(deps: NodeAgentDeps, options: NodeAgentOptions):
   const compute = async (before: NodeStatus, signal: AbortSignal) => {
     facts = deps.hostFacts ? await deps.hostFacts() : await readHostFacts({ rootDir: options.rootDir });
     await findAddresses();
-    const values = conditions();
+    const values = conditions(before);
     const status = computeStatus(
       before,
       {
@@ -432,6 +443,7 @@ export function createNodeAgent(deps: NodeAgentDeps, options: NodeAgentOptions):
     },
     refresh: () => queue.wake('status'),
     addReadySource: source(readySources),
+    addStartSource: source(startSources),
     addWarningSource: source(warningSources),
     addCondition: source(conditionSources),
     setPressure(next) {
