@@ -1,6 +1,7 @@
 // The volumes of pods on real mounts, as root: what conformance asserts of emptyDir, configMap, secret, projected, downwardAPI, hostPath, subPath.
 import { execFile } from 'node:child_process';
 import { mkdir, readdir, readFile, stat, statfs, symlink, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -384,6 +385,47 @@ describe('hostPath', () => {
     await gone(pod);
   });
 
+  it('takes what is of the type that is asked for, links followed, and any type where none is', async () => {
+    const at = (name: string): string => join(lab.root, name);
+    await mkdir(at('folder'));
+    await writeFile(at('file'), '');
+    await symlink(at('file'), at('link'));
+    await writeFile(at('disk'), Buffer.alloc(1 << 20));
+    const listener = createServer();
+    await new Promise<void>((resolve) => listener.listen(at('socket'), resolve));
+    const device = (await run('losetup', ['--find', '--show', at('disk')])).stdout.trim();
+    try {
+      const fitting = [
+        ['Directory', at('folder')],
+        ['DirectoryOrCreate', at('folder')],
+        ['File', at('file')],
+        ['FileOrCreate', at('file')],
+        ['File', at('link')],
+        ['Socket', at('socket')],
+        ['CharDevice', '/dev/null'],
+        ['BlockDevice', device],
+        ['', at('folder')],
+        ['', at('none')],
+      ] as const;
+      for (const [type, path] of fitting) {
+        const pod = labPod({ volumes: [{ name: 'v', hostPath: { path, type } }] });
+        await lab.volumes.setUp(pod, signal());
+        const { mounts } = await lab.volumes.mountsFor(pod, pod.spec.containers[0]!, {}, signal());
+        expect(mounts).toMatchObject([{ hostPath: path, selinuxRelabel: false }]);
+        await gone(pod);
+      }
+      expect(await readdir(lab.root)).toEqual(expect.arrayContaining(['folder', 'file', 'link', 'socket']));
+      await expect(stat(at('none'))).rejects.toThrow('ENOENT');
+      const back = labPod({
+        volumes: [{ name: 'v', hostPath: { path: `${lab.root}/../x`, type: 'DirectoryOrCreate' } }],
+      });
+      await expect(lab.volumes.setUp(back, signal())).rejects.toThrow('invalid HostPath');
+    } finally {
+      listener.close();
+      await run('losetup', ['--detach', device]);
+    }
+  });
+
   it('makes what may be made, and never removes it', async () => {
     const folder = join(lab.root, 'a/b');
     const file = join(lab.root, 'a/b/file');
@@ -530,6 +572,72 @@ describe('subPath', () => {
     await until(async () => (await text(join(pathOf(pod, 'configmap', 'v'), 'a'))) === '2');
     expect(await text(path)).toBe('1');
     expect(await text(await mount(pod))).toBe('2');
+    await gone(pod);
+  });
+});
+
+describe('an image', () => {
+  const pod = (): Pod =>
+    labPod({ volumes: [{ name: 'v', image: { reference: 'example.com/i:1', pullPolicy: 'Always' } }] });
+
+  it('is pulled as its policy says, and mounted read-only by what the runtime calls it', async () => {
+    const asked: unknown[] = [];
+    const volumes = lab.restart({
+      ensureImage: (_pod, reference, policy) => {
+        asked.push([reference, policy]);
+        return Promise.resolve({ image: 'sha256:abc' });
+      },
+    });
+    const mounting = pod();
+    await volumes.setUp(mounting, signal());
+    expect(asked).toEqual([['example.com/i:1', 'Always']]);
+    const { mounts } = await volumes.mountsFor(mounting, mounting.spec.containers[0]!, {}, signal());
+    expect(mounts).toMatchObject([{ containerPath: '/mnt/v', image: { image: 'sha256:abc' }, readonly: true }]);
+    await volumes.tearDown(mounting.metadata.uid!, signal());
+    expect(await volumes.known()).not.toContain(mounting.metadata.uid);
+  });
+
+  it('that cannot be pulled is said so, and one is refused where the runtime has no such volumes', async () => {
+    const failing = lab.restart({ ensureImage: () => Promise.reject(new Error('no such image')) });
+    await expect(failing.setUp(pod(), signal())).rejects.toMatchObject({
+      message: 'MountVolume.SetUp failed for volume "v" : no such image',
+      waiting: false,
+    });
+    await expect(lab.volumes.setUp(pod(), signal())).rejects.toThrow(
+      'the container runtime of this node cannot mount images as volumes',
+    );
+  });
+});
+
+describe('the statistics of volumes', () => {
+  it('are of what is in them, by name; what is the host’s own is left out', async () => {
+    lab.objects.set(resources.configMaps, {
+      metadata: { name: 'c', namespace: 'default' },
+      data: { key: 'x'.repeat(9000) },
+    });
+    const pod = labPod({
+      volumes: [
+        { name: 'disk', emptyDir: {} },
+        { name: 'memory', emptyDir: { medium: 'Memory', sizeLimit: '4Mi' } },
+        { name: 'config', configMap: { name: 'c' } },
+        { name: 'host', hostPath: { path: lab.root } },
+      ],
+    });
+    await lab.volumes.setUp(pod, signal());
+    await writeFile(join(pathOf(pod, 'empty-dir', 'disk'), 'big'), Buffer.alloc(3 << 20, 1));
+    await writeFile(join(pathOf(pod, 'empty-dir', 'memory'), 'some'), Buffer.alloc(1 << 20, 1));
+    await mkdir(join(pathOf(pod, 'empty-dir', 'disk'), 'folder'));
+    const all = new Map((await lab.volumes.stats(pod)).map((each) => [each.name, each]));
+    expect([...all.keys()].sort()).toEqual(['config', 'disk', 'memory']);
+    const [disk, memory, config] = ['disk', 'memory', 'config'].map((name) => all.get(name)!);
+    expect(disk!.usedBytes).toBeGreaterThanOrEqual(3 << 20);
+    expect(disk!.usedBytes).toBeLessThan(4 << 20);
+    expect(disk!.inodesUsed).toBe(3);
+    expect(disk!.capacityBytes).toBeGreaterThan(disk!.usedBytes!);
+    expect(memory).toMatchObject({ capacityBytes: 4 << 20, usedBytes: 1 << 20, availableBytes: 3 << 20 });
+    expect(config!.usedBytes).toBeGreaterThanOrEqual(9000);
+    expect(config!.usedBytes).toBeLessThan(100_000);
+    for (const each of all.values()) expect(each.time).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
     await gone(pod);
   });
 });
