@@ -1,4 +1,5 @@
 // The door to the API server. Its implementation (http-client.ts) speaks HTTP/2 through undici; its fake (fake-client.ts) is a store in memory.
+import type { Contact } from './contact.ts';
 import type { Resource } from './resources.ts';
 import type { KubeList, KubeObject } from './types/meta.ts';
 
@@ -86,6 +87,8 @@ export interface KubeClient {
     path: string,
     options?: RequestOptions & { body?: unknown; accept?: string },
   ): Promise<string>;
+  /** Whether the server answers; absent: whoever waits for it waits alone. */
+  readonly contact?: Contact;
   /** Closes the connections; calls under way reject. */
   close(): Promise<void>;
 }

@@ -3,6 +3,7 @@
 import { type Clock, systemClock } from '../lib/clock.ts';
 import { objectPath } from './api-path.ts';
 import type { KubeClient, ObjectName, WatchOptions, WriteOptions } from './client.ts';
+import { createContact } from './contact.ts';
 import { ApiError } from './errors.ts';
 import { createFakeStore, selected } from './fake-store.ts';
 import { fakeWatch } from './fake-watch.ts';
@@ -74,13 +75,17 @@ export function createFakeClient(options: FakeClientOptions = {}): FakeClient {
   const holds: { predicate: (call: FakeCall) => boolean; until: Promise<void> }[] = [];
   const answers = new Set<{ predicate: (call: FakeCall) => boolean; answer: (call: FakeCall) => unknown }>();
   const watches = new Set<{ end(error?: unknown): void; bookmark(): void }>();
+  const contact = createContact(clock);
   let closed = false;
 
   const note = (call: FakeCall): void => {
     calls.push(call);
     if (closed) throw new ApiError('unreachable', `${call.verb} ${call.name}: the client is closed`);
     const fault = faults.find(({ predicate, left }) => left > 0 && predicate(call));
-    if (!fault) return;
+    if (!fault) {
+      contact.answered();
+      return;
+    }
     fault.left--;
     throw fault.error;
   };
@@ -114,6 +119,7 @@ export function createFakeClient(options: FakeClientOptions = {}): FakeClient {
   };
 
   return {
+    contact,
     get: (resource, name, opts = {}) =>
       run(callOf('get', resource, name, opts), opts.signal, () => found('get', resource, name)),
 

@@ -6,6 +6,7 @@ import { describeError, type Log } from '../lib/log.ts';
 import { createTokenBucket } from '../lib/token-bucket.ts';
 import { apiVersionOf, collectionPath, objectPath, queryOf, selectionQuery } from './api-path.ts';
 import { refusalToError } from './api-status.ts';
+import { createContact } from './contact.ts';
 import type {
   KubeClient,
   ListOptions,
@@ -148,6 +149,12 @@ export function createKubeClient(
     });
   };
 
+  const contact = createContact(clock);
+  /** A server that is coming up or going down, or a proxy before one that is away, refuses with these. */
+  const heard = (status: number): void => {
+    if (status < 500 && status !== 429) contact.answered();
+  };
+
   // One attempt, whole: the text of a 2xx answer, or an ApiError.
   const attempt = async (call: Call, signal: AbortSignal): Promise<string> => {
     const what = whatOf(call);
@@ -159,6 +166,7 @@ export function createKubeClient(
       try {
         const text = await response.body.text();
         seen(String(response.statusCode));
+        heard(response.statusCode);
         if (response.statusCode >= 200 && response.statusCode < 300) {
           // A broken HTTP/2 stream can look like an end.
           if (stream.broken() && !complete(text)) throw new Error('the connection broke in the middle of the answer');
@@ -282,6 +290,7 @@ export function createKubeClient(
         continue;
       }
       const { statusCode: status, body } = opened.response;
+      heard(status);
       if (status === 200) return opened;
       const text = await body.text().finally(() => opened.stream.release());
       if (status === 401 && !refreshed && (await credentials.refresh())) {
@@ -296,6 +305,7 @@ export function createKubeClient(
     queryOf({ fieldManager: options.fieldManager, force: options.force });
 
   return {
+    contact,
     get: (resource, name, options = {}) =>
       performJson({ verb: 'get', method: 'GET', path: objectPath(resource, name, options.subresource) }, options),
 

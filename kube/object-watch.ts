@@ -2,6 +2,7 @@
 import { createBackoff } from '../lib/backoff.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { KubeClient, ObjectName, WatchOptions } from './client.ts';
+import { createRests } from './contact.ts';
 import { ApiError, isGone, isInvalid, isNotFound } from './errors.ts';
 import { watchTimeoutSeconds } from './reflector-list.ts';
 import type { Resource } from './resources.ts';
@@ -44,6 +45,7 @@ export async function watchObject(
 ): Promise<void> {
   const { client, clock } = deps;
   const backoff = createBackoff<'watch'>({ initialMs: 800, maxMs: 30_000, jitter: 0.5 });
+  const rests = createRests(client.contact, clock);
   let version = known?.metadata.resourceVersion;
   let failures = 0;
   // Servers that cannot begin a watch with the state are asked for it by GET.
@@ -54,6 +56,7 @@ export async function watchObject(
   const seen = (object: KubeObject | undefined): void => {
     failures = 0;
     backoff.reset('watch');
+    rests.reset();
     if (object) version = object.metadata.resourceVersion;
     settled = object !== undefined && isImmutable(object);
     deps.seen(object);
@@ -106,10 +109,9 @@ export async function watchObject(
 
   while (!signal.aborted && !settled) {
     const startedAt = clock.monotonicMs();
-    let delayMs = 0;
     try {
       await follow();
-      if (clock.monotonicMs() - startedAt < 1000) delayMs = 1000;
+      if (!settled && clock.monotonicMs() - startedAt < 1000) await clock.sleep(1000, signal).catch(() => undefined);
     } catch (error) {
       if (signal.aborted) return;
       if (streams && isInvalid(error)) {
@@ -122,11 +124,11 @@ export async function watchObject(
         version = undefined;
       }
       failures++;
-      delayMs = failures === 1 ? firstRetryMs * (1 + Math.random()) : backoff.next('watch', clock.now());
-      if (error instanceof ApiError) delayMs = Math.max(delayMs, Math.min(error.retryAfterMs ?? 0, 30_000));
+      const delayMs = failures === 1 ? firstRetryMs * (1 + Math.random()) : backoff.next('watch', clock.now());
+      const leastMs = Math.min(error instanceof ApiError ? (error.retryAfterMs ?? 0) : 0, 30_000);
       deps.failed(error, failures);
+      if (!settled) await rests.rest(Math.max(delayMs, leastMs), leastMs, signal);
     }
-    if (!settled && delayMs > 0) await clock.sleep(delayMs, signal).catch(() => undefined);
   }
 }
 

@@ -9,6 +9,7 @@ import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { collectionPath } from './api-path.ts';
 import type { KubeClient, Selection, WatchEvent, WatchOptions } from './client.ts';
+import { createRests } from './contact.ts';
 import { ApiError, isGone } from './errors.ts';
 import { listAll } from './list.ts';
 import { createInitialEvents, createWatchdog, streamingRefused, watchTimeoutSeconds } from './reflector-list.ts';
@@ -67,6 +68,7 @@ function reflect<T extends KubeObject>(deps: ReflectorDeps, options: ReflectorOp
   const store = createStore<T>(options.indexes);
   const syncedOnce = Promise.withResolvers<void>();
   const backoff = createBackoff<'server'>({ initialMs: 800, maxMs: 30_000, jitter: 0.5 });
+  const rests = createRests(client.contact, clock);
   let synced = false;
   let heardAt: number | undefined;
   let lostAt: number | undefined;
@@ -172,16 +174,17 @@ function reflect<T extends KubeObject>(deps: ReflectorDeps, options: ReflectorOp
     streams = silences === 1;
   };
 
-  const failed = (error: unknown): number => {
+  const failed = (error: unknown): { delayMs: number; leastMs: number } => {
     if (isGone(error)) {
       log.debug('the resourceVersion is too old: listing anew', { path: where });
       version = undefined;
-      return relists++ === 0 ? 0 : backoff.next('server', clock.now());
+      const delayMs = relists++ === 0 ? 0 : backoff.next('server', clock.now());
+      return { delayMs, leastMs: delayMs };
     }
     failures++;
     const quick = failures === 1;
     const delayMs = quick ? firstRetryMs * (1 + Math.random()) : backoff.next('server', clock.now());
-    const retryAfter = error instanceof ApiError ? (error.retryAfterMs ?? 0) : 0;
+    const leastMs = Math.min(error instanceof ApiError ? (error.retryAfterMs ?? 0) : 0, 30_000);
     // A watch that breaks once is everyday life: a restart, a proxy. A second failure is worth a line, and only one.
     if (!quick && lostAt === undefined) {
       lostAt = heardAt ?? clock.monotonicMs();
@@ -191,7 +194,14 @@ function reflect<T extends KubeObject>(deps: ReflectorDeps, options: ReflectorOp
       options.onFailure?.(error);
     } else if (!quick)
       log.debug('the API server does not answer yet', { path: where, error, retryInMs: Math.round(delayMs) });
-    return Math.max(delayMs, Math.min(retryAfter, 30_000));
+    return { delayMs: Math.max(delayMs, leastMs), leastMs };
+  };
+
+  const good = (): void => {
+    failures = 0;
+    relists = 0;
+    backoff.reset('server');
+    rests.reset();
   };
 
   return {
@@ -205,26 +215,19 @@ function reflect<T extends KubeObject>(deps: ReflectorDeps, options: ReflectorOp
       while (!signal.aborted) {
         const startedAt = clock.monotonicMs();
         const versionBefore = version;
-        let delayMs = 0;
         try {
           await step(signal);
           heard();
-          failures = 0;
-          relists = 0;
-          backoff.reset('server');
+          good();
           // A server that ends watches at once must not be asked in a tight loop.
           if (version !== undefined && version === versionBefore && clock.monotonicMs() - startedAt < 1000)
-            delayMs = 1000;
+            await clock.sleep(1000, signal).catch(() => undefined);
         } catch (error) {
           if (signal.aborted) break;
-          if (clock.monotonicMs() - startedAt > goodWatchMs && heardAt !== undefined && heardAt > startedAt) {
-            failures = 0;
-            relists = 0;
-            backoff.reset('server');
-          }
-          delayMs = failed(error);
+          if (clock.monotonicMs() - startedAt > goodWatchMs && heardAt !== undefined && heardAt > startedAt) good();
+          const { delayMs, leastMs } = failed(error);
+          if (delayMs > 0) await rests.rest(delayMs, leastMs, signal);
         }
-        if (delayMs > 0) await clock.sleep(delayMs, signal).catch(() => undefined);
       }
     },
   };

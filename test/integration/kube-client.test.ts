@@ -239,6 +239,26 @@ describe('connections', () => {
     await watches.ends;
   });
 
+  it('tell those that wait for the server when it answers, a refusal of its own too, and not when one before it does', async () => {
+    let status = 503;
+    const server = await serve((_request, response) => {
+      response.writeHead(status, { 'content-type': 'application/json' });
+      response.end('{}');
+    });
+    const client = clientOf(server);
+    const { signal } = new AbortController();
+    const rest = async (ms: number): Promise<boolean | undefined> => {
+      const resting = client.contact?.rest(ms, 0, signal);
+      await client.get(resources.configMaps, at).catch(() => undefined);
+      return await resting;
+    };
+    expect(await rest(1_000)).toBe(false);
+    status = 403;
+    expect(await rest(20_000)).toBe(true);
+    status = 200;
+    expect(await rest(20_000)).toBe(true);
+  });
+
   it('that break are told to watches, and calls go on over new ones', async () => {
     const server = await serve(plain);
     const client = clientOf(server);
