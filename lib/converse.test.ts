@@ -14,6 +14,14 @@ describe('a conversation', () => {
     await expect(shell.ask('three\n', 'DONE\n', soon)).rejects.toMatchObject({ code: 'failed' });
   });
 
+  it('answers those who ask at a time one after the other, each with his own, also when one before ended it', async () => {
+    const shell = talk('while read -r line; do sleep 0.05; [ "$line" = end ] && exit 1; echo "$line"; echo DONE; done');
+    const asks = ['one', 'two', 'three'].map((line) => shell.ask(`${line}\n`, 'DONE\n', soon));
+    expect(await Promise.all(asks)).toEqual(['one\n', 'two\n', 'three\n']);
+    const late = ['end', 'four'].map((line) => shell.ask(`${line}\n`, 'DONE\n', soon));
+    for (const { status } of await Promise.allSettled(late)) expect(status).toBe('rejected');
+  });
+
   it('ends where the program ends, with what it said', async () => {
     const shell = talk('read -r line; echo no such thing; exit 3');
     await expect(shell.ask('x\n', 'DONE', soon)).rejects.toThrow('exit 3: no such thing');

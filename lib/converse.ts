@@ -15,8 +15,8 @@ export interface Conversation {
   /** It has ended; nothing more can be asked. */
   readonly ended: boolean;
   /**
-   * Sends the text and resolves with what the program said up to `mark`, standard error included. One ask at a time. Rejects with an
-   * ExecError where the program ends or takes too long; whether the text was read by it is not known then.
+   * Sends the text and resolves with what the program said up to `mark`, standard error included. Whoever asks while another is being
+   * answered waits for his turn, and his time begins with it. Rejects with an ExecError where the program ends or takes too long; whether the text was read by it is not known then.
    */
   ask(text: string, mark: string, options: AskOptions): Promise<string>;
   /** Ends the program. Safe to call twice. */
@@ -56,42 +56,51 @@ export function startConversation(
     child.kill('SIGTERM');
   };
 
+  const askNow = (text: string, mark: string, { timeoutMs, signal }: AskOptions): Promise<string> =>
+    new Promise((resolve, reject) => {
+      said = '';
+      // Keeps the process alive while it is waited for.
+      const timer = setTimeout(() => end(`no answer within ${timeoutMs} ms`), timeoutMs);
+      const onAbort = (): void => end('aborted');
+      const done = (): void => {
+        clearTimeout(timer);
+        signal?.removeEventListener('abort', onAbort);
+        notice = undefined;
+      };
+      notice = () => {
+        const at = said.indexOf(mark);
+        if (at >= 0) {
+          done();
+          resolve(said.slice(0, at));
+        } else if (ended !== undefined) {
+          done();
+          const code = signal?.aborted ? 'aborted' : ended.startsWith('no answer') ? 'timeout' : 'failed';
+          reject(
+            new ExecError(command, code, `${ended}${said ? `: ${said.trim().slice(0, 2000)}` : ''}`, {
+              stdout: said,
+            }),
+          );
+        }
+      };
+      signal?.addEventListener('abort', onAbort, { once: true });
+      if (signal?.aborted) onAbort();
+      if (ended === undefined) child.stdin.write(text);
+      else notice();
+    });
+
+  // What the program says belongs to one question: two at a time would take each other's answer, and one of them wait for ever.
+  let turn: Promise<unknown> = Promise.resolve();
+
   return {
     pid: child.pid,
     get ended() {
       return ended !== undefined;
     },
-    ask: (text, mark, { timeoutMs, signal }) =>
-      new Promise((resolve, reject) => {
-        said = '';
-        // Keeps the process alive while it is waited for.
-        const timer = setTimeout(() => end(`no answer within ${timeoutMs} ms`), timeoutMs);
-        const onAbort = (): void => end('aborted');
-        const done = (): void => {
-          clearTimeout(timer);
-          signal?.removeEventListener('abort', onAbort);
-          notice = undefined;
-        };
-        notice = () => {
-          const at = said.indexOf(mark);
-          if (at >= 0) {
-            done();
-            resolve(said.slice(0, at));
-          } else if (ended !== undefined) {
-            done();
-            const code = signal?.aborted ? 'aborted' : ended.startsWith('no answer') ? 'timeout' : 'failed';
-            reject(
-              new ExecError(command, code, `${ended}${said ? `: ${said.trim().slice(0, 2000)}` : ''}`, {
-                stdout: said,
-              }),
-            );
-          }
-        };
-        signal?.addEventListener('abort', onAbort, { once: true });
-        if (signal?.aborted) onAbort();
-        if (ended === undefined) child.stdin.write(text);
-        else notice();
-      }),
+    ask(text, mark, options) {
+      const mine = turn.then(() => askNow(text, mark, options));
+      turn = mine.catch(() => undefined);
+      return mine;
+    },
     end: () => end(),
   };
 }

@@ -25,6 +25,8 @@ export interface NftTool {
 }
 
 const scriptTimeoutMs = 5 * 60_000;
+/** What is short is answered in milliseconds, on a busy host in a second: an nft that stays and does not answer is given up. */
+const askTimeoutMs = 30_000;
 /** Longer scripts go to an nft of their own; reading them takes it longer than starting. */
 const longestAsk = 32 * 1024;
 /** nft remembers every line it was given: a fresh one after so much text, in characters. */
@@ -117,7 +119,7 @@ export function createNftTool({ exec, converse }: NftToolDeps): NftTool {
     given += line.length;
     let said: string;
     try {
-      said = await open.ask(`${line}\n${markCommand}\n`, mark, { timeoutMs: scriptTimeoutMs, signal });
+      said = await open.ask(`${line}\n${markCommand}\n`, mark, { timeoutMs: askTimeoutMs, signal });
     } catch (error) {
       rest();
       throw classify('write rules with nft', error);
