@@ -55,12 +55,19 @@ type Reply =
   | { readonly kind: 'upgraded'; readonly response: IncomingMessage; readonly socket: Socket; readonly head: Buffer }
   | { readonly kind: 'refused'; readonly response: IncomingMessage };
 
-function dial(url: URL, { request, signal }: SplicedCall, client: SpliceOptions['client']): Promise<Reply> {
+interface UpgradeRequest {
+  readonly method: string;
+  /** Names and values in turn. */
+  readonly headers: readonly string[];
+  readonly signal: AbortSignal;
+}
+
+function dial(url: URL, { method, headers, signal }: UpgradeRequest, client: SpliceOptions['client']): Promise<Reply> {
   return new Promise((resolve, reject) => {
     const common = {
-      method: request.method ?? 'POST',
+      method,
       path: `${url.pathname}${url.search}`,
-      headers: [...forwardedHeaders(request), 'Host', url.host, 'Content-Length', '0'],
+      headers: [...headers, 'Host', url.host, 'Content-Length', '0'],
       signal,
       timeout: dialMs,
     };
@@ -172,26 +179,43 @@ export function joinStreams(one: Duplex, other: Duplex, idleMs: number): Promise
   });
 }
 
-/** Rejects with a SpliceError as long as nothing was sent to the client; resolves when the stream has ended. */
-export async function splice(target: string, call: SplicedCall, options: SpliceOptions): Promise<void> {
-  const { socket, head } = call;
+export interface Upgraded {
+  readonly response: IncomingMessage;
+  readonly socket: Socket;
+  /** What came right behind the answer. */
+  readonly head: Buffer;
+}
+
+/** Asks a server for an upgrade. Rejects with a SpliceError where it does not give it, or with the signal's reason. */
+export async function dialUpgrade(
+  target: string,
+  request: UpgradeRequest,
+  options: Omit<SpliceOptions, 'idleMs'>,
+): Promise<Upgraded> {
   let reply: Reply;
   try {
-    reply = await dial(new URL(target), call, options.client);
+    reply = await dial(new URL(target), request, options.client);
   } catch (error) {
-    call.signal.throwIfAborted();
+    request.signal.throwIfAborted();
     throw new SpliceError(500, `cannot connect to ${options.server}: ${(error as Error).message}`);
   }
   if (reply.kind === 'refused') throw await refusalOf(reply.response, options.server);
-  const upstream = reply.socket;
-  upstream.setTimeout(0);
-  if (call.signal.aborted || socket.destroyed) {
+  reply.socket.setTimeout(0);
+  return reply;
+}
+
+/** Rejects with a SpliceError as long as nothing was sent to the client; resolves when the stream has ended. */
+export async function splice(target: string, call: SplicedCall, options: SpliceOptions): Promise<void> {
+  const { socket, head, request, signal } = call;
+  const asked = { method: request.method ?? 'POST', headers: forwardedHeaders(request), signal };
+  const { response, socket: upstream, head: first } = await dialUpgrade(target, asked, options);
+  if (signal.aborted || socket.destroyed) {
     upstream.destroy();
     return;
   }
   call.stands?.();
-  socket.write(rawHead(reply.response));
-  if (reply.head.length > 0) socket.write(reply.head);
+  socket.write(rawHead(response));
+  if (first.length > 0) socket.write(first);
   if (head.length > 0) upstream.write(head);
   await joinStreams(socket, upstream, options.idleMs);
 }

@@ -303,6 +303,11 @@ function serverMetrics(r: MetricsRegistry) {
       help: 'Number of HTTP requests being served',
       labels: ['long_running', 'method', 'path', 'server_type'],
     }),
+    webSocketStreams: counter(r, {
+      name: 'kubelet_websocket_streaming_requests_total',
+      help: 'Number of streams (exec, attach, portforward) asked for by WebSocket that the runtime does not speak: they are translated',
+      labels: ['subresource'],
+    }),
     buildInfo: gauge(r, {
       name: 'kubernetes_build_info',
       help: 'A metric with a constant 1, labelled by what was built',

@@ -43,7 +43,9 @@ export interface NodeServerDeps {
       }
     | undefined;
   /** What the server itself counts. */
-  readonly counts?: Pick<KubeletMetrics, 'httpRequests' | 'httpDuration' | 'httpInflight'> | undefined;
+  readonly counts?:
+    | Pick<KubeletMetrics, 'httpRequests' | 'httpDuration' | 'httpInflight' | 'webSocketStreams'>
+    | undefined;
   /** The configuration in force, a KubeletConfiguration. */
   configz(): unknown;
   /** The flags in force, by name, for /flagz. */

@@ -5,7 +5,7 @@ import type { StreamOpener } from '../../cri/types.ts';
 import type { UpgradeCall } from './routes.ts';
 import { spdyCommand } from './spdy-command.ts';
 import { isWebSocket } from './spdy-upgrade.ts';
-import { exitStatus, failedStatus } from './stream-protocol.ts';
+import { exitStatus, failedStatus, StatusError } from './stream-protocol.ts';
 import type { CommandQuery } from './streams.ts';
 import { webSocketCommand } from './web-socket-command.ts';
 
@@ -24,6 +24,7 @@ export async function serveRemoteCommand(
     await connection.sendStatus(exitStatus(code));
   } catch (error) {
     if (signal.aborted) return;
+    if (error instanceof StatusError) return await connection.sendStatus(error.status).catch(() => undefined);
     const doing = what === 'exec' ? 'executing command in container' : 'attaching to container';
     const detail = error instanceof RuntimeError ? error.detail : describeError(error);
     await connection.sendStatus(failedStatus(`error ${doing}: ${detail}`)).catch(() => undefined);

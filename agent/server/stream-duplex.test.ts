@@ -3,15 +3,18 @@ import { createServer, request as httpRequest, type IncomingMessage, type Server
 import type { AddressInfo, Socket } from 'node:net';
 import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
-import { WebSocket } from 'ws';
+import { createWebSocketStream, WebSocket } from 'ws';
 import type { PortOpener, StreamOpener } from '../../cri/types.ts';
 import { createSpdySession, type SpdySession } from '../../lib/spdy/session.ts';
 import type { SpdyStream } from '../../lib/spdy/stream.ts';
 import type { HttpError, UpgradeCall } from './routes.ts';
 import { serveRemoteCommand } from './stream-command.ts';
 import { refusalOfStream, requestIdOf, serveForward } from './stream-forward.ts';
+import { spdyOpener } from './spdy-opener.ts';
 import { createSizeParser } from './stream-protocol.ts';
 import type { CommandQuery } from './streams.ts';
+import { isTunnel, tunnelTo } from './tunnel.ts';
+import { canCloseStdin } from './web-socket-command.ts';
 
 const servers: Server[] = [];
 afterEach(() => {
@@ -151,9 +154,11 @@ describe('commands by WebSocket', () => {
   const run = (
     protocol: string,
     messages: (string | Buffer)[],
+    open: StreamOpener = echo,
+    query: CommandQuery = all,
   ): Promise<{ protocol: string; by: Map<number, string> }> =>
     new Promise((resolve, reject) => {
-      void serveUpgrades((call) => serveRemoteCommand(echo, 'exec', all, call)).then((port) => {
+      void serveUpgrades((call) => serveRemoteCommand(open, 'exec', query, call)).then((port) => {
         const socket = new WebSocket(`ws://127.0.0.1:${port}/`, protocol);
         const by = new Map<number, string>();
         socket.on('open', () => {
@@ -211,6 +216,137 @@ describe('commands by WebSocket', () => {
   });
 });
 
+describe('commands by WebSocket at a runtime that speaks SPDY', () => {
+  // The runtime's streaming server is played by our own, whose SPDY other tests hold against other clients.
+  const runtime = async (open: StreamOpener, query: CommandQuery = all): Promise<string> =>
+    `http://127.0.0.1:${await serveUpgrades((call) => serveRemoteCommand(open, 'exec', query, call))}/`;
+  const talk = async (url: string, messages: readonly Buffer[], query: CommandQuery = all) => {
+    const port = await serveUpgrades((call) => serveRemoteCommand(spdyOpener(url, query), 'exec', query, call));
+    const socket = new WebSocket(`ws://127.0.0.1:${port}/`, ['v5.channel.k8s.io', 'v4.channel.k8s.io']);
+    const by = new Map<number, Buffer[]>();
+    socket.on('message', (data: Buffer) => by.set(data[0]!, [...(by.get(data[0]!) ?? []), data.subarray(1)]));
+    await new Promise<void>((resolve, reject) => {
+      socket.on('open', () => {
+        for (const message of messages) socket.send(message);
+      });
+      socket.on('close', () => resolve());
+      socket.on('error', reject);
+    });
+    const of = (number: number): Buffer => Buffer.concat(by.get(number) ?? []);
+    return { stdout: of(1), stderr: of(2), status: JSON.parse(of(3).toString()) as object, protocol: socket.protocol };
+  };
+  const message = (number: number, bytes: Buffer): Buffer => Buffer.concat([Buffer.from([number]), bytes]);
+  const closeStdin = Buffer.from([255, 0]);
+
+  it('are translated: output, the end of stdin, the exit code', async () => {
+    const url = await runtime(echo);
+    const said = await talk(url, [message(0, Buffer.from('exit 7')), closeStdin]);
+    expect(said.protocol).toBe('v5.channel.k8s.io');
+    expect([said.stdout.toString(), said.stderr.toString()]).toEqual(['EXIT 7', 'done']);
+    expect(said.status).toEqual({
+      metadata: {},
+      status: 'Failure',
+      reason: 'NonZeroExitCode',
+      message: 'command terminated with non-zero exit code: exit code 7',
+      details: { causes: [{ reason: 'ExitCode', message: '7' }] },
+    });
+    expect((await talk(url, [closeStdin])).status).toEqual({ metadata: {}, status: 'Success' });
+  });
+
+  it('bring every byte, both ways', async () => {
+    const url = await runtime(async ({ stdin, stdout }) => {
+      await stdin!.pipeTo(stdout!);
+      return 0;
+    });
+    const sent = Array.from({ length: 200 }, (_, index) => Buffer.alloc(20_000, index));
+    const said = await talk(url, [...sent.map((bytes) => message(0, bytes)), closeStdin]);
+    expect(said.stdout.equals(Buffer.concat(sent))).toBe(true);
+    expect(said.status).toMatchObject({ status: 'Success' });
+  });
+
+  it('hand on the sizes of the terminal', async () => {
+    const query: CommandQuery = { stdin: false, stdout: true, stderr: false, tty: true };
+    const url = await runtime(echo, query);
+    const said = await talk(url, [message(4, Buffer.from('{"Width":99,"Height":33}'))], query);
+    expect(said.stdout.toString()).toBe('99x33');
+  });
+
+  it('tell what the runtime says of a failure in its own words, and what goes wrong on the way', async () => {
+    const url = await runtime(() => Promise.reject(new Error('no such program')));
+    expect((await talk(url, [])).status).toMatchObject({
+      status: 'Failure',
+      reason: 'InternalError',
+      message: 'Internal error occurred: error executing command in container: no such program',
+    });
+    expect((await talk('http://127.0.0.1:1/', [])).status).toMatchObject({
+      message: expect.stringMatching(
+        /error executing command in container: cannot connect to the runtime's streaming server: .*ECONNREFUSED/,
+      ),
+    });
+  });
+
+  it('end at the runtime too when the client is gone', async () => {
+    const aborted = Promise.withResolvers<void>();
+    const url = await runtime(async ({ stdout }, signal) => {
+      const ended = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve()));
+      await stdout!.getWriter().write(Buffer.from('it runs'));
+      await ended;
+      aborted.resolve();
+      return 0;
+    });
+    const port = await serveUpgrades((call) => serveRemoteCommand(spdyOpener(url, all), 'exec', all, call));
+    const socket = new WebSocket(`ws://127.0.0.1:${port}/`, 'v5.channel.k8s.io');
+    socket.on('message', (data: Buffer) => data.includes('it runs') && socket.terminate());
+    socket.on('error', () => undefined);
+    await aborted.promise;
+  });
+
+  it.each<[string | undefined, boolean, boolean]>([
+    ['v5.channel.k8s.io', true, false],
+    ['v4.channel.k8s.io, v5.channel.k8s.io', true, false],
+    ['v4.channel.k8s.io', false, false],
+    ['SPDY/3.1+portforward.k8s.io', false, true],
+    [undefined, false, false],
+  ])('are for clients that offer %s', (offered, closing, tunnel) => {
+    const request = { headers: offered === undefined ? {} : { 'sec-websocket-protocol': offered } } as IncomingMessage;
+    expect([canCloseStdin(request), isTunnel(request)]).toEqual([closing, tunnel]);
+  });
+});
+
+// The protocol's name has a slash, which WebSocket clients refuse to name: the handshake is made by hand, as kubectl's library allows it.
+const tunnel = (port: number): Promise<WebSocket> =>
+  new Promise((resolve, reject) => {
+    const outgoing = httpRequest({
+      port,
+      host: '127.0.0.1',
+      headers: {
+        connection: 'Upgrade',
+        upgrade: 'websocket',
+        'sec-websocket-version': '13',
+        'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==',
+        'sec-websocket-protocol': 'SPDY/3.1+portforward.k8s.io',
+      },
+    });
+    outgoing.on('upgrade', ({ headers }, connection, head) => {
+      expect(headers['sec-websocket-protocol']).toBe('SPDY/3.1+portforward.k8s.io');
+      expect(headers['sec-websocket-accept']).toBe('s3pPLMBiTxaQ9kYGzzhZRbK+xOo=');
+      // ws' own way of taking a connection over, as a client.
+      const Taken = WebSocket as unknown as new (
+        address: null,
+        protocols: undefined,
+        options: object,
+      ) => WebSocket & {
+        setSocket(socket: unknown, head: Buffer, options: object): void;
+      };
+      const socket = Object.assign(new Taken(null, undefined, { autoPong: true }), { _isServer: false });
+      socket.setSocket(connection, head, { maxPayload: 0, skipUTF8Validation: false, allowSynchronousEvents: true });
+      resolve(socket);
+    });
+    outgoing.on('response', (response) => reject(new Error(`${response.statusCode}`)));
+    outgoing.on('error', reject);
+    outgoing.end();
+  });
+
 describe('port-forward', () => {
   /** Port 1 cannot be reached; others echo with their number before. */
   const open: PortOpener = async (port) => {
@@ -247,6 +383,37 @@ describe('port-forward', () => {
     expect(await textOf(error)).toBe('error forwarding port 1 to pod p, uid : connection refused');
     await expect(session.open({ streamtype: 'data' }).read()).rejects.toMatchObject({ code: 'reset' });
     await session.close();
+  });
+
+  it.each<[string, (url: string) => (call: UpgradeCall) => Promise<void>]>([
+    ['at a runtime', (url) => (call) => tunnelTo(url, call, 60_000)],
+    ['by ourselves', () => (call) => serveForward(open, [], call)],
+  ])('goes through a tunnel, %s', async (_where, serving) => {
+    const url = `http://127.0.0.1:${await serveUpgrades((call) => serveForward(open, [], call))}/`;
+    const port = await serveUpgrades(serving(url));
+    const socket = await tunnel(port);
+    const session = createSpdySession(createWebSocketStream(socket), Buffer.alloc(0), { role: 'client' });
+    const answers = await Promise.all(
+      Array.from({ length: 30 }, async (_, id) => {
+        const headers = { port: String(80 + id), requestid: String(id) };
+        const error = session.open({ ...headers, streamtype: 'error' });
+        const data = session.open({ ...headers, streamtype: 'data' });
+        await data.write(Buffer.alloc(50_000, 'x'));
+        data.end();
+        return [(await textOf(data)).length, await textOf(error)];
+      }),
+    );
+    expect(answers).toEqual(Array.from({ length: 30 }, (_, id) => [50_000 + `${80 + id}:`.length, '']));
+    await session.close();
+    await new Promise<void>((resolve) => {
+      if (socket.readyState === socket.CLOSED) resolve();
+      else socket.on('close', () => resolve());
+    });
+  });
+
+  it('is refused where the runtime cannot be reached, before the handshake', async () => {
+    const port = await serveUpgrades((call) => tunnelTo('http://127.0.0.1:1/', call, 60_000));
+    await expect(tunnel(port)).rejects.toThrow('500');
   });
 
   it('goes by WebSocket, a pair of channels for each port', async () => {

@@ -1,10 +1,12 @@
 // portForward where the runtime connects to ports itself. A SPDY client opens a data and an error stream for each connection, tied by a
-// request id; a WebSocket client has one pair of channels for each port it named.
+// request id, perhaps inside a WebSocket; another WebSocket client has one pair of channels for each port it named.
 import { CancelledError } from '../../lib/abort.ts';
+import { createSpdySession, type SpdySession } from '../../lib/spdy/session.ts';
 import type { SpdyStream } from '../../lib/spdy/stream.ts';
 import type { PortOpener } from '../../cri/types.ts';
 import type { UpgradeCall } from './routes.ts';
 import { chooseProtocol, isWebSocket, readableOf, upgradeToSpdy, writableOf } from './spdy-upgrade.ts';
+import { isTunnel, openTunnel } from './tunnel.ts';
 import { openChannels } from './web-socket.ts';
 
 const pairMs = 30_000;
@@ -51,7 +53,10 @@ async function carry(
 
 async function serveSpdy(open: PortOpener, call: UpgradeCall): Promise<void> {
   const protocol = chooseProtocol(call.request, ['portforward.k8s.io'], 'portforward.k8s.io');
-  const session = upgradeToSpdy(call, protocol);
+  await serveSession(open, upgradeToSpdy(call, protocol), call);
+}
+
+async function serveSession(open: PortOpener, session: SpdySession, call: UpgradeCall): Promise<void> {
   const gone = new AbortController();
   void session.closed.then(() => gone.abort(new CancelledError('the client is gone')));
   const signal = AbortSignal.any([gone.signal, call.signal]);
@@ -137,6 +142,9 @@ async function serveWebSocket(open: PortOpener, ports: readonly number[], call: 
 
 /** Resolves when the stream has ended. Rejects with an HttpError as long as the client got no answer. */
 export async function serveForward(open: PortOpener, ports: readonly number[], call: UpgradeCall): Promise<void> {
-  if (isWebSocket(call.request)) await serveWebSocket(open, ports, call);
-  else await serveSpdy(open, call);
+  if (!isWebSocket(call.request)) await serveSpdy(open, call);
+  else if (isTunnel(call.request)) {
+    const session = createSpdySession(await openTunnel(call), Buffer.alloc(0), { role: 'server' });
+    await serveSession(open, session, call);
+  } else await serveWebSocket(open, ports, call);
 }

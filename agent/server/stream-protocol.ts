@@ -16,6 +16,16 @@ export interface CommandStatus {
   readonly code?: number;
 }
 
+/** The command's end as another server told it: handed on as it is. */
+export class StatusError extends Error {
+  override name = 'StatusError';
+  readonly status: CommandStatus;
+  constructor(status: CommandStatus) {
+    super(status.message ?? status.reason ?? 'the command failed');
+    this.status = status;
+  }
+}
+
 export interface CommandConnection {
   readonly channels: StreamChannels;
   /** Aborts when the client is gone. */

@@ -4,15 +4,20 @@ import { RuntimeError } from '../../cri/errors.ts';
 import type { Runtime } from '../../cri/runtime.ts';
 import type { Pod } from '../../kube/types/pod.ts';
 import { splice, SpliceError } from '../../lib/splice.ts';
+import type { KubeletMetrics } from './kubelet-metrics.ts';
 import { containerSpec, type KnownContainer, type PodDirectory } from './directory.ts';
 import { HttpError, type Route, type UpgradeCall } from './routes.ts';
+import { spdyOpener } from './spdy-opener.ts';
 import { isWebSocket } from './spdy-upgrade.ts';
 import { serveRemoteCommand } from './stream-command.ts';
 import { serveForward } from './stream-forward.ts';
+import { isTunnel, tunnelTo } from './tunnel.ts';
+import { canCloseStdin } from './web-socket-command.ts';
 
 export interface StreamsDeps {
   readonly pods: PodDirectory;
   readonly runtime: Pick<Runtime, 'exec' | 'attach' | 'portForward'>;
+  readonly counts?: Pick<KubeletMetrics, 'webSocketStreams'> | undefined;
 }
 
 export interface StreamsOptions {
@@ -46,13 +51,17 @@ export function refusalOfRuntime(error: unknown): HttpError {
   return new HttpError(500, error.detail, {}, error);
 }
 
-async function toRuntime(url: string, call: UpgradeCall, { idleMs }: StreamsOptions): Promise<void> {
+/** The refusal of the runtime's streaming server as the client gets it. */
+async function atRuntime<T>(work: Promise<T>): Promise<T> {
   try {
-    await splice(url, call, { idleMs, server: "the runtime's streaming server" });
+    return await work;
   } catch (error) {
     throw error instanceof SpliceError ? new HttpError(error.status, error.message) : error;
   }
 }
+
+const toRuntime = (url: string, call: UpgradeCall, { idleMs }: StreamsOptions): Promise<void> =>
+  atRuntime(splice(url, call, { idleMs, server: "the runtime's streaming server" }));
 
 export function findPod(pods: PodDirectory, params: Readonly<Record<string, string>>): Pod {
   const pod = pods.byName(params.namespace ?? '', params.pod ?? '');
@@ -71,6 +80,14 @@ export function findContainer(pods: PodDirectory, pod: Pod, name: string): Known
 export function streamRoutes(deps: StreamsDeps, options: StreamsOptions): Route[] {
   const { pods, runtime } = deps;
 
+  const { counts } = deps;
+  // Byte for byte where the runtime understands the client; one that wants to close stdin over WebSocket is translated for.
+  const atUrl = async (url: string, what: 'exec' | 'attach', query: CommandQuery, call: UpgradeCall): Promise<void> => {
+    if (!isWebSocket(call.request) || !canCloseStdin(call.request)) return await toRuntime(url, call, options);
+    counts?.webSocketStreams.inc({ subresource: what });
+    await serveRemoteCommand(spdyOpener(url, query), what, query, call);
+  };
+
   const exec = async (call: UpgradeCall): Promise<void> => {
     const query = parseCommandQuery(call.at.query);
     const pod = findPod(pods, call.params);
@@ -78,7 +95,7 @@ export function streamRoutes(deps: StreamsDeps, options: StreamsOptions): Route[
     const command = call.at.query.getAll('command');
     try {
       const endpoint = await runtime.exec({ containerId: container.id, command, ...query }, { signal: call.signal });
-      if (endpoint.kind === 'url') await toRuntime(endpoint.url, call, options);
+      if (endpoint.kind === 'url') await atUrl(endpoint.url, 'exec', query, call);
       else await serveRemoteCommand(endpoint.open, 'exec', query, call);
     } catch (error) {
       throw refusalOfRuntime(error);
@@ -95,7 +112,7 @@ export function streamRoutes(deps: StreamsDeps, options: StreamsOptions): Route[
     const query = { ...asked, tty, stderr: asked.stderr && !tty };
     try {
       const endpoint = await runtime.attach({ containerId: container.id, ...query }, { signal: call.signal });
-      if (endpoint.kind === 'url') await toRuntime(endpoint.url, call, options);
+      if (endpoint.kind === 'url') await atUrl(endpoint.url, 'attach', query, call);
       else await serveRemoteCommand(endpoint.open, 'attach', query, call);
     } catch (error) {
       throw refusalOfRuntime(error);
@@ -104,13 +121,17 @@ export function streamRoutes(deps: StreamsDeps, options: StreamsOptions): Route[
 
   const portForward = async (call: UpgradeCall): Promise<void> => {
     const pod = findPod(pods, call.params);
-    const ports = parsePorts(call.at.query, isWebSocket(call.request));
+    const tunnelled = isWebSocket(call.request) && isTunnel(call.request);
+    const ports = parsePorts(call.at.query, isWebSocket(call.request) && !tunnelled);
     const sandbox = pods.sandbox(pod.metadata.uid ?? '');
     if (!sandbox) throw new HttpError(500, `pod not found ("${pod.metadata.name}_${pod.metadata.namespace}")`);
     try {
       const endpoint = await runtime.portForward(sandbox.id, ports, { signal: call.signal });
-      if (endpoint.kind === 'url') await toRuntime(endpoint.url, call, options);
-      else await serveForward(endpoint.open, ports, call);
+      if (endpoint.kind === 'duplex') await serveForward(endpoint.open, ports, call);
+      else if (tunnelled) {
+        counts?.webSocketStreams.inc({ subresource: 'portforward' });
+        await atRuntime(tunnelTo(endpoint.url, call, options.idleMs));
+      } else await toRuntime(endpoint.url, call, options);
     } catch (error) {
       throw refusalOfRuntime(error);
     }

@@ -1,12 +1,14 @@
 // exec and attach for a WebSocket client: stdin 0, stdout 1, stderr 2, error 3, resize 4; from v5 on, message 255 closes a channel.
+import type { IncomingMessage } from 'node:http';
 import { CancelledError } from '../../lib/abort.ts';
 import type { UpgradeCall } from './routes.ts';
 import { type CommandConnection, createSizeParser, createSizeQueue, plainStatus } from './stream-protocol.ts';
 import type { CommandQuery } from './streams.ts';
 import { openChannels } from './web-socket.ts';
 
+const closingProtocol = 'v5.channel.k8s.io';
 const protocols = [
-  'v5.channel.k8s.io',
+  closingProtocol,
   'v4.channel.k8s.io',
   'v4.base64.channel.k8s.io',
   'channel.k8s.io',
@@ -14,6 +16,12 @@ const protocols = [
 ];
 const [stdinChannel, stdoutChannel, stderrChannel, errorChannel, resizeChannel] = [0, 1, 2, 3, 4] as const;
 const closeSignal = 255;
+
+/** Whether a WebSocket client offers the version that can close stdin, which runtimes do not speak. */
+export const canCloseStdin = ({ headers }: IncomingMessage): boolean =>
+  String(headers['sec-websocket-protocol'] ?? '')
+    .split(',')
+    .some((protocol) => protocol.trim() === closingProtocol);
 
 /** Bytes that are pushed, held until they are taken. */
 function createPushed(): {

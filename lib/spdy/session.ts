@@ -38,6 +38,7 @@ export interface SpdySession {
 const initialWindow = 64 * 1024;
 const settingInitialWindow = 7;
 const maxFrameBytes = 32 * 1024;
+const lingerMs = 10_000;
 /** Window updates are sent when this much was taken. */
 const updateBytes = initialWindow / 2;
 /** So many control frames in a row that ask for an answer, with no reader on the other side, are an attack. */
@@ -163,6 +164,9 @@ export function createSpdySession(connection: Duplex, head: Buffer, options: Spd
         buffered -= bytes;
         flow.taken += bytes;
         taken += bytes;
+        wakeReader?.();
+        // A server that knows no windows may hang up when it has said all: what is written to it then would cost us what it said.
+        if (role === 'client' && !peerKeepsWindows) return;
         if (flow.taken >= updateBytes && !flow.entry.remoteEnded && streams.has(id)) {
           sendFrame({ type: 'window-update', streamId: id, delta: flow.taken });
           flow.taken = 0;
@@ -171,7 +175,6 @@ export function createSpdySession(connection: Duplex, head: Buffer, options: Spd
           sendFrame({ type: 'window-update', streamId: 0, delta: taken });
           taken = 0;
         }
-        wakeReader?.();
       },
       gone: () => void streams.delete(id),
     });
@@ -349,12 +352,10 @@ export function createSpdySession(connection: Duplex, head: Buffer, options: Spd
     async close() {
       if (!ended && connection.writable) {
         sendFrame({ type: 'goaway', lastStreamId: lastSeen, status: 0 });
-        // The peer has a moment to take what is on its way.
-        await Promise.race([
-          new Promise<void>((resolve) => connection.end(() => resolve())),
-          closed,
-          new Promise<void>((resolve) => setTimeout(resolve, 10_000).unref()),
-        ]);
+        // The peer has a moment to take what is on its way, and to hang up: were the connection destroyed while something of the peer's is
+        // unread, the kernel would throw away at the other end what is unread there.
+        connection.end();
+        await Promise.race([closed, new Promise<void>((resolve) => setTimeout(resolve, lingerMs).unref())]);
       }
       finish(new SpdyError('closed', 'the session was closed'));
     },

@@ -238,6 +238,11 @@ describe('pages', () => {
       /^container_network_receive_bytes_total\{.*interface="eth0"\} \d+ \d+$/m,
     );
     expect(await raw('/metrics')).toContain('kubelet_node_name{node="lab-node"} 1');
+    // What kubectl sent by WebSocket came here as such: the API server did not translate it.
+    for (const subresource of ['exec', 'attach', 'portforward'])
+      expect(await raw('/metrics')).toMatch(
+        new RegExp(`^kubelet_websocket_streaming_requests_total\\{subresource="${subresource}"\\} [1-9]`, 'm'),
+      );
     expect(await raw('/metrics')).toContain(
       'kubelet_http_requests_total{long_running="false",method="GET",path="stats",server_type="readwrite"} 1',
     );

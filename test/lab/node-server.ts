@@ -51,7 +51,7 @@ export interface NodeServerLab {
 
 /** Says its number once a second, answers http on 8080 and echoes what is typed at it. */
 const script =
-  'mkdir -p /tmp/www; echo hello-from-http > /tmp/www/index.html; httpd -p 8080 -h /tmp/www; echo begin; echo oops >&2; exec cat';
+  'mkdir -p /tmp/www; echo hello-from-http > /tmp/www/index.html; httpd -p 8080 -h /tmp/www; echo begin; sleep 0.2; echo oops >&2; exec cat';
 
 const sandboxConfig = (logs: string): SandboxConfig => ({
   metadata: { name: realPod, uid: realUid, namespace: 'default', attempt: 0 },
@@ -309,6 +309,8 @@ export async function startNodeServerLab(
           addresses: [{ type: 'InternalIP', address: '127.0.0.1' }],
           daemonEndpoints: { kubeletEndpoint: { Port: port } },
           conditions: [{ type: 'Ready', status: 'True' }],
+          // A client's WebSocket is then handed on by the API server; else it would come as SPDY, which other clients of the tests speak.
+          declaredFeatures: ['ExtendWebSocketsToKubelet'],
         },
       },
       { type: 'merge', subresource: 'status' },
