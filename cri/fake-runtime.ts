@@ -87,6 +87,8 @@ export interface FakeRuntimeOptions {
   readonly cgroupDriver?: t.RuntimeStatus['cgroupDriver'];
   /** Images that are present from the start. */
   readonly images?: readonly string[];
+  /** How long after the end of a container's process it is noted; the event `ending` comes before. Default 0: at once, without one. */
+  readonly notesEndAfterMs?: number;
 }
 
 const quickMs = 30_000;
@@ -104,6 +106,7 @@ export function createFakeRuntime(deps: { readonly clock: Clock }, options: Fake
   const ended = new Map<t.ContainerId, (() => void)[]>();
   const scripts: { fits(config: t.ContainerConfig, sandbox: FakeSandbox): boolean; behaviour: ContainerBehaviour }[] =
     [];
+  const exits = new Map<t.ContainerId, { exitCode: number; reason: string | undefined; finishedAtMs: number }>();
   const readers = new Set<EventBuffer>();
   const violations: string[] = [];
   const conditions = new Map<string, t.RuntimeCondition>();
@@ -119,8 +122,10 @@ export function createFakeRuntime(deps: { readonly clock: Clock }, options: Fake
     id: string,
     sandbox: FakeSandbox,
   ): void => {
+    tell({ kind, containerId: id, sandboxId: sandbox.id, podUid: sandbox.config.metadata.uid });
+  };
+  const tell = (event: t.RuntimeEvent): void => {
     if (down) return;
-    const event: t.RuntimeEvent = { kind, containerId: id, sandboxId: sandbox.id, podUid: sandbox.config.metadata.uid };
     for (const mapped of mapEvent(event)) for (const reader of readers) reader.push(mapped);
   };
   const behaviourOf = (config: t.ContainerConfig, sandbox: FakeSandbox): ContainerBehaviour =>
@@ -144,13 +149,30 @@ export function createFakeRuntime(deps: { readonly clock: Clock }, options: Fake
     return container;
   };
 
-  function end(container: FakeContainer, exitCode: number, reason?: string): void {
+  /** The process has ended by itself or was killed. */
+  function exit(container: FakeContainer, exitCode: number, reason?: string): void {
+    const { notesEndAfterMs = 0 } = options;
+    if (notesEndAfterMs === 0) {
+      end(container, exitCode, reason);
+      return;
+    }
+    if (container.state !== 'running' || exits.has(container.id)) return;
+    const finishedAtMs = clock.now();
+    exits.set(container.id, { exitCode, finishedAtMs, reason });
+    tell({ kind: 'ending', containerId: container.id, exitCode, finishedAtMs });
+    schedule(container, notesEndAfterMs, () => end(container, exitCode, reason));
+  }
+
+  function end(container: FakeContainer, code: number, why?: string): void {
     if (container.state === 'exited') return;
+    const earlier = exits.get(container.id);
+    exits.delete(container.id);
+    const { exitCode, reason, finishedAtMs } = earlier ?? { exitCode: code, reason: why, finishedAtMs: clock.now() };
     for (const timer of timers.get(container.id) ?? []) timer.cancel();
     timers.delete(container.id);
     container.state = 'exited';
     container.exitCode = exitCode;
-    container.finishedAtMs = clock.now();
+    container.finishedAtMs = finishedAtMs;
     container.reason = reason ?? (exitCode === 0 ? 'Completed' : 'Error');
     for (const wake of ended.get(container.id) ?? []) wake();
     ended.delete(container.id);
@@ -239,7 +261,7 @@ export function createFakeRuntime(deps: { readonly clock: Clock }, options: Fake
       scripts.push({ fits, behaviour });
     },
     kill(id, exitCode = 137, reason) {
-      end(running('kill', id), exitCode, reason);
+      exit(running('kill', id), exitCode, reason);
     },
     crashSandbox(id) {
       const sandbox = sandboxOf('kill', id);
@@ -425,7 +447,7 @@ export function createFakeRuntime(deps: { readonly clock: Clock }, options: Fake
         const { exitAfterMs, exitCode = 0, oomKilled = false } = behaviour;
         if (exitAfterMs !== undefined)
           schedule(container, exitAfterMs, () =>
-            end(container, oomKilled ? 137 : exitCode, oomKilled ? 'OOMKilled' : undefined),
+            exit(container, oomKilled ? 137 : exitCode, oomKilled ? 'OOMKilled' : undefined),
           );
       }),
     stopContainer: (id, graceSeconds, call) =>

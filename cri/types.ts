@@ -382,14 +382,27 @@ export interface ExecRequest {
 export type AttachRequest = Omit<ExecRequest, 'command'>;
 
 /** Something happened to a container or sandbox; a hint to look again, no more. `lost` means events may have been missed. */
-export type RuntimeEvent =
-  | {
-      readonly kind: 'created' | 'started' | 'stopped' | 'deleted' | 'oom';
-      readonly containerId: string;
-      readonly sandboxId: SandboxId | undefined;
-      readonly podUid: string | undefined;
-    }
-  | { readonly kind: 'lost' };
+export type RuntimeEvent = ContainerEvent | EndingEvent | { readonly kind: 'lost' };
+
+export interface ContainerEvent {
+  readonly kind: 'created' | 'started' | 'stopped' | 'deleted' | 'oom';
+  readonly containerId: string;
+  readonly sandboxId: SandboxId | undefined;
+  readonly podUid: string | undefined;
+  /** Of a container that has stopped, where its inspection came with the news. */
+  readonly inspection?: ContainerInspection | undefined;
+}
+
+/** The process of a container or sandbox has ended, and the runtime has not noted it yet: `stopped` follows when it has. Not all runtimes tell. */
+export interface EndingEvent extends ContainerEnding {
+  readonly kind: 'ending';
+  readonly containerId: string;
+}
+
+export interface ContainerEnding {
+  readonly exitCode: number;
+  readonly finishedAtMs: number;
+}
 
 export interface SandboxFilter {
   readonly id?: SandboxId;

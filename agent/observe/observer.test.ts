@@ -35,13 +35,22 @@ function lab(
   const changes: string[] = [];
   let send: (event: RuntimeEvent) => void = () => undefined;
   let away = false;
+  const asked: string[] = [];
   const runtime = {
     listSandboxes: async () => {
       if (away) throw new RuntimeError('unavailable', 'ListPodSandbox', 'gone');
       return [];
     },
-    listContainers: async () => containers(),
-    inspectContainer: async (id: string) => containers().find((each) => each.id === id)!,
+    listContainers: async () => {
+      asked.push('list');
+      return containers();
+    },
+    inspectContainer: async (id: string) => {
+      asked.push(id);
+      const found = containers().find((each) => each.id === id);
+      if (!found) throw new RuntimeError('not-found', 'ContainerStatus', 'gone');
+      return found;
+    },
     async *events(signal: AbortSignal) {
       while (!signal.aborted) yield await new Promise<RuntimeEvent>((resolve) => (send = resolve));
     },
@@ -58,6 +67,7 @@ function lab(
     clock,
     observer,
     changes,
+    asked,
     tell: (event: RuntimeEvent) => send(event),
     setAway: (now: boolean): void => {
       away = now;
@@ -165,6 +175,83 @@ describe('the observer', () => {
     expect(changes).toEqual(['u']);
     expect((await observer.observe('u')).containers).toEqual([]);
     expect(lists).toBe(1);
+    abort.abort();
+  });
+
+  it('asks for what was touched alone', async () => {
+    let all = [container('running')];
+    const { observer, asked } = lab(() => all);
+    await observer.relist();
+    await observer.observe('u');
+    asked.length = 0;
+    all = [container('exited'), container('running', 1)];
+    observer.invalidate('u', { container: 'c0' as never, sandboxId: 's' as never });
+    expect((await observer.observe('u')).containers.map(({ id, state }) => [id, state])).toEqual([['c0', 'exited']]);
+    observer.invalidate('u', { container: 'c1' as never, sandboxId: 's' as never });
+    expect((await observer.observe('u')).containers.map(({ id }) => id)).toEqual(['c1', 'c0']);
+    expect(asked).toEqual(['c0', 'c1']);
+    all = [container('exited')];
+    observer.invalidate('u', { container: 'c1' as never, sandboxId: 's' as never });
+    expect((await observer.observe('u')).containers.map(({ id }) => id)).toEqual(['c0']);
+    expect(asked).toEqual(['c0', 'c1', 'c1']);
+  });
+
+  it('lists nothing again that it knows from what was touched', async () => {
+    let all = [container('running')];
+    const { observer, changes } = lab(() => all);
+    await observer.relist();
+    await observer.observe('u');
+    all = [container('exited'), container('running', 1)];
+    for (const id of ['c0', 'c1']) observer.invalidate('u', { container: id as never, sandboxId: 's' as never });
+    await observer.observe('u');
+    changes.length = 0;
+    await observer.relist();
+    expect(changes).toEqual([]);
+  });
+
+  it('takes an end from the event that brings it', async () => {
+    const { clock, observer, asked, tell } = lab(() => [container('running')]);
+    const abort = new AbortController();
+    void observer.run(abort.signal);
+    await observer.relist();
+    await observer.observe('u');
+    await clock.advance(0);
+    asked.length = 0;
+    const inspection = { ...container('exited'), exitCode: 3 };
+    tell({ kind: 'stopped', containerId: 'c0', sandboxId: undefined, podUid: 'u', inspection });
+    await clock.advance(0);
+    expect((await observer.observe('u')).containers[0]).toMatchObject({ state: 'exited', exitCode: 3 });
+    expect(asked).toEqual([]);
+    abort.abort();
+  });
+
+  it('knows of a running container that its process has ended until the runtime does', async () => {
+    let state: 'running' | 'exited' = 'running';
+    const { clock, observer, changes, asked, tell } = lab(() => [container(state)]);
+    const abort = new AbortController();
+    void observer.run(abort.signal);
+    await observer.relist();
+    await observer.observe('u');
+    await clock.advance(0);
+    changes.length = 0;
+    asked.length = 0;
+    tell({ kind: 'ending', containerId: 'c0', exitCode: 7, finishedAtMs: 5 });
+    await clock.advance(0);
+    expect(changes).toEqual(['u']);
+    const ending = { exitCode: 7, finishedAtMs: 5 };
+    expect((await observer.observe('u')).containers[0]).toMatchObject({ state: 'running', ending });
+    expect(asked).toEqual([]);
+    observer.invalidate('u');
+    expect((await observer.observe('u')).containers[0]).toMatchObject({ state: 'running', ending });
+    state = 'exited';
+    observer.invalidate('u');
+    expect((await observer.observe('u')).containers[0]?.ending).toBeUndefined();
+    changes.length = 0;
+    for (const id of ['c0', 'another']) {
+      tell({ kind: 'ending', containerId: id, exitCode: 7, finishedAtMs: 5 });
+      await clock.advance(0);
+    }
+    expect(changes).toEqual([]);
     abort.abort();
   });
 

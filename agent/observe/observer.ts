@@ -2,8 +2,12 @@
 // relist is the safety net. Nobody else lists or inspects.
 import type { Runtime } from '../../cri/runtime.ts';
 import type {
+  ContainerEnding,
+  ContainerEvent,
   ContainerId,
+  ContainerInspection,
   ContainerSummary,
+  EndingEvent,
   RuntimeEvent,
   SandboxId,
   SandboxStatus,
@@ -41,7 +45,8 @@ export interface Observer {
   observe(uid: string): Promise<ObservedPod>;
   /** What was seen last, without asking. */
   last(uid: string): ObservedPod;
-  invalidate(uid: string): void;
+  /** What is known of the pod may be wrong; with `touched`, of nothing but that. */
+  invalidate(uid: string, touched?: Touched): void;
   /** We stop it: its end is our doing. */
   stopping(id: ContainerId): void;
   /** We have removed it. */
@@ -54,17 +59,25 @@ export interface Observer {
   run(signal: AbortSignal): Promise<void>;
 }
 
+/** The one thing in the runtime that an operation has made or changed. */
+export type Touched =
+  | { readonly sandbox: SandboxId }
+  | { readonly container: ContainerId; readonly sandboxId: SandboxId };
+
 interface Entry {
   observed: ObservedPod;
   dirty: boolean;
+  /** By id, where not all is dirty. */
+  readonly touched: Map<string, Touched>;
   signature: string;
 }
 
 /** How long a container that was said to have stopped may still be shown running before the hint is dropped. */
 const earlyHintMs = 1_000;
 
-/** How long the news that something was made or removed may wait. */
+/** How long the news that something was removed may wait, and that something was made: that is mostly a start of ours that goes on. */
 const othersHintMs = 100;
+const madeHintMs = 1_000;
 
 /** The runtime says no more than that it was killed. */
 const looksKilled = ({ exitCode, reason }: Pick<ObservedContainer, 'exitCode' | 'reason'>): boolean =>
@@ -77,6 +90,10 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
   const entries = new Map<string, Entry>();
   const owners = new Map<string, string>();
   const hinted = new Map<string, { untilMs: number; delayMs: number }>();
+  /** Of containers that the runtime still shows running. */
+  const endings = new Map<string, ContainerEnding>();
+  /** Inspections that came with events, for the next look. */
+  const told = new Map<string, ContainerInspection>();
   const stopping = new Set<string>();
   /** Containers in which something was killed for want of memory, by the runtime's events. */
   const starved = new Set<string>();
@@ -93,16 +110,13 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
   };
 
   const unknow = (id: string): void => {
-    owners.delete(id);
-    hinted.delete(id);
-    stopping.delete(id);
-    starved.delete(id);
+    for (const each of [owners, hinted, endings, told, stopping, starved]) each.delete(id);
   };
 
   const entryOf = (uid: string): Entry => {
     const known = entries.get(uid);
     if (known) return known;
-    const fresh: Entry = { observed: nothingObserved, dirty: false, signature: '' };
+    const fresh: Entry = { observed: nothingObserved, dirty: false, touched: new Map(), signature: '' };
     entries.set(uid, fresh);
     return fresh;
   };
@@ -120,21 +134,26 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
 
   const inspectContainer = async (
     uid: string,
-    summary: ContainerSummary,
+    { id, sandboxId }: Pick<ContainerSummary, 'id' | 'sandboxId'>,
     before: ObservedPod,
   ): Promise<ObservedContainer | undefined> => {
-    const known = before.containers.find((each) => each.id === summary.id);
+    const known = before.containers.find((each) => each.id === id);
     if (known && known.state === 'exited') return withReason(uid, known, false);
     try {
-      const inspection = await runtime.inspectContainer(summary.id);
-      const seen: ObservedContainer = { ...inspection, sandboxId: summary.sandboxId };
+      const inspection = told.get(id) ?? (await runtime.inspectContainer(id));
+      told.delete(id);
+      const seen: ObservedContainer = { ...inspection, sandboxId };
+      const ending = endings.get(id);
+      if (seen.state === 'running' && ending) return { ...seen, ending };
+      endings.delete(id);
       if (seen.state !== 'exited') return seen;
       const container = await withReason(uid, seen, true);
       const terminationMessage = await deps.terminationMessage(container);
       return terminationMessage === undefined ? container : { ...container, terminationMessage };
     } catch (error) {
-      if (isNotFound(error)) return undefined;
-      throw error;
+      if (!isNotFound(error)) throw error;
+      unknow(id);
+      return undefined;
     }
   };
 
@@ -148,13 +167,55 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
         continue;
       }
       hint.delayMs = Math.min(200, hint.delayMs * 2);
-      entryOf(uid).dirty = true;
+      touch(uid, { container: container.id, sandboxId: container.sandboxId });
       clock.setTimer(hint.delayMs, () => deps.onChange(uid));
+    }
+  };
+
+  const touch = (uid: string, touched: Touched): void => {
+    entryOf(uid).touched.set('sandbox' in touched ? touched.sandbox : touched.container, touched);
+  };
+
+  /** Asks for what was touched alone. What the runtime does not know any more is gone. */
+  const inspectTouched = async (uid: string, entry: Entry): Promise<ObservedPod> => {
+    const touched = [...entry.touched.values()];
+    entry.touched.clear();
+    try {
+      const before = entry.observed;
+      const sandboxIds = touched.flatMap((each) => ('sandbox' in each ? [each.sandbox] : []));
+      const containerIds = touched.flatMap((each) =>
+        'sandbox' in each ? [] : [{ id: each.container, sandboxId: each.sandboxId }],
+      );
+      const [sandboxes, containers] = await Promise.all([
+        Promise.all(sandboxIds.map((id) => runtime.sandboxStatus(id).catch(undefinedIfGone))),
+        Promise.all(containerIds.map((each) => inspectContainer(uid, each, before))),
+        entry.signature === '' ? deps.oomKills?.begin(uid) : undefined,
+      ]);
+      // What was dropped meanwhile stays so.
+      const dropped = (id: string): boolean =>
+        [...before.sandboxes, ...before.containers].some((each) => each.id === id) &&
+        ![...entry.observed.sandboxes, ...entry.observed.containers].some((each) => each.id === id);
+      const asked = new Set<string>([...sandboxIds, ...containerIds.map(({ id }) => id)]);
+      const fresh = <T extends { readonly id: string }>(items: readonly (T | undefined)[]): T[] =>
+        items.filter((each) => each !== undefined).filter((each) => !dropped(each.id));
+      const observed = inOrder(
+        [...entry.observed.sandboxes.filter(({ id }) => !asked.has(id)), ...fresh(sandboxes)],
+        [...entry.observed.containers.filter(({ id }) => !asked.has(id)), ...fresh(containers)],
+      );
+      for (const each of [...observed.sandboxes, ...observed.containers]) owners.set(each.id, uid);
+      entry.observed = observed;
+      entry.signature = signatureOf(observed.sandboxes, observed.containers);
+      chaseHints(uid, observed);
+      return observed;
+    } catch (error) {
+      entry.dirty = true;
+      throw error;
     }
   };
 
   const inspect = async (uid: string, entry: Entry): Promise<ObservedPod> => {
     entry.dirty = false;
+    entry.touched.clear();
     try {
       const [sandboxes, containers] = await Promise.all([
         runtime.listSandboxes({ podUid: uid }),
@@ -166,15 +227,10 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
         Promise.all(sandboxes.map((each) => inspectSandbox(each, before))),
         Promise.all(containers.map((each) => inspectContainer(uid, each, before))),
       ]);
-      const observed: ObservedPod = {
-        sandboxes: sandboxStatuses
-          .filter((each) => each !== undefined)
-          .sort((a, b) => b.metadata.attempt - a.metadata.attempt || b.createdAtMs - a.createdAtMs),
-        // By attempt first: it tells the newest of a name whatever the clock has done.
-        containers: inspections
-          .filter((each) => each !== undefined)
-          .sort((a, b) => b.metadata.attempt - a.metadata.attempt || b.createdAtMs - a.createdAtMs),
-      };
+      const observed = inOrder(
+        sandboxStatuses.filter((each) => each !== undefined),
+        inspections.filter((each) => each !== undefined),
+      );
       for (const each of [...observed.sandboxes, ...observed.containers]) owners.set(each.id, uid);
       entry.observed = observed;
       entry.signature = signatureOf(sandboxes, containers);
@@ -215,7 +271,7 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
   };
 
   /** What is known already says what the event says. */
-  const isNews = (uid: string, { kind, containerId }: Exclude<RuntimeEvent, { kind: 'lost' }>): boolean => {
+  const isNews = (uid: string, { kind, containerId }: ContainerEvent): boolean => {
     const entry = entries.get(uid);
     // The end of what a forgotten pod had: to look would only make it known again, for good.
     if (!entry) return kind !== 'stopped' && kind !== 'deleted';
@@ -239,18 +295,38 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
   };
 
   // What begins or goes is mostly our own doing, whose end is told in another way. Others' is seen a moment later.
-  const lookSoon = (uid: string, event: Exclude<RuntimeEvent, { kind: 'lost' }>): void => {
-    clock.setTimer(othersHintMs, () => {
+  const lookSoon = (uid: string, event: ContainerEvent): void => {
+    clock.setTimer(event.kind === 'deleted' ? othersHintMs : madeHintMs, () => {
       if (!isNews(uid, event)) return;
       entryOf(uid).dirty = true;
       deps.onChange(uid);
     });
   };
 
+  /** Known to run: its process is gone, whatever the runtime still shows. */
+  const hearEnding = ({ containerId, exitCode, finishedAtMs }: EndingEvent): void => {
+    const uid = owners.get(containerId);
+    const entry = uid === undefined ? undefined : entries.get(uid);
+    if (uid === undefined || !entry) return;
+    const ending = { exitCode, finishedAtMs };
+    const { sandboxes, containers } = entry.observed;
+    if (!containers.some(({ id, state }) => id === containerId && state === 'running')) return;
+    endings.set(containerId, ending);
+    entry.observed = {
+      sandboxes,
+      containers: containers.map((each) => (each.id === containerId ? { ...each, ending } : each)),
+    };
+    deps.onChange(uid);
+  };
+
   const hear = async (event: RuntimeEvent): Promise<void> => {
     if (event.kind === 'lost') {
       deps.onLost?.();
       await relist();
+      return;
+    }
+    if (event.kind === 'ending') {
+      hearEnding(event);
       return;
     }
     const uid = owners.get(event.containerId) ?? event.podUid ?? (event.sandboxId && owners.get(event.sandboxId));
@@ -262,7 +338,12 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
     if (event.kind === 'oom') starved.add(event.containerId);
     if (event.kind === 'stopped')
       hinted.set(event.containerId, { untilMs: clock.monotonicMs() + earlyHintMs, delayMs: 5 });
-    entryOf(uid).dirty = true;
+    const entry = entryOf(uid);
+    const known = entry.observed.containers.find(({ id }) => id === event.containerId);
+    if (known) {
+      if (event.inspection?.state === 'exited') told.set(known.id, event.inspection);
+      touch(uid, { container: known.id, sandboxId: known.sandboxId });
+    } else entry.dirty = true;
     deps.onChange(uid);
   };
 
@@ -291,17 +372,20 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
   return {
     observe: (uid) => {
       const entry = entryOf(uid);
-      return entry.dirty ? inspect(uid, entry) : Promise.resolve(entry.observed);
+      if (entry.dirty) return inspect(uid, entry);
+      return entry.touched.size > 0 ? inspectTouched(uid, entry) : Promise.resolve(entry.observed);
     },
     last: (uid) => entries.get(uid)?.observed ?? nothingObserved,
-    invalidate: (uid) => {
-      entryOf(uid).dirty = true;
+    invalidate: (uid, touched) => {
+      if (touched) touch(uid, touched);
+      else entryOf(uid).dirty = true;
     },
     stopping: (id) => void stopping.add(id),
     drop(uid, id) {
       unknow(id);
       const entry = entries.get(uid);
       if (!entry) return;
+      entry.touched.delete(id);
       const { sandboxes, containers } = entry.observed;
       entry.observed = {
         sandboxes: sandboxes.filter((each) => each.id !== id),
@@ -316,13 +400,32 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
       entries.delete(uid);
       deps.oomKills?.forget(uid);
     },
-    uids: () => [...entries].filter(([, entry]) => entry.dirty || entry.signature !== '').map(([uid]) => uid),
+    uids: () =>
+      [...entries]
+        .filter(([, { dirty, touched, signature }]) => dirty || touched.size > 0 || signature !== '')
+        .map(([uid]) => uid),
     relist,
     async run(signal) {
       await Promise.all([listen(signal), relistSlowly(signal)]);
     },
   };
 }
+
+const undefinedIfGone = (error: unknown): undefined => {
+  if (!isNotFound(error)) throw error;
+  return undefined;
+};
+
+type Made = { readonly metadata: { readonly attempt: number }; readonly createdAtMs: number };
+
+// By attempt first: it tells the newest of a name whatever the clock has done.
+const newestFirst = (a: Made, b: Made): number =>
+  b.metadata.attempt - a.metadata.attempt || b.createdAtMs - a.createdAtMs;
+
+const inOrder = (sandboxes: readonly SandboxStatus[], containers: readonly ObservedContainer[]): ObservedPod => ({
+  sandboxes: sandboxes.toSorted(newestFirst),
+  containers: containers.toSorted(newestFirst),
+});
 
 type Named = { readonly id: string; readonly state: string };
 

@@ -156,8 +156,10 @@ export function containerStatus(
 ): ContainerStatus {
   const { pod, observed, memory, facts } = input;
   const { name } = container;
-  const records = observed.containers.filter((each) => each.metadata.name === name);
-  const [newest, previous] = records;
+  const all = observed.containers.filter((each) => each.metadata.name === name);
+  // One that is made while the end of the one before it is noted is no news until it starts.
+  const making = all.length > 1 && all[0]?.state === 'created' && memory.running.has(`start-container:${name}`);
+  const [newest, previous] = making ? all.slice(1) : all;
   const shown = [
     ...(memory.status?.containerStatuses ?? pod.status?.containerStatuses ?? []),
     ...(memory.status?.initContainerStatuses ?? pod.status?.initContainerStatuses ?? []),

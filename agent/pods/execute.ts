@@ -10,6 +10,7 @@ import type { Container, Pod } from '../../kube/types/pod.ts';
 import { withTimeout } from '../../lib/abort.ts';
 import type { Clock } from '../../lib/clock.ts';
 import { describeError, type Log } from '../../lib/log.ts';
+import type { Touched } from '../observe/observer.ts';
 import { type ContainerMemory, memoryOf, type PodMemory, type ReadyImage, type Trouble } from './memory.ts';
 import { containerById, type ObservedContainer, type ObservedPod } from './observed.ts';
 import type { Operation } from './operations.ts';
@@ -84,6 +85,10 @@ export interface OperationContext {
   readonly pod: Pod;
   readonly memory: PodMemory;
   readonly observed: ObservedPod;
+  /** Told of all that the operation has changed in the runtime. Untold, anything of the pod may have changed. */
+  touched(what: Touched): void;
+  /** True once the runtime shows that container ended; false where it does not come to that. */
+  ended(id: ContainerId): Promise<boolean>;
 }
 
 type Handler<Kind extends Operation['kind']> = (
@@ -193,6 +198,13 @@ export function createExecutor(deps: ExecuteDeps): Executor {
       failStart(context, known, name, 'CreateContainerError', wordsOf(error));
       return;
     }
+    if (operation.after !== undefined) {
+      if (!(await context.ended(operation.after)))
+        throw new Error(
+          `the runtime shows container ${operation.after} running though its process has ended; ${id} is not started`,
+        );
+      if (memory.termination) return;
+    }
     parts.created(pod, container, id);
     tell(pod, name, 'Normal', 'Created', 'Container created');
     try {
@@ -209,6 +221,7 @@ export function createExecutor(deps: ExecuteDeps): Executor {
     known.image = undefined;
     known.kill = undefined;
     context.memory.startDelays.reset(name);
+    context.touched({ container: id, sandboxId });
   };
 
   const podIpOf = ({ observed }: OperationContext): string | undefined =>
@@ -240,7 +253,8 @@ export function createExecutor(deps: ExecuteDeps): Executor {
           tell(pod, undefined, 'Normal', 'SandboxChanged', 'Pod sandbox changed, it will be killed and re-created.');
         await parts.prepare(pod);
         const { config, runtimeHandler } = await parts.sandbox(pod, attempt);
-        await runtime.runSandbox(config, runtimeHandler, { beginUnless: signal });
+        const sandbox = await runtime.runSandbox(config, runtimeHandler, { beginUnless: signal });
+        context.touched({ sandbox });
         memory.sandboxTrouble = undefined;
         memory.sandboxNames = { ...memory.sandboxNames, taken: 0 };
         memory.startDelays.reset(' sandbox');
@@ -334,8 +348,10 @@ export function createExecutor(deps: ExecuteDeps): Executor {
       known.preStopDone = id;
     },
 
-    'stop-container': async (_context, { id, graceSeconds }) => {
+    'stop-container': async ({ observed, touched }, { id, graceSeconds }) => {
       await runtime.stopContainer(id, graceSeconds, { timeoutMs: graceSeconds * 1000 + 120_000 });
+      const sandboxId = containerById(observed, id)?.sandboxId;
+      if (sandboxId !== undefined) touched({ container: id, sandboxId });
     },
 
     'remove-container': async ({ pod, observed }, { id, keepLog }) => {
@@ -345,13 +361,16 @@ export function createExecutor(deps: ExecuteDeps): Executor {
       if (container?.state === 'exited' && !keepLog) await parts.removed(pod, container);
     },
 
-    'stop-sandbox': async ({ memory }, { id }) => {
+    'stop-sandbox': async ({ memory, observed, touched }, { id }) => {
       try {
         await runtime.stopSandbox(id);
       } catch (error) {
         if (!runtimeNotFound(error)) throw error;
       }
       memory.stoppedSandboxes.add(id);
+      // What still ran in it was ended with it.
+      if (!observed.containers.some((each) => each.sandboxId === id && each.state !== 'exited'))
+        touched({ sandbox: id });
     },
 
     'remove-sandbox': async (_context, { id }) => {

@@ -1,11 +1,13 @@
 // What the runtime has of one pod, newest first, and questions about it.
-import type { ContainerId, ContainerInspection, SandboxId, SandboxStatus } from '../../cri/types.ts';
+import type { ContainerEnding, ContainerId, ContainerInspection, SandboxId, SandboxStatus } from '../../cri/types.ts';
 import type { Container, Pod } from '../../kube/types/pod.ts';
 
 export interface ObservedContainer extends ContainerInspection {
   readonly sandboxId: SandboxId;
   /** What the container left in its termination message file, once it ended; takes the place of the runtime's message. */
   readonly terminationMessage?: string | undefined;
+  /** Its process has ended, and the runtime shows it running because it has not noted that yet. */
+  readonly ending?: ContainerEnding | undefined;
 }
 
 export interface ObservedPod {

@@ -11,6 +11,8 @@ export type Operation =
       readonly container: string;
       readonly attempt: number;
       readonly sandboxId: SandboxId;
+      /** It is made at once, and started when the runtime has noted the end of this one. */
+      readonly after?: ContainerId;
     }
   | { readonly kind: 'run-post-start'; readonly container: string; readonly id: ContainerId }
   | {

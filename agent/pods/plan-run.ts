@@ -190,8 +190,31 @@ function planStart(
   }
   draft.waitingFor.push(`container ${name} to start`);
   const attempt = nextAttempt(input, container, before);
-  want(draft, input, { kind: 'start-container', container: name, attempt, sandboxId: sandbox.id });
+  const after = before?.ending ? { after: before.id } : {};
+  want(draft, input, { kind: 'start-container', container: name, attempt, sandboxId: sandbox.id, ...after });
   return 'in-progress';
+}
+
+/**
+ * The process of a container has ended, and the runtime still tidies up after it: where another is to follow at once, that is made meanwhile
+ * and started when the runtime has noted the end. Undefined where nothing follows yet.
+ */
+function planSuccessor(
+  draft: Draft,
+  input: PlanInput,
+  container: Container,
+  sandbox: SandboxStatus,
+  before: ObservedContainer,
+  held: boolean,
+): Progress | undefined {
+  if (!before.ending) return undefined;
+  const { pod, memory, facts } = input;
+  const known = memory.containers.get(container.name);
+  if (known?.kill?.id === before.id) return undefined;
+  const ended: ObservedContainer = { ...before, ...before.ending, state: 'exited' };
+  if (asksForAll(pod, ended) || !shouldRestart(pod, container, ended.exitCode)) return undefined;
+  if (nextBackoff(known?.backoff, ended, facts.restartBackoff).delayMs > 0) return undefined;
+  return planStart(draft, input, container, sandbox, ended, held);
 }
 
 /** The restart count of the next start: it never falls, whatever the runtime has forgotten. */
@@ -289,7 +312,10 @@ function planContainers(draft: Draft, input: PlanInput, sandbox: SandboxStatus):
     const newest = newestOf(observed, container.name);
     if (newest?.state === 'running') {
       kept++;
-      if (planRunning(draft, input, container, newest).progress === 'in-progress') held = true;
+      const progress =
+        planSuccessor(draft, input, container, sandbox, newest, held) ??
+        planRunning(draft, input, container, newest).progress;
+      if (progress === 'in-progress') held = true;
       continue;
     }
     if (newest && asksForAll(pod, newest)) {

@@ -157,14 +157,19 @@ function held(lab: Lab): void {
 
 const isEnd = (phase: string | undefined): boolean => phase === 'Succeeded' || phase === 'Failed';
 
-describe.each(Object.entries(shapes))('a pod of %s', (_name, shape) => {
+/** How long after a process has ended the runtime notes it, saying so before. */
+const lags = [0, 40, 15_000];
+
+describe.each(
+  Object.entries(shapes).flatMap(([name, shape]) => lags.map((notesEndAfterMs) => ({ name, shape, notesEndAfterMs }))),
+)('a pod of $name, on a runtime that notes an end after $notesEndAfterMs ms', ({ shape, notesEndAfterMs }) => {
   const initExits = (lab: Lab): void =>
     lab.runtime.behave((config) => config.metadata.name === 'init', { exitAfterMs: 100, exitCode: 0 });
 
   it('under Always runs in the end, and goes when it is deleted', async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(step, { maxLength: 14 }), async (steps) => {
-        const lab = createPodLab();
+        const lab = createPodLab({ notesEndAfterMs });
         initExits(lab);
         lab.bind('a', { ...shape, restartPolicy: 'Always' });
         for (const each of steps) await take(lab, each);
@@ -198,7 +203,7 @@ describe.each(Object.entries(shapes))('a pod of %s', (_name, shape) => {
     async (restartPolicy) => {
       await fc.assert(
         fc.asyncProperty(fc.array(step, { maxLength: 14 }), fc.array(step, { maxLength: 6 }), async (steps, more) => {
-          const lab = createPodLab();
+          const lab = createPodLab({ notesEndAfterMs });
           initExits(lab);
           lab.runtime.behave((config) => config.metadata.name === 'main' || config.metadata.name === 'more', {
             exitAfterMs: 20_000,

@@ -7,10 +7,11 @@ import type { Clock } from '../../lib/clock.ts';
 import { createKeyedQueue } from '../../lib/keyed-queue.ts';
 import { describeError, type Log } from '../../lib/log.ts';
 import type { Span, Tracer } from '../../lib/tracing/tracer.ts';
-import type { Observer } from '../observe/observer.ts';
+import type { Observer, Touched } from '../observe/observer.ts';
 import { createDeferredResizes } from './deferred-resizes.ts';
 import type { DesiredPod, DesiredPods } from './desired.ts';
-import type { Executor } from './execute.ts';
+import { createEndings, type Endings } from './endings.ts';
+import type { Executor, OperationContext } from './execute.ts';
 import { podAttributes } from './pod-spans.ts';
 import { createMemory, memoryOf, type PodMemory, type Termination } from './memory.ts';
 import type { ObservedPod } from './observed.ts';
@@ -128,6 +129,7 @@ interface Worker {
   /** Known from the runtime alone. */
   readonly found: boolean;
   readonly memory: PodMemory;
+  readonly endings: Endings;
   plan: Plan | undefined;
 }
 
@@ -150,7 +152,15 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
     const shownStart = pod.status?.startTime ? Date.parse(pod.status.startTime) : undefined;
     memory.startTimeMs = shownStart ?? clock.now();
     memory.timeline.push({ what: 'seen', atMs: clock.now() });
-    const worker: Worker = { source: known, pod, isStatic, found: desired === undefined, memory, plan: undefined };
+    const worker: Worker = {
+      source: known,
+      pod,
+      isStatic,
+      found: desired === undefined,
+      memory,
+      endings: createEndings({ clock }),
+      plan: undefined,
+    };
     workers.set(uid, worker);
     return worker;
   };
@@ -251,14 +261,23 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
     const startedAtMs = clock.now();
     memory.running.set(key, { operation, startedAtMs, abort });
     if (operation.kind === 'stop-container') observer.stopping(operation.id);
+    const touched: Touched[] = [];
+    const context: OperationContext = {
+      pod: worker.pod,
+      memory,
+      observed,
+      touched: (what) => void touched.push(what),
+      ended: (id) => worker.endings.wait(id),
+    };
     const run = executor
-      .execute({ pod: worker.pod, memory, observed }, operation, abort.signal)
+      .execute(context, operation, abort.signal)
       .then(
         () => {
           memory.retries.delete(key);
           memory.retryDelays.reset(key);
           if (operation.kind === 'remove-container' || operation.kind === 'remove-sandbox')
             observer.drop(uid, operation.id);
+          else if (touched.length > 0) for (const each of touched) observer.invalidate(uid, each);
           else if (changesRuntime(operation.kind)) observer.invalidate(uid);
         },
         (error: unknown) => {
@@ -316,11 +335,12 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
       each?.conditions?.some(({ type }) => type === 'PodResizeInProgress') ?? false;
     if (resizes(status) !== resizes(before)) roomMayHaveCome();
     deps.onStatus?.(pod, status, before);
-    // A container start that is a moment from its end is shown together with its result.
+    // A container start that is a moment from its end is shown together with its result, but for the end of the one before it.
     const starting = [...memory.running.values()].some(
       ({ operation, startedAtMs }) => operation.kind === 'start-container' && clock.now() - startedAtMs < 250,
     );
-    if (!starting || before === undefined || before.phase !== status.phase) statusWriter.submit(uid, status);
+    if (!starting || before === undefined || before.phase !== status.phase || showsNewEnd(before, status))
+      statusWriter.submit(uid, status);
     else queue.wakeAfter(uid, 250);
     const written = made.terminal && statusWriter.isWritten(uid, status);
     // The last steps of a deletion wait for this.
@@ -343,6 +363,7 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
     const desired = deps.pods.get(uid);
     const worker = workerFor(uid, desired, observed);
     if (!worker) return;
+    worker.endings.saw(observed);
     if (desired) {
       if (worker.source !== desired.pod && worker.memory.volumesUp && contentChanged(worker.source, desired.pod))
         worker.memory.volumesUp = false;
@@ -486,9 +507,11 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
       })),
     async stop() {
       await queue.stop();
-      for (const worker of workers.values())
+      for (const worker of workers.values()) {
+        worker.endings.stop();
         for (const { abort, operation } of worker.memory.running.values())
           if (operation.kind !== 'start-container') abort.abort(new CancelledError('the agent stops'));
+      }
       await Promise.allSettled(operations);
     },
   };
@@ -499,6 +522,16 @@ const resizeRetryMs = 180_000;
 
 /** The API, or what was kept, shows that the pod has ended for good: it is not looked at as one to be started. */
 const hasEnded = ({ pod }: Worker): boolean => pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed';
+
+/** A container that was shown running is not any more. */
+function showsNewEnd(before: PodStatus, after: PodStatus): boolean {
+  const lists = ['containerStatuses', 'initContainerStatuses'] as const;
+  return lists.some((list) =>
+    before[list]?.some(
+      ({ name, state }) => state?.running && !after[list]?.find((each) => each.name === name)?.state?.running,
+    ),
+  );
+}
 
 /** Whether something that volumes show has changed: labels, annotations, the spec. */
 function contentChanged(before: Pod, after: Pod): boolean {

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type * as t from '../types.ts';
 import { classifyError } from './classify.ts';
-import { eventOfEnvelope } from './event-stream.ts';
+import { endingOf, eventOfEnvelope } from './event-stream.ts';
 import * as from from './from-wire.ts';
 import { Envelope, TaskExit } from './gen/containerd-events.ts';
 import * as wire from './gen/cri.ts';
@@ -147,7 +147,7 @@ describe('messages', () => {
 describe('containerd’s own events', () => {
   const envelope = (topic: string, value: Uint8Array): Envelope =>
     Envelope.fromPartial({ namespace: 'k8s.io', topic, event: { typeUrl: '', value } });
-  const subject = TaskExit.encode({ containerId: 'c', id: '' }).finish();
+  const subject = TaskExit.encode(TaskExit.fromPartial({ containerId: 'c' })).finish();
 
   it.each([
     ['/tasks/start', 'started'],
@@ -158,8 +158,20 @@ describe('containerd’s own events', () => {
     expect(eventOfEnvelope(envelope(topic, subject))).toMatchObject({ kind, containerId: 'c' });
   });
 
+  it('an exit tells the code and the time', () => {
+    const exitedAt = { seconds: 1_700_000_000n, nanos: 123_456_789 };
+    const exit = TaskExit.encode({ containerId: 'c', id: 'c', exitStatus: 137, exitedAt }).finish();
+    expect(endingOf(envelope('/tasks/exit', exit))).toEqual({
+      kind: 'ending',
+      containerId: 'c',
+      exitCode: 137,
+      finishedAtMs: 1_700_000_000_123,
+    });
+  });
+
   it('an exit is the container’s only where the process is', () => {
-    const exit = (id: string) => envelope('/tasks/exit', TaskExit.encode({ containerId: 'c', id }).finish());
+    const exit = (id: string) =>
+      envelope('/tasks/exit', TaskExit.encode(TaskExit.fromPartial({ containerId: 'c', id })).finish());
     expect(eventOfEnvelope(exit('c'))).toMatchObject({ kind: 'stopped', containerId: 'c' });
     expect(eventOfEnvelope(exit('some-exec'))).toBeUndefined();
     expect(eventOfEnvelope(envelope('/tasks/paused', subject))).toBeUndefined();

@@ -6,9 +6,17 @@
 import { describeError, type Log } from '../../lib/log.ts';
 import type { Clock } from '../../lib/clock.ts';
 import { isNotFound, isUnimplemented } from '../errors.ts';
-import type { ContainerId, RuntimeEvent, SandboxId } from '../types.ts';
+import type {
+  ContainerEvent,
+  ContainerId,
+  ContainerInspection,
+  EndingEvent,
+  RuntimeEvent,
+  SandboxId,
+} from '../types.ts';
 import type { Connection } from './connection.ts';
 import { ContainerSubject, Envelope, SubscribeRequest, TaskExit } from './gen/containerd-events.ts';
+import { inspectionFromWire } from './from-wire.ts';
 import * as wire from './gen/cri.ts';
 import { createEventBuffer } from '../event-buffer.ts';
 
@@ -22,6 +30,7 @@ type Emit = (event: RuntimeEvent) => void;
 
 const podUidLabel = 'io.kubernetes.pod.uid';
 const service = '/runtime.v1.RuntimeService';
+const subscribe = '/containerd.services.events.v1.Events/Subscribe';
 const relistMs = 1_000;
 /** How long the slowest source is used before the better ones are tried again. */
 const relistsBeforeRetry = 30;
@@ -108,7 +117,23 @@ async function* opening<T>(deps: EventStreamDeps, items: AsyncIterable<T>, onOpe
 }
 
 /** The stream's own failure in place of silence: an ended stream is a broken one. */
-async function fromCri(deps: EventStreamDeps, emit: Emit, signal: AbortSignal): Promise<void> {
+async function fromCri(deps: EventStreamDeps, emit: Emit, parent: AbortSignal): Promise<void> {
+  const own = new AbortController();
+  const signal = AbortSignal.any([parent, own.signal]);
+  let endings: Promise<void> | undefined;
+  const stands = (): void => {
+    emit({ kind: 'lost' });
+    endings = tellEndings(deps, emit, signal);
+  };
+  try {
+    await readCri(deps, emit, stands, signal);
+  } finally {
+    own.abort();
+    await endings;
+  }
+}
+
+async function readCri(deps: EventStreamDeps, emit: Emit, stands: () => void, signal: AbortSignal): Promise<void> {
   const items = deps.connection.stream(
     `${service}/GetContainerEvents`,
     wire.Empty,
@@ -116,20 +141,37 @@ async function fromCri(deps: EventStreamDeps, emit: Emit, signal: AbortSignal): 
     {},
     signal,
   );
-  for await (const item of opening(deps, items, () => emit({ kind: 'lost' }))) {
-    const sandbox = item.podSandboxStatus;
-    emit({
-      kind: criKinds[item.containerEventType] ?? 'stopped',
-      containerId: item.containerId,
-      sandboxId: sandbox && sandbox.id !== '' ? (sandbox.id as SandboxId) : undefined,
-      podUid: sandbox?.metadata?.uid || undefined,
-    });
+  for await (const item of opening(deps, items, stands)) emit(eventOfCri(item));
+}
+
+function eventOfCri(item: wire.ContainerEventResponse): ContainerEvent {
+  const kind = criKinds[item.containerEventType] ?? 'stopped';
+  const sandbox = item.podSandboxStatus;
+  return {
+    kind,
+    containerId: item.containerId,
+    sandboxId: sandbox && sandbox.id !== '' ? (sandbox.id as SandboxId) : undefined,
+    podUid: sandbox?.metadata?.uid || undefined,
+  };
+}
+
+/** containerd tells of an exit before its CRI does. Best effort: a runtime without that service says nothing here. */
+async function tellEndings({ connection, clock }: EventStreamDeps, emit: Emit, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    try {
+      const filters = ['namespace==k8s.io,topic=="/tasks/exit"'];
+      const items = connection.stream(subscribe, SubscribeRequest, Envelope, { filters }, signal);
+      for await (const envelope of items) if (taskOf(envelope) !== undefined) emit(endingOf(envelope));
+    } catch (error) {
+      if (isUnimplemented(error)) return;
+    }
+    await clock.sleep(1_000, signal).catch(() => undefined);
   }
 }
 
 async function fromContainerd(deps: EventStreamDeps, emit: Emit, signal: AbortSignal): Promise<void> {
   const items = deps.connection.stream(
-    '/containerd.services.events.v1.Events/Subscribe',
+    subscribe,
     SubscribeRequest,
     Envelope,
     { filters: ['namespace==k8s.io,topic~="^/(tasks|containers)/"'] },
@@ -147,8 +189,12 @@ async function fromContainerd(deps: EventStreamDeps, emit: Emit, signal: AbortSi
     if (envelope.topic === '/tasks/delete') exits.get(taskOf(envelope) ?? '')?.();
     const event = eventOfEnvelope(envelope);
     if (!event) continue;
-    if (event.kind === 'stopped') void hold(event.containerId);
-    else emit(event);
+    if (event.kind !== 'stopped') {
+      emit(event);
+      continue;
+    }
+    emit(endingOf(envelope));
+    void hold(event.containerId);
   }
 }
 
@@ -158,7 +204,12 @@ function taskOf(envelope: Envelope): string | undefined {
   return id === containerId || id === '' ? containerId : undefined;
 }
 
-type ContainerEvent = Exclude<RuntimeEvent, { kind: 'lost' }>;
+/** What an exit says of itself, while the CRI still tidies up after it. */
+export function endingOf(envelope: Envelope): EndingEvent {
+  const { containerId, exitStatus, exitedAt } = TaskExit.decode(envelope.event?.value ?? new Uint8Array());
+  const finishedAtMs = exitedAt ? Number(exitedAt.seconds) * 1000 + Math.floor(exitedAt.nanos / 1e6) : 0;
+  return { kind: 'ending', containerId, exitCode: exitStatus, finishedAtMs };
+}
 
 /** Undefined for what says nothing of a container's life: an exec that ended, a checkpoint, a paused task. */
 export function eventOfEnvelope(envelope: Envelope): ContainerEvent | undefined {
@@ -208,8 +259,8 @@ async function settled(
   try {
     for (const delayMs of settleDelaysMs) {
       if (delayMs > 0) await deps.clock.sleep(delayMs, signal);
-      const uid = await endedPod(deps, id, signal);
-      if (uid !== undefined) return { ...event, podUid: uid === '' ? undefined : uid };
+      const inspection = await ended(deps, id, signal);
+      if (inspection) return { ...event, podUid: inspection.labels[podUidLabel] || undefined, inspection };
     }
     return event;
   } catch (error) {
@@ -217,9 +268,9 @@ async function settled(
   }
 }
 
-/** The pod of a container that the CRI shows as ended; undefined while it runs. */
-async function endedPod(deps: EventStreamDeps, id: string, signal: AbortSignal): Promise<string | undefined> {
-  const { status } = await deps.connection.unary(
+/** A container that the CRI shows as ended; undefined while it runs. */
+async function ended(deps: EventStreamDeps, id: string, signal: AbortSignal): Promise<ContainerInspection | undefined> {
+  const { status, info } = await deps.connection.unary(
     `${service}/ContainerStatus`,
     wire.ContainerStatusRequest,
     wire.ContainerStatusResponse,
@@ -227,7 +278,7 @@ async function endedPod(deps: EventStreamDeps, id: string, signal: AbortSignal):
     { timeoutMs: 5_000, signal },
   );
   if (!status || status.state === wire.ContainerState.CONTAINER_RUNNING) return undefined;
-  return status.labels[podUidLabel] ?? '';
+  return inspectionFromWire(status, info);
 }
 
 async function sandboxSettled(

@@ -2,7 +2,7 @@
 import type { Clock } from '../../lib/clock.ts';
 import { describeError, type Log } from '../../lib/log.ts';
 import { createEventBuffer } from '../event-buffer.ts';
-import type { RuntimeEvent, SandboxId } from '../types.ts';
+import type { ContainerEvent, RuntimeEvent, SandboxId } from '../types.ts';
 import { abortable, type DockerConnection } from './connection.ts';
 import { kindLabel, podUidLabel, sandboxIdLabel } from './labels.ts';
 
@@ -14,7 +14,7 @@ export interface DockerEventsDeps {
   settled(id: string): Promise<void>;
 }
 
-const kinds: Readonly<Record<string, Exclude<RuntimeEvent, { kind: 'lost' }>['kind']>> = {
+const kinds: Readonly<Record<string, ContainerEvent['kind']>> = {
   create: 'created',
   start: 'started',
   die: 'stopped',
@@ -23,7 +23,7 @@ const kinds: Readonly<Record<string, Exclude<RuntimeEvent, { kind: 'lost' }>['ki
 };
 
 /** Undefined for what is not about a sandbox or container of ours, or says nothing of its life. */
-export function eventOf(value: unknown): Exclude<RuntimeEvent, { kind: 'lost' }> | undefined {
+export function eventOf(value: unknown): ContainerEvent | undefined {
   const { Type, Action, Actor } = value as {
     Type?: string;
     Action?: string;

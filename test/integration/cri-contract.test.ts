@@ -9,7 +9,7 @@ import { createCriRuntime } from '../../cri/containerd/cri-runtime.ts';
 import { type ContractSubject, runtimeContract, workloads } from '../../cri/contract.ts';
 import { demoImage, demoImageName, readBusybox } from '../../cri/local-images.ts';
 import type { Runtime } from '../../cri/runtime.ts';
-import type { ContainerConfig, RuntimeEvent, SandboxConfig } from '../../cri/types.ts';
+import type { ContainerConfig, EndingEvent, RuntimeEvent, SandboxConfig } from '../../cri/types.ts';
 import { systemClock } from '../../lib/clock.ts';
 import { silentLog } from '../../lib/log.ts';
 import { imageArchitecture, imageArchive } from '../../lib/oci-image.ts';
@@ -209,7 +209,15 @@ for (const { binary, quirks } of versions) {
         turn++
       )
         await sleep(20);
-      expect(events).toContainEqual(expect.objectContaining({ kind: 'stopped', containerId: id }));
+      const told = events.filter((event) => 'containerId' in event && event.containerId === id);
+      expect(told.map(({ kind }) => kind).filter((kind) => kind === 'ending' || kind === 'stopped')).toEqual([
+        'ending',
+        'stopped',
+      ]);
+      const { exitCode } = await runtime.inspectContainer(id);
+      const ending = told.find(({ kind }) => kind === 'ending');
+      expect(ending).toMatchObject({ exitCode, finishedAtMs: expect.any(Number) });
+      expect(Math.abs(Date.now() - (ending as EndingEvent).finishedAtMs)).toBeLessThan(30_000);
       controller.abort();
       await reading;
       await remove();

@@ -63,6 +63,8 @@ function mortal<T extends object>(object: T, dead: () => boolean): T {
 
 export interface LabOptions {
   readonly probe?: PodWorkersDeps['probes']['verdict'];
+  /** See FakeRuntimeOptions. */
+  readonly notesEndAfterMs?: number;
   readonly statics?: PodSource;
   readonly parts?: Partial<PodParts>;
   /** Default: all are admitted. */
@@ -76,7 +78,7 @@ export interface LabOptions {
 
 export function createPodLab(options: LabOptions = {}) {
   const clock = createFakeClock();
-  const runtime = createFakeRuntime({ clock }, { images: ['i'] });
+  const runtime = createFakeRuntime({ clock }, { images: ['i'], notesEndAfterMs: options.notesEndAfterMs ?? 0 });
   const client = createFakeClient({ clock });
   const states = new Map<string, PodState>();
   const events: string[] = [];

@@ -35,6 +35,14 @@ export interface Envelope {
 export interface TaskExit {
   containerId: string;
   id: string;
+  exitStatus: number;
+  /** google.protobuf.Timestamp. */
+  exitedAt: Moment | undefined;
+}
+
+export interface Moment {
+  seconds: bigint;
+  nanos: number;
 }
 
 /** TaskStart and TaskOOM hold the container in field 1 as ContainerCreate and ContainerDelete do. */
@@ -246,7 +254,7 @@ export const Envelope: MessageFns<Envelope> = {
 };
 
 function createBaseTaskExit(): TaskExit {
-  return { containerId: "", id: "" };
+  return { containerId: "", id: "", exitStatus: 0, exitedAt: undefined };
 }
 
 export const TaskExit: MessageFns<TaskExit> = {
@@ -256,6 +264,12 @@ export const TaskExit: MessageFns<TaskExit> = {
     }
     if (message.id !== "") {
       writer.uint32(18).string(message.id);
+    }
+    if (message.exitStatus !== 0) {
+      writer.uint32(32).uint32(message.exitStatus);
+    }
+    if (message.exitedAt !== undefined) {
+      Moment.encode(message.exitedAt, writer.uint32(42).fork()).join();
     }
     return writer;
   },
@@ -289,6 +303,22 @@ export const TaskExit: MessageFns<TaskExit> = {
             message.id = reader.string();
             continue;
           }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.exitStatus = reader.uint32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.exitedAt = Moment.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -308,6 +338,80 @@ export const TaskExit: MessageFns<TaskExit> = {
     const message = createBaseTaskExit();
     message.containerId = object.containerId ?? "";
     message.id = object.id ?? "";
+    message.exitStatus = object.exitStatus ?? 0;
+    message.exitedAt = (object.exitedAt !== undefined && object.exitedAt !== null)
+      ? Moment.fromPartial(object.exitedAt)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseMoment(): Moment {
+  return { seconds: 0n, nanos: 0 };
+}
+
+export const Moment: MessageFns<Moment> = {
+  encode(message: Moment, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.seconds !== 0n) {
+      if (BigInt.asIntN(64, message.seconds) !== message.seconds) {
+        throw new globalThis.Error("value provided for field message.seconds of type int64 too large");
+      }
+      writer.uint32(8).int64(message.seconds);
+    }
+    if (message.nanos !== 0) {
+      writer.uint32(16).int32(message.nanos);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Moment {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseMoment();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.seconds = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.nanos = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<Moment>): Moment {
+    return Moment.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<Moment>): Moment {
+    const message = createBaseMoment();
+    message.seconds = (object.seconds !== undefined && object.seconds !== null) ? BigInt(object.seconds) : 0n;
+    message.nanos = object.nanos ?? 0;
     return message;
   },
 };
