@@ -38,6 +38,12 @@ const maxErrorTries = 3;
 /** Between the first tries of a container that is just starting: sooner than its period, as long as trying is cheap. */
 const eagerMs = [100, 200, 400, 800, 1600, 3200] as const;
 
+/**
+ * After the first try probes over the network come at whole quarters of a second, those of many containers together: waking up for each alone
+ * costs twice the processor time. Commands in containers do not: started together they would hold each other up.
+ */
+const gridMs = 250;
+
 export function createProbeWorker(deps: ProbeWorkerDeps, options: ProbeWorkerOptions): ProbeWorker {
   const { clock } = deps;
   const { kind, probe } = options;
@@ -70,6 +76,7 @@ export function createProbeWorker(deps: ProbeWorkerDeps, options: ProbeWorkerOpt
     }
     // After a suspend or a long stall the missed ticks are not made up for.
     if (tickAt <= now) tickAt = now;
+    else if (probe.exec === undefined) tickAt = Math.ceil(tickAt / gridMs) * gridMs;
     wait(tickAt, false);
   };
 

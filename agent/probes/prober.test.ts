@@ -68,6 +68,14 @@ describe('readiness', () => {
     expect(changes).toEqual([3000]);
   });
 
+  it('is probed over the network at quarters of a second after the first time, together with others', async () => {
+    const { clock, tries, sync } = lab({ readinessProbe: { ...http, initialDelaySeconds: 1 } }, () => success);
+    await clock.advance(90);
+    sync({ startedAtMs: clock.now() });
+    await clock.advance(30_000);
+    expect(tries).toEqual(['readiness@1090', 'readiness@11250', 'readiness@21250']);
+  });
+
   it('falls at the failure that reaches the threshold, and says each', async () => {
     const { clock, events, changes, sync, state } = lab({ readinessProbe: exec }, (at) =>
       at < 10_000 ? success : failure,
@@ -95,7 +103,7 @@ describe('readiness', () => {
     sync();
     await clock.advance(20_000);
     expect(changes).toEqual([700]);
-    expect(tries).toEqual(['readiness@0', 'readiness@100', 'readiness@300', 'readiness@700', 'readiness@10700']);
+    expect(tries).toEqual(['readiness@0', 'readiness@100', 'readiness@300', 'readiness@700', 'readiness@10750']);
     expect(events).toHaveLength(1);
   });
 
