@@ -1,12 +1,14 @@
 // exec, attach and port-forward spoken by us, with clients of both protocols.
 import { createServer, request as httpRequest, type IncomingMessage, type Server } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import fc from 'fast-check';
 import { afterEach, describe, expect, it } from 'vitest';
 import { createWebSocketStream, WebSocket } from 'ws';
 import type { PortOpener, StreamOpener } from '../../cri/types.ts';
 import { createSpdySession, type SpdySession } from '../../lib/spdy/session.ts';
 import type { SpdyStream } from '../../lib/spdy/stream.ts';
+import { splice } from '../../lib/splice.ts';
 import type { HttpError, UpgradeCall } from './routes.ts';
 import { serveRemoteCommand } from './stream-command.ts';
 import { refusalOfStream, requestIdOf, serveForward } from './stream-forward.ts';
@@ -346,6 +348,48 @@ const tunnel = (port: number): Promise<WebSocket> =>
     outgoing.on('error', reject);
     outgoing.end();
   });
+
+describe('a thousand idle streams', () => {
+  it('leave room for others, and are all gone with their clients', async () => {
+    const sockets = (): number => process.getActiveResourcesInfo().filter((kind) => kind.includes('TCP')).length;
+    const runtimeEnds = new Set<Duplex>();
+    const runtime = await serveUpgrades(async ({ socket }) => {
+      runtimeEnds.add(socket);
+      socket.on('close', () => runtimeEnds.delete(socket));
+      socket.write('HTTP/1.1 101 x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n');
+      socket.pipe(socket);
+    });
+    const target = `http://127.0.0.1:${runtime}/`;
+    const port = await serveUpgrades((call) => splice(target, call, { idleMs: 3_600_000, server: 'the runtime' }));
+    const open = (): Promise<Socket> =>
+      new Promise((resolve, reject) => {
+        const outgoing = httpRequest({
+          port,
+          host: '127.0.0.1',
+          method: 'POST',
+          headers: { connection: 'Upgrade', upgrade: 'SPDY/3.1' },
+        });
+        outgoing.on('upgrade', (_response, socket) => resolve(socket));
+        outgoing.on('response', (response) => reject(new Error(`${response.statusCode}`)));
+        outgoing.on('error', reject);
+        outgoing.end();
+      });
+    const before = sockets();
+    const idle: Socket[] = [];
+    for (let batch = 0; batch < 20; batch++)
+      idle.push(...(await Promise.all(Array.from({ length: 50 }, () => open()))));
+    expect(runtimeEnds.size).toBe(1000);
+    const another = await open();
+    const answer = new Promise<string>((resolve) => another.once('data', (data: Buffer) => resolve(data.toString())));
+    another.write('hello');
+    expect(await answer).toBe('hello');
+    for (const socket of [...idle, another]) socket.destroy();
+    for (const deadline = Date.now() + 10_000; runtimeEnds.size > 0 || sockets() > before + 5; ) {
+      if (Date.now() > deadline) throw new Error(`${runtimeEnds.size} streams and ${sockets()} sockets are left`);
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  }, 60_000);
+});
 
 describe('port-forward', () => {
   /** Port 1 cannot be reached; others echo with their number before. */
