@@ -15,33 +15,16 @@ import { createLog, type Log } from '../lib/log.ts';
 import { createRegistry, type MetricsRegistry } from '../lib/metrics.ts';
 import { supervise } from '../lib/supervise.ts';
 import { claimRuntime } from './claim-runtime.ts';
-import { type Configuration, type FlagSetting, loadConfiguration } from './config/load.ts';
+import { type Configuration, loadConfiguration } from './config/load.ts';
 import { flagsInForce } from './flags-in-force.ts';
 import { type Identity, type IdentityDeps, openIdentity } from './identity.ts';
 import { type NodeSocket, serveNodeSocket } from './node-socket.ts';
 import { openRuntime } from './open-runtime.ts';
 import { openTracing } from './open-tracing.ts';
+import { flagSettings, type RunFlags } from './run-flags.ts';
 import { openProxy, type ProxyHalf } from './run-proxy.ts';
 import { keepWatchdog, notifySystemd, watchdogMs } from './systemd-notify.ts';
 import { version } from './version.ts';
-
-interface RunFlags {
-  config?: string[];
-  configDir?: string;
-  kubeconfig?: string;
-  bootstrapKubeconfig?: string;
-  hostnameOverride?: string;
-  nodeIp?: string;
-  rootDir?: string;
-  certDir?: string;
-  containerRuntimeEndpoint?: string;
-  nodeLabels?: string;
-  registerWithTaints?: string;
-  cloudProvider?: string;
-  only?: string;
-  dryRun?: boolean;
-  v?: string;
-}
 
 export function registerRun(program: Command): void {
   program
@@ -69,64 +52,6 @@ export function registerRun(program: Command): void {
       process.exitCode = await run(flags);
       // What does not end by itself, a call of the runtime that hangs say, does not keep the daemon.
       setTimeout(() => process.exit(), 2_000).unref();
-    });
-}
-
-function flagSettings(flags: RunFlags): FlagSetting[] {
-  const settings: FlagSetting[] = [];
-  const set = (flag: string, kind: FlagSetting['kind'], path: string[], value: unknown): void => {
-    if (value !== undefined) settings.push({ flag, kind, path, value });
-  };
-  const own = 'StevedoreConfiguration';
-  set('--kubeconfig', own, ['kubeconfig'], flags.kubeconfig);
-  set('--bootstrap-kubeconfig', own, ['bootstrapKubeconfig'], flags.bootstrapKubeconfig);
-  set('--hostname-override', own, ['hostnameOverride'], flags.hostnameOverride);
-  set('--node-ip', own, ['nodeIP'], flags.nodeIp);
-  set('--root-dir', own, ['rootDir'], flags.rootDir);
-  set('--cert-dir', own, ['certDir'], flags.certDir);
-  set('--cloud-provider', own, ['cloudProvider'], flags.cloudProvider);
-  set('--node-labels', own, ['nodeLabels'], flags.nodeLabels === undefined ? undefined : parseLabels(flags.nodeLabels));
-  set(
-    '--container-runtime-endpoint',
-    'KubeletConfiguration',
-    ['containerRuntimeEndpoint'],
-    flags.containerRuntimeEndpoint,
-  );
-  set('--v', own, ['log', 'level'], flags.v);
-  if (flags.registerWithTaints !== undefined)
-    set(
-      '--register-with-taints',
-      'KubeletConfiguration',
-      ['registerWithTaints'],
-      parseTaints(flags.registerWithTaints),
-    );
-  return settings;
-}
-
-function parseLabels(text: string): Record<string, string> {
-  const pairs = text.split(',').filter((part) => part !== '');
-  return Object.fromEntries(
-    pairs.map((pair) => {
-      const at = pair.indexOf('=');
-      if (at < 1) throw new Error(`--node-labels: "${pair}" is not key=value`);
-      return [pair.slice(0, at), pair.slice(at + 1)];
-    }),
-  );
-}
-
-function parseTaints(text: string): Taint[] {
-  const effects = ['NoSchedule', 'PreferNoSchedule', 'NoExecute'] as const;
-  return text
-    .split(',')
-    .filter((part) => part !== '')
-    .map((part) => {
-      const match = /^([^=:]+)(?:=([^:]*))?:(\w+)$/.exec(part);
-      const effect = effects.find((each) => each === match?.[3]);
-      if (!match?.[1] || !effect)
-        throw new Error(
-          `--register-with-taints: "${part}" is not key=value:effect, effect one of ${effects.join(', ')}`,
-        );
-      return { key: match[1], ...(match[2] === undefined ? {} : { value: match[2] }), effect };
     });
 }
 
