@@ -2,8 +2,12 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { demoImageName } from '../../cri/local-images.ts';
+import { createKubeClient } from '../../kube/http-client.ts';
+import { loadKubeconfig } from '../../kube/kubeconfig.ts';
 import { resources } from '../../kube/resources.ts';
 import type { Pod } from '../../kube/types/pod.ts';
+import { systemClock } from '../../lib/clock.ts';
+import { silentLog } from '../../lib/log.ts';
 import { type LabNode, startLabNode } from '../lab/node.ts';
 
 let node: LabNode;
@@ -26,8 +30,10 @@ const podOf = (name: string, command: readonly string[]): Pod => ({
         imagePullPolicy: 'IfNotPresent',
         command: [...command],
         resources: { limits: { memory: '24Mi' } },
+        volumeMounts: [{ name: 'v', mountPath: '/v' }],
       },
     ],
+    volumes: [{ name: 'v', emptyDir: {} }],
   },
 });
 
@@ -50,4 +56,47 @@ describe('a container over its memory limit', () => {
     const ends = await Promise.all(pods.map(({ metadata }) => ended(metadata.name)));
     expect(ends).toEqual([...names.map(() => 'OOMKilled 137'), 'Error 137']);
   }, 120_000);
+
+  it('is in the metrics, with the rest of its life', async () => {
+    const identity = await loadKubeconfig(node.cluster.adminKubeconfig);
+    const server = {
+      server: `https://${node.address}:10250`,
+      certificateAuthority: undefined,
+      insecureSkipTlsVerify: true,
+    };
+    const client = createKubeClient({ log: silentLog, clock: systemClock }, { ...identity, ...server });
+    try {
+      // Counts of what there is are taken at most once a second.
+      await sleep(1_500);
+      const page = await client.raw('GET', '/metrics', { accept: 'text/plain' });
+      const value = (series: string): number =>
+        Number(
+          page
+            .split('\n')
+            .find((line) => line.startsWith(`${series} `))
+            ?.slice(series.length + 1),
+        );
+      const ended = 'kubelet_terminated_containers_total{container_type="container",exit_code="137",reason=';
+      expect(value(`${ended}"OOMKilled"}`)).toBe(10);
+      expect(value(`${ended}"Error"}`)).toBe(1);
+      expect(value('kubelet_pod_worker_start_duration_seconds_count')).toBe(11);
+      expect(value('kubelet_working_pods{lifecycle="terminated",config="desired",static=""}')).toBe(11);
+      expect(value('kubelet_working_pods{lifecycle="sync",config="desired",static=""}')).toBe(0);
+      expect(value('kubelet_cgroup_manager_duration_seconds_count{operation_type="create"}')).toBeGreaterThan(11);
+      expect(value('kubelet_cgroup_manager_duration_seconds_count{operation_type="destroy"}')).toBeGreaterThan(0);
+      expect(value('kubelet_cgroup_version')).toBeGreaterThan(0);
+      const volume = 'volume_plugin="kubernetes.io/empty-dir"';
+      for (const operation of ['volume_mount', 'volume_unmount'])
+        expect(
+          value(
+            `storage_operation_duration_seconds_count{${volume},operation_name="${operation}",status="success",migrated="false"}`,
+          ),
+        ).toBe(11);
+      expect(
+        value('volume_manager_total_volumes{plugin_name="kubernetes.io/empty-dir",state="actual_state_of_world"}'),
+      ).toBeNaN();
+    } finally {
+      await client.close();
+    }
+  });
 });
