@@ -5,7 +5,6 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { createImageGc } from '../../agent/images/gc.ts';
 import { createPodImages, type PodImages } from '../../agent/images/pod-images.ts';
-import { createCriRuntime } from '../../cri/containerd/cri-runtime.ts';
 import { pauseExecutable } from '../../cri/pause.ts';
 import type { Runtime } from '../../cri/runtime.ts';
 import type { Secret } from '../../kube/types/core.ts';
@@ -13,15 +12,15 @@ import type { Pod } from '../../kube/types/pod.ts';
 import { systemClock } from '../../lib/clock.ts';
 import { silentLog } from '../../lib/log.ts';
 import { buildImage, imageArchitecture } from '../../lib/oci-image.ts';
-import { type Containerd, hasContainerd2, startContainerd } from '../lab/containerd.ts';
+import { type Engine, engineKinds, startEngine, titleOf } from '../lab/engine.ts';
 import { type Registry, startRegistry } from '../lab/registry.ts';
 
 const auth = { username: 'robot', password: 'p:ss' };
 
-for (const binary of ['1.6', ...(hasContainerd2() ? ['2.x'] : [])] as ('1.6' | '2.x')[]) {
-  describe(`images on containerd ${binary}`, () => {
+for (const kind of engineKinds()) {
+  describe(`images on ${titleOf(kind)}`, () => {
     let folder = '';
-    let containerd: Containerd;
+    let engine: Engine;
     let runtime: Runtime;
     let registry: Registry;
     let images: PodImages;
@@ -53,22 +52,25 @@ for (const binary of ['1.6', ...(hasContainerd2() ? ['2.x'] : [])] as ('1.6' | '
 
     beforeAll(async () => {
       folder = await mkdtemp(join(tmpdir(), 'sv-img-'));
-      containerd = await startContainerd({ dir: join(folder, 'c'), binary });
-      runtime = createCriRuntime({ log: silentLog, clock: systemClock }, { endpoint: containerd.endpoint });
+      engine = await startEngine({ kind, dir: join(folder, 'c') });
+      runtime = await engine.openRuntime(join(folder, 'state'));
       registry = await startRegistry({ auth, blobDelayMs: 150 });
-      const config = join(containerd.registryDir, registry.host);
-      await mkdir(config, { recursive: true });
-      await writeFile(
-        join(config, 'hosts.toml'),
-        `server = "http://${registry.host}"\n[host."http://${registry.host}"]\n`,
-      );
+      // Docker takes what is on loopback for a registry without TLS by itself.
+      if (engine.containerd) {
+        const config = join(engine.containerd.registryDir, registry.host);
+        await mkdir(config, { recursive: true });
+        await writeFile(
+          join(config, 'hosts.toml'),
+          `server = "http://${registry.host}"\n[host."http://${registry.host}"]\n`,
+        );
+      }
       secretFor('good', auth.username, auth.password);
       secretFor('bad', 'robot', 'wrong');
     });
     afterAll(async () => {
       await registry?.stop();
       await runtime?.close();
-      await containerd?.stop();
+      await engine?.stop();
       if (folder) await rm(folder, { recursive: true, force: true });
     });
 
@@ -81,8 +83,8 @@ for (const binary of ['1.6', ...(hasContainerd2() ? ['2.x'] : [])] as ('1.6' | '
       const built = buildImage({
         names: [`test:${count}`],
         architecture,
-        config: { entrypoint: ['/pause'], user: '1234', labels: { count: `${binary}-${count}` } },
-        layers: [[...layer, { path: 'count', data: `${binary}-${count}` }]],
+        config: { entrypoint: ['/pause'], user: '1234', labels: { count: `${kind}-${count}` } },
+        layers: [[...layer, { path: 'count', data: `${kind}-${count}` }]],
       });
       image = registry.publish('team/app', `v${count}`, built);
       images = await createPodImages(

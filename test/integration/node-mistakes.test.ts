@@ -166,7 +166,7 @@ describe('what is in the way at the start', () => {
 
   it('a runtime that is not there: says so once, waits, and goes on when it comes', async () => {
     await node.end();
-    const socket = node.containerd.socket;
+    const socket = node.engine.socket;
     await rename(socket, `${socket}.hidden`);
     const before = (await node.log()).length;
     const said = async (): Promise<string> => (await node.log()).slice(before);

@@ -13,7 +13,7 @@ import { type LabNode, startLabNode } from '../lab/node.ts';
 let node: LabNode;
 
 beforeAll(async () => {
-  node = await startLabNode({ runtime: 'containerd', only: 'agent' });
+  node = await startLabNode({ only: 'agent' });
 });
 afterAll(async () => {
   await node?.stop();

@@ -5,6 +5,7 @@ import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
 import { resources } from '../../kube/resources.ts';
 import type { Service } from '../../kube/types/core.ts';
 import type { Pod } from '../../kube/types/pod.ts';
+import { runtimeId } from '../lab/engine.ts';
 import { type LabNode, startLabNode } from '../lab/node.ts';
 import { isReady, restartsOf, watchPods } from '../lab/watched-pods.ts';
 
@@ -139,9 +140,9 @@ it('the daemon is killed and comes back: no container restarts, no pod turns unr
 it('a container that ended while the daemon was away is started again when it is back', async () => {
   const [victim] = await webPods();
   const name = victim?.metadata.name ?? '';
-  const id = victim?.status?.containerStatuses?.[0]?.containerID?.replace('containerd://', '') ?? '';
+  const id = runtimeId(victim?.status?.containerStatuses?.[0]?.containerID);
   await node.end('SIGKILL');
-  await node.containerd.ctr(['tasks', 'kill', '-s', 'SIGKILL', id]);
+  await node.engine.kill(id);
   await sleep(500);
   await node.start();
   const after = await node.waitForPod(name, (pod) => restartsOf(pod) === 1 && isReady(pod));
@@ -153,20 +154,19 @@ it('the API server is away: pods go on, a container that ends is started again, 
   const pods = await webPods();
   const victim = pods.find((pod) => restartsOf(pod) === 0)!;
   const others = containersOf(pods.filter((pod) => pod !== victim));
-  const id = victim.status?.containerStatuses?.[0]?.containerID?.replace('containerd://', '') ?? '';
-  const running = async (): Promise<string> => node.containerd.ctr(['tasks', 'ls']);
-  const before = (await running()).split('\n').filter((line) => line.includes('RUNNING')).length;
+  const id = runtimeId(victim.status?.containerStatuses?.[0]?.containerID);
+  const before = (await node.engine.running()).length;
 
   await node.cluster.pause();
   const awaySince = Date.now();
   const end = callTheService();
   await sleep(1_000);
-  await node.containerd.ctr(['tasks', 'kill', '-s', 'SIGKILL', id]);
+  await node.engine.kill(id);
   await until(
     'another container in the place of the one that ended, without the API server',
     async () => {
-      const tasks = await running();
-      return !tasks.includes(id) && tasks.split('\n').filter((line) => line.includes('RUNNING')).length === before;
+      const running = await node.engine.running();
+      return !running.includes(id) && running.length === before;
     },
     15_000,
   );

@@ -9,6 +9,7 @@ import { resources } from '../../kube/resources.ts';
 import type { Service } from '../../kube/types/core.ts';
 import type { Pod } from '../../kube/types/pod.ts';
 import { kubectlPath } from '../lab/cluster.ts';
+import { runtimeId } from '../lab/engine.ts';
 import { type LabNode, startLabNode } from '../lab/node.ts';
 import { isReady, restartsOf } from '../lab/watched-pods.ts';
 
@@ -152,9 +153,9 @@ describe('a container that fails', () => {
   it('killed from outside, is started again', async () => {
     await node.cluster.apply(demo('killed'));
     const before = await node.waitForPod('killed', isReady);
-    const id = before.status?.containerStatuses?.[0]?.containerID?.replace('containerd://', '') ?? '';
+    const id = runtimeId(before.status?.containerStatuses?.[0]?.containerID);
     const killedAt = Date.now();
-    await node.containerd.ctr(['tasks', 'kill', '-s', 'SIGKILL', id]);
+    await node.engine.kill(id);
     const after = await node.waitForPod('killed', (pod) => restartsOf(pod) === 1 && isReady(pod));
     console.log(`killed → ready again: ${Date.now() - killedAt} ms`);
     expect(after.status?.containerStatuses?.[0]?.lastState?.terminated).toMatchObject({

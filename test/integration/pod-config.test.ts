@@ -1,6 +1,6 @@
 // What is made of a pod's spec, on real containerds: the sandbox and container the runtime makes of our configuration, the cgroups they
 // live in, probes and hooks against them, a resize, and the last words.
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -16,7 +16,6 @@ import { type CgroupMounts, findCgroupMounts } from '../../agent/resources/cgrou
 import { type CgroupTree, createCgroupTree } from '../../agent/resources/cgroup-tree.ts';
 import { createPodCgroups, type PodCgroups } from '../../agent/resources/pod-cgroups.ts';
 import { createResizer } from '../../agent/resources/resizer.ts';
-import { createCriRuntime } from '../../cri/containerd/cri-runtime.ts';
 import { demoImage, demoImageName, readBusybox } from '../../cri/local-images.ts';
 import type { Runtime } from '../../cri/runtime.ts';
 import type { ContainerId, SandboxId } from '../../cri/types.ts';
@@ -24,7 +23,7 @@ import type { Container, Pod } from '../../kube/types/pod.ts';
 import { systemClock } from '../../lib/clock.ts';
 import { silentLog } from '../../lib/log.ts';
 import { imageArchitecture, imageArchive } from '../../lib/oci-image.ts';
-import { type Containerd, hasContainerd2, startContainerd } from '../lab/containerd.ts';
+import { type Engine, engineKinds, startEngine, titleOf } from '../lab/engine.ts';
 
 const container: Container = {
   name: 'main',
@@ -62,12 +61,12 @@ const pod: Pod = {
   },
 };
 
-for (const binary of hasContainerd2() ? (['1.6', '2.x'] as const) : (['1.6'] as const)) {
-  describe(`a pod on containerd ${binary}`, () => {
-    const root = `/stevedore-pod-${process.pid}-${binary.replace('.', '')}`;
+for (const kind of engineKinds()) {
+  describe(`a pod on ${titleOf(kind)}`, () => {
+    const root = `/stevedore-pod-${process.pid}-${kind.replace('.', '')}`;
     const podDirectory = (): string => join(folder, 'pods/aaaa-1');
     let folder: string;
-    let containerd: Containerd;
+    let engine: Engine;
     let runtime: Runtime;
     let mounts: CgroupMounts;
     let tree: CgroupTree;
@@ -95,14 +94,9 @@ for (const binary of hasContainerd2() ? (['1.6', '2.x'] as const) : (['1.6'] as 
 
     beforeAll(async () => {
       folder = await mkdtemp(join(tmpdir(), 'sv-pod-'));
-      containerd = await startContainerd({ dir: join(folder, 'c'), binary });
-      const tar = join(folder, 'demo.tar');
-      await writeFile(tar, imageArchive([demoImage(imageArchitecture(), await readBusybox())]));
-      await containerd.importImage(tar);
-      runtime = createCriRuntime(
-        { log: silentLog, clock: systemClock },
-        { endpoint: containerd.endpoint, runtimeRequestTimeoutMs: 60_000 },
-      );
+      engine = await startEngine({ kind, dir: join(folder, 'c') });
+      await engine.loadImage(imageArchive([demoImage(imageArchitecture(), await readBusybox())]));
+      runtime = await engine.openRuntime(join(folder, 'state'));
       mounts = await findCgroupMounts();
       tree = createCgroupTree(mounts);
       cgroups = createPodCgroups(
@@ -156,7 +150,7 @@ for (const binary of hasContainerd2() ? (['1.6', '2.x'] as const) : (['1.6'] as 
       await cgroups?.remove('aaaa-1');
       await tree?.remove(root);
       await runtime?.close();
-      await containerd?.stop();
+      await engine?.stop();
       if (folder) await rm(folder, { recursive: true, force: true });
     });
 

@@ -6,7 +6,7 @@ import { growth, type SoakRound, soakPods } from '../lab/soak-pods.ts';
 let node: LabNode;
 
 beforeAll(async () => {
-  node = await startLabNode({ runtime: 'containerd', only: 'agent' });
+  node = await startLabNode({ only: 'agent' });
 });
 afterAll(async () => {
   await node?.stop();

@@ -1,8 +1,8 @@
-// A node's server for tests, without the rest of the agent: a Node object that points at it, one pod on a real containerd, and one whose
+// A node's server for tests, without the rest of the agent: a Node object that points at it, one pod on a real runtime, and one whose
 // streams the server speaks itself (its "container" is this machine's shell, as a runtime that hands over streams would give it).
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { Readable, Writable } from 'node:stream';
@@ -13,7 +13,6 @@ import type { PodDirectory } from '../../agent/server/directory.ts';
 import { createNodeStats, type NodeStats } from '../../agent/stats/node-stats.ts';
 import { loadClientCa } from '../../agent/tls/client-ca.ts';
 import { loadServingCertificate } from '../../agent/tls/serving.ts';
-import { createCriRuntime } from '../../cri/containerd/cri-runtime.ts';
 import { demoImage, demoImageName, readBusybox } from '../../cri/local-images.ts';
 import type { Runtime } from '../../cri/runtime.ts';
 import type { ContainerConfig, SandboxConfig, StreamChannels } from '../../cri/types.ts';
@@ -26,8 +25,8 @@ import { systemClock } from '../../lib/clock.ts';
 import { createLog } from '../../lib/log.ts';
 import { createRegistry } from '../../lib/metrics.ts';
 import { imageArchitecture, imageArchive } from '../../lib/oci-image.ts';
-import { type Containerd, startContainerd } from './containerd.ts';
 import { type ControlPlane, startControlPlane } from './control-plane.ts';
+import { type Engine, type EngineKind, engineKind, startEngine } from './engine.ts';
 
 export const nodeName = 'lab-node';
 export const realPod = 'real';
@@ -38,7 +37,7 @@ const cgroupParent = '/stevedore-server';
 
 export interface NodeServerLab {
   readonly controlPlane: ControlPlane;
-  readonly containerd: Containerd;
+  readonly engine: Engine;
   readonly runtime: Runtime;
   readonly server: NodeServer;
   readonly stats: NodeStats;
@@ -175,7 +174,7 @@ const podObject = (name: string, uid: string): Pod => ({
   },
 });
 
-const runningStatus = (id: string, now: string) => ({
+const runningStatus = (scheme: string, id: string, now: string) => ({
   phase: 'Running' as const,
   startTime: now,
   containerStatuses: [
@@ -185,17 +184,14 @@ const runningStatus = (id: string, now: string) => ({
       restartCount: 0,
       image: demoImageName,
       imageID: demoImageName,
-      containerID: `containerd://${id}`,
+      containerID: `${scheme}://${id}`,
       started: true,
       state: { running: { startedAt: now } },
     },
   ],
 });
 
-export async function startNodeServerLab(
-  dir: string,
-  options: { binary?: '1.6' | '2.x' } = {},
-): Promise<NodeServerLab> {
+export async function startNodeServerLab(dir: string, options: { kind?: EngineKind } = {}): Promise<NodeServerLab> {
   const lines: string[] = [];
   const log = createLog({ level: 'debug', format: 'text', write: (line) => void lines.push(line) });
   const logs = join(dir, 'pods', `default_${realPod}_${realUid}`);
@@ -207,15 +203,10 @@ export async function startNodeServerLab(
   try {
     const controlPlane = await startControlPlane();
     stops.push(() => controlPlane.stop());
-    const containerd = await startContainerd({ dir: join(dir, 'c'), binary: options.binary ?? '1.6' });
-    stops.push(() => containerd.stop());
-    const tar = join(dir, 'demo.tar');
-    await writeFile(tar, imageArchive([demoImage(imageArchitecture(), await readBusybox())]));
-    await containerd.importImage(tar);
-    const runtime = createCriRuntime(
-      { log, clock: systemClock },
-      { endpoint: containerd.endpoint, runtimeRequestTimeoutMs: 60_000 },
-    );
+    const engine = await startEngine({ kind: options.kind ?? engineKind(), dir: join(dir, 'c') });
+    stops.push(() => engine.stop());
+    await engine.loadImage(imageArchive([demoImage(imageArchitecture(), await readBusybox())]));
+    const runtime = await engine.openRuntime(join(dir, 'state'), log);
     stops.push(() => runtime.close());
     const sandbox = sandboxConfig(logs);
     const sandboxId = await runtime.runSandbox(sandbox, '');
@@ -231,7 +222,7 @@ export async function startNodeServerLab(
       [localPod, localUid, 'local'],
     ] as const) {
       const made = await admin.create(resources.pods, podObject(name, uid));
-      const status = runningStatus(id, now);
+      const status = runningStatus(engine.kind === 'docker' ? 'docker' : 'containerd', id, now);
       await admin.patch(
         resources.pods,
         { namespace: 'default', name },
@@ -317,7 +308,7 @@ export async function startNodeServerLab(
     );
     return {
       controlPlane,
-      containerd,
+      engine,
       runtime,
       server,
       stats,

@@ -17,8 +17,9 @@ import { exec } from '../../lib/exec.ts';
 import { imageArchitecture, imageArchive } from '../../lib/oci-image.ts';
 import { removeCgroups } from './cgroups.ts';
 import { type Cluster, startCluster } from './cluster.ts';
-import { type Containerd, hasContainerd2, startContainerd } from './containerd.ts';
-import { type Dockerd, startDockerd } from './dockerd.ts';
+import type { Containerd } from './containerd.ts';
+import type { Dockerd } from './dockerd.ts';
+import { type Engine, engineKind, startEngine } from './engine.ts';
 import { createLabHost, type LabHost } from './netns.ts';
 
 const repository = fileURLToPath(new URL('../..', import.meta.url));
@@ -28,6 +29,8 @@ export interface LabNodeOptions {
   /** Default: STEVEDORE_TEST_RUNTIME, or containerd. */
   readonly runtime?: 'containerd' | 'docker';
   readonly binary?: '1.6' | '2.x';
+  /** Docker's containers run on while it is away. Default false. */
+  readonly liveRestore?: boolean;
   /** More fields of KubeletConfiguration. */
   readonly kubelet?: Readonly<Record<string, unknown>>;
   readonly proxy?: Readonly<Record<string, unknown>>;
@@ -39,6 +42,7 @@ export interface LabNode {
   readonly address: string;
   readonly cluster: Cluster;
   readonly host: LabHost;
+  readonly engine: Engine;
   /** Throws where the node runs on Docker. */
   readonly containerd: Containerd;
   /** Where the node runs on Docker. */
@@ -94,22 +98,16 @@ async function assemble(options: LabNodeOptions, undo: (() => Promise<unknown>)[
   const cluster = await startCluster({ address: outside });
   undo.push(() => cluster.stop());
   const podCidr = '10.244.0.0/24';
-  const binary =
-    options.binary ?? (process.env.STEVEDORE_TEST_CONTAINERD === '2.x' && hasContainerd2() ? '2.x' : '1.6');
-  const archive = imageArchive([demoImage(imageArchitecture(), await readBusybox())]);
-  let containerd: Containerd | undefined;
-  let dockerd: Dockerd | undefined;
-  if ((options.runtime ?? process.env.STEVEDORE_TEST_RUNTIME) === 'docker') {
-    dockerd = await startDockerd({ dir: join(dir, 'c'), netns: host.name, podCidr });
-    undo.push(dockerd.stop);
-    await dockerd.loadImage(archive);
-  } else {
-    containerd = await startContainerd({ dir: join(dir, 'c'), binary, netns: host.name, podCidr });
-    undo.push(containerd.stop);
-    await writeFile(join(dir, 'demo.tar'), archive);
-    await containerd.importImage(join(dir, 'demo.tar'));
-  }
-  const engine = (containerd ?? dockerd)!;
+  const usual = engineKind();
+  const engine = await startEngine({
+    kind: options.binary ?? (options.runtime === undefined ? usual : options.runtime === 'docker' ? 'docker' : '1.6'),
+    dir: join(dir, 'c'),
+    netns: host.name,
+    podCidr,
+    ...(options.liveRestore === undefined ? {} : { liveRestore: options.liveRestore }),
+  });
+  undo.push(engine.stop);
+  await engine.loadImage(imageArchive([demoImage(imageArchitecture(), await readBusybox())]));
 
   const name = `lab-${randomBytes(3).toString('hex')}`;
   const cgroupRoot = `/${name}`;
@@ -172,11 +170,12 @@ async function assemble(options: LabNodeOptions, undo: (() => Promise<unknown>)[
     address: inside,
     cluster,
     host,
+    engine,
     get containerd() {
-      if (!containerd) throw new Error('this node runs on Docker');
-      return containerd;
+      if (!engine.containerd) throw new Error('this node runs on Docker');
+      return engine.containerd;
     },
-    dockerd,
+    dockerd: engine.dockerd,
     rootDir,
     socketPath,
     pid: () => child?.pid,
@@ -220,7 +219,8 @@ async function assemble(options: LabNodeOptions, undo: (() => Promise<unknown>)[
         node.log().then((text) => text.split('\n').slice(-60).join('\n')),
         askNode(socketPath, '/status').then((status) => stringify(status)),
         engine.tailLog(),
-        containerd?.ctr(['containers', 'ls']) ?? dockerd?.api('GET', '/containers/json?all=1').then(({ body }) => body),
+        engine.containerd?.ctr(['containers', 'ls']) ??
+          engine.dockerd?.api('GET', '/containers/json?all=1').then(({ body }) => body),
         host.exec('iptables-save', ['-t', 'nat']).then(({ stdout }) => stdout.slice(-4_000)),
       ]);
       const titles = ['stevedore', 'status', 'runtime', 'containers', 'rules'];

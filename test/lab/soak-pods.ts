@@ -60,10 +60,9 @@ export async function holdings(node: LabNode): Promise<{ counts: Record<string, 
     .split('\n')
     .filter((line) => (line.split(' ')[4] ?? '').startsWith(`${dir}/`));
   const processes = await listProcesses();
-  const lines = (text: string): number => text.split('\n').filter((line) => line.trim() !== '').length;
   const [containers, tasks, links] = await Promise.all([
-    node.containerd.ctr(['containers', 'ls', '-q']),
-    node.containerd.ctr(['tasks', 'ls', '-q']),
+    node.engine.containers(),
+    node.engine.running(),
     node.host.exec('ip', ['-o', 'link', 'show', 'type', 'veth']),
   ]);
   const ipam = join(dir, 'c', 'ipam');
@@ -77,15 +76,15 @@ export async function holdings(node: LabNode): Promise<{ counts: Record<string, 
   const shims = processes
     .filter(({ command }) => command.some((word) => word.startsWith(`${dir}/`)) && command[0]?.includes('shim'))
     .map(({ command }) => command[command.indexOf('-id') + 1] ?? '');
-  const known = new Set(`${containers}\n${tasks}`.split('\n').map((line) => line.trim()));
+  const known = new Set([...containers, ...tasks]);
   const counts = {
     cgroups: await podCgroups(node.name),
     mounts: mounts.length,
     'network namespaces': mounts.filter((line) => line.includes(' - nsfs ')).length,
     shims: shims.filter((id) => known.has(id)).length,
-    containers: lines(containers),
-    tasks: lines(tasks),
-    interfaces: lines(links.stdout),
+    containers: containers.length,
+    tasks: tasks.length,
+    interfaces: links.stdout.split('\n').filter((line) => line.trim() !== '').length,
     addresses: addresses.reduce((sum, each) => sum + each, 0),
     'folders of pods': await entries(join(node.rootDir, 'pods')),
     'folders of logs': await entries(join(dir, 'pods')),
