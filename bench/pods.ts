@@ -1,22 +1,21 @@
-// How fast pods come and go, as a watcher of the API sees it, beside the same raw CRI calls by the same client, network and image in the
-// same run. Needs root. `node bench/pods.ts [--rounds 20] [--burst 30] [--containerd 1.6|2.x] [--json FILE]`
+// How fast pods come and go, as a watcher of the API sees it, beside the same raw calls of the runtime (bench/raw-pods.ts) by the same
+// client, network and image in the same run. Needs root.
+// `node bench/pods.ts [--rounds 20] [--burst 30] [--runtime containerd|docker] [--containerd 1.6|2.x] [--json FILE]`
 import { readFile, writeFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { createCriRuntime } from '../cri/containerd/cri-runtime.ts';
 import { demoImageName } from '../cri/local-images.ts';
-import type { Runtime } from '../cri/runtime.ts';
-import type { ContainerConfig, ContainerId, SandboxConfig, SandboxId } from '../cri/types.ts';
 import { resources } from '../kube/resources.ts';
 import type { Pod } from '../kube/types/pod.ts';
-import { systemClock } from '../lib/clock.ts';
-import { silentLog } from '../lib/log.ts';
+import { runtimeId } from '../test/lab/engine.ts';
 import { type LabNode, startLabNode } from '../test/lab/node.ts';
+import { command, type RawPod, rawPods } from './raw-pods.ts';
 
 const { values } = parseArgs({
   options: {
     rounds: { type: 'string', default: '20' },
     burst: { type: 'string', default: '30' },
+    runtime: { type: 'string', default: 'containerd' },
     containerd: { type: 'string', default: '1.6' },
     json: { type: 'string' },
   },
@@ -31,78 +30,6 @@ const percentile = (list: readonly number[], share: number): number => {
 };
 const p50 = (list: readonly number[]): number => percentile(list, 0.5);
 const shown = (ms: number): string => `${ms.toFixed(0)} ms`;
-
-// Ends on TERM at once, so that a deletion measures the machinery and not the program.
-const command = ['/bin/sh', '-c', 'trap "exit 0" TERM; sleep 100000 & wait'];
-
-function rawSandbox(at: number, cgroupParent: string): SandboxConfig {
-  return {
-    metadata: { name: `raw-${at}`, uid: `raw-uid-${at}`, namespace: 'bench', attempt: 0 },
-    hostname: `raw-${at}`,
-    logDirectory: `/tmp/stevedore-bench-logs/${at}`,
-    portMappings: [],
-    labels: {},
-    annotations: {},
-    cgroupParent,
-    sysctls: {},
-    security: {
-      namespaces: { network: 'pod', pid: 'container', ipc: 'pod' },
-      readonlyRootfs: false,
-      supplementalGroups: [],
-      supplementalGroupsPolicy: 'Merge',
-      privileged: false,
-    },
-  };
-}
-
-const rawContainer = (image: string): ContainerConfig => ({
-  metadata: { name: 'c', attempt: 0 },
-  image: { image },
-  command,
-  args: [],
-  workingDir: '',
-  envs: [],
-  mounts: [],
-  devices: [],
-  cdiDevices: [],
-  labels: {},
-  annotations: {},
-  logPath: 'c.log',
-  stdin: false,
-  stdinOnce: false,
-  tty: false,
-  resources: {},
-  security: {
-    capabilities: { add: [], drop: [] },
-    privileged: false,
-    namespaces: { network: 'pod', pid: 'container', ipc: 'pod' },
-    readonlyRootfs: false,
-    supplementalGroups: [],
-    supplementalGroupsPolicy: 'Merge',
-    noNewPrivs: false,
-    maskedPaths: [],
-    readonlyPaths: [],
-  },
-});
-
-interface RawPod {
-  readonly sandbox: SandboxId;
-  readonly container: ContainerId;
-}
-
-async function rawUp(runtime: Runtime, image: string, at: number, parent: string): Promise<RawPod> {
-  const config = rawSandbox(at, parent);
-  const sandbox = await runtime.runSandbox(config, '');
-  const container = await runtime.createContainer(sandbox, rawContainer(image), config);
-  await runtime.startContainer(container);
-  return { sandbox, container };
-}
-
-async function rawDown(runtime: Runtime, { sandbox, container }: RawPod): Promise<void> {
-  await runtime.stopContainer(container, 30);
-  await runtime.stopSandbox(sandbox);
-  await runtime.removeSandbox(sandbox);
-}
 
 /** Issued `width` at a time; resolves with how long each took from the common start, in ms. */
 async function side<T>(items: readonly T[], width: number, work: (item: T) => Promise<void>): Promise<number[]> {
@@ -169,24 +96,35 @@ async function memory(pid: number): Promise<{ resident: number; anonymous: numbe
 }
 
 async function main(): Promise<void> {
-  const node = await startLabNode({ binary: values.containerd as '1.6' | '2.x' });
+  const node = await startLabNode(
+    values.runtime === 'docker' ? { runtime: 'docker' } : { binary: values.containerd as '1.6' | '2.x' },
+  );
   const ending = new AbortController();
   const seen: Seen = { running: new Map(), ready: new Map(), gone: new Map(), restarted: new Map() };
-  const runtime = createCriRuntime({ log: silentLog, clock: systemClock }, { endpoint: node.containerd.endpoint });
+  const raw = await rawPods({
+    engine: node.engine,
+    cgroupParent: `/bench-${process.pid}`,
+    netns: `/run/netns/${node.host.name}`,
+    stateDir: `${node.rootDir}-raw`,
+  });
   const results: Record<string, { stevedore: number; raw: number; ratio: number; p99?: number }> = {};
-  const note = (name: string, ours: readonly number[], raw: readonly number[]): void => {
-    results[name] = { stevedore: p50(ours), raw: p50(raw), ratio: p50(ours) / p50(raw), p99: percentile(ours, 0.99) };
+  const note = (name: string, ours: readonly number[], floor: readonly number[]): void => {
+    results[name] = {
+      stevedore: p50(ours),
+      raw: p50(floor),
+      ratio: p50(ours) / p50(floor),
+      p99: percentile(ours, 0.99),
+    };
     const { stevedore, ratio, p99 = 0 } = results[name];
     process.stdout.write(
-      `${name.padEnd(22)} p50 ${shown(stevedore).padStart(8)}  p99 ${shown(p99).padStart(8)}  raw ${shown(p50(raw)).padStart(8)}  ratio ${ratio.toFixed(2)}\n`,
+      `${name.padEnd(22)} p50 ${shown(stevedore).padStart(8)}  p99 ${shown(p99).padStart(8)}  raw ${shown(p50(floor)).padStart(8)}  ratio ${ratio.toFixed(2)}\n`,
     );
   };
   try {
     const watching = watchPods(node, ending.signal, seen).catch((error: unknown) => {
       if (!ending.signal.aborted) throw error;
     });
-    const parent = `/bench-${process.pid}`;
-    const image = (await runtime.imageStatus({ image: demoImageName }))!.id;
+    process.stdout.write(`load ${(await readFile('/proc/loadavg', 'utf8')).slice(0, 14)} at the start\n`);
     const own = async (): Promise<number> => process.cpuUsage().user / 1e6 + process.cpuUsage().system / 1e6;
     const [apiBefore, daemonBefore] = [await own(), await cpuSeconds(node.pid()!)];
 
@@ -205,10 +143,9 @@ async function main(): Promise<void> {
       await until(`${name} running`, () => seen.running.has(name));
       if (warm) up.push(seen.running.get(name)! - begun);
       const shownPod = await node.cluster.admin.get(resources.pods, { namespace: 'default', name });
-      const id = shownPod.status!.containerStatuses![0]!.containerID!.split('//')[1]!;
-      const { pid } = await runtime.inspectContainer(id, { verbose: true });
+      const pid = await raw.pidOf(runtimeId(shownPod.status?.containerStatuses?.[0]?.containerID));
       begun = now();
-      process.kill(pid!, 'SIGKILL');
+      process.kill(pid, 'SIGKILL');
       await until(`${name} restarted`, () => seen.restarted.has(name));
       if (warm) restart.push(seen.restarted.get(name)! - begun);
       begun = now();
@@ -217,20 +154,14 @@ async function main(): Promise<void> {
       if (warm) down.push(seen.gone.get(name)! - begun);
 
       begun = now();
-      const raw = await rawUp(runtime, image, at, parent);
+      const rawPod = await raw.up(at);
       if (warm) rawUps.push(now() - begun);
       begun = now();
-      const again = await runtime.createContainer(
-        raw.sandbox,
-        { ...rawContainer(image), metadata: { name: 'd', attempt: 0 } },
-        rawSandbox(at, parent),
-      );
-      await runtime.startContainer(again);
+      const again = await raw.again(rawPod);
       if (warm) rawRestarts.push(now() - begun);
-      await runtime.stopContainer(again, 0);
-      await runtime.removeContainer(again);
+      await raw.endAgain(again);
       begun = now();
-      await rawDown(runtime, raw);
+      await raw.down(rawPod);
       if (warm) rawDowns.push(now() - begun);
     }
     note('create→Running', up, rawUps);
@@ -250,9 +181,9 @@ async function main(): Promise<void> {
     const rawReady = await side(
       names.map((_, at) => 1000 + at),
       8,
-      async (at) => void raws.push(await rawUp(runtime, image, at, parent)),
+      async (at) => void raws.push(await raw.up(at)),
     );
-    const rawGone = await side(raws, 8, (raw) => rawDown(runtime, raw));
+    const rawGone = await side(raws, 8, (pod) => raw.down(pod));
     note(`burst of ${burst}→Ready`, readyAfter, rawReady);
     note(`burst of ${burst}→gone`, goneAfter, rawGone);
 
@@ -262,7 +193,7 @@ async function main(): Promise<void> {
       apiServerAndBench: (await own()) - apiBefore,
     };
     process.stdout.write(
-      `daemon: ${resident.toFixed(0)} MB resident, ${anonymous.toFixed(0)} MB anonymous, ${cpu.daemon.toFixed(1)} s of CPU; API server and bench: ${cpu.apiServerAndBench.toFixed(1)} s\n`,
+      `daemon: ${resident.toFixed(0)} MB resident, ${anonymous.toFixed(0)} MB anonymous, ${cpu.daemon.toFixed(1)} s of CPU; API server and bench: ${cpu.apiServerAndBench.toFixed(1)} s\nload ${(await readFile('/proc/loadavg', 'utf8')).slice(0, 14)} at the end\n`,
     );
     if (values.json) await writeFile(values.json, JSON.stringify({ results, resident, anonymous, cpu }, null, 2));
     ending.abort();
@@ -272,7 +203,7 @@ async function main(): Promise<void> {
     throw error;
   } finally {
     ending.abort();
-    await runtime.close();
+    await raw.close();
     await node.stop();
   }
 }
