@@ -1,11 +1,11 @@
 // `npm run package`: dist/stevedore_VERSION_ARCH.deb and a tarball, from the build in dist/. Options: --version V (default: package.json's),
 // --no-build (take dist/ as it is), --fast (larger files, made sooner: for tests), --out FOLDER.
 import { createHash } from 'node:crypto';
+import { constants } from 'node:fs';
 import {
   chmod,
   copyFile,
   cp,
-  link,
   mkdir,
   mkdtemp,
   readdir,
@@ -71,17 +71,16 @@ async function put(path: string, text: string | Uint8Array, mode = 0o644): Promi
 
 const part = (name: string): Promise<string> => readFile(join(parts, name), 'utf8');
 
-// The Node binary is large: a link where the file system allows it.
-const linkOrCopy = (from: string, to: string): Promise<void> => link(from, to).catch(() => copyFile(from, to));
+// No hard links: tar takes a file whose count of links changes while it reads for one that changed, and gives up.
+const copy = (from: string, to: string): Promise<void> => copyFile(from, to, constants.COPYFILE_FICLONE);
 
 /** The files of the program itself, below a folder. */
 async function putProgram(folder: string): Promise<void> {
   await mkdir(folder, { recursive: true });
-  for (const name of ['stevedore', 'stevedore.mjs', 'node'])
-    await linkOrCopy(join(root, 'dist', name), join(folder, name));
+  for (const name of ['stevedore', 'stevedore.mjs', 'node']) await copy(join(root, 'dist', name), join(folder, name));
   await mkdir(join(folder, 'parts'), { recursive: true });
   for (const name of await readdir(join(root, 'dist/parts')))
-    await linkOrCopy(join(root, 'dist/parts', name), join(folder, 'parts', name));
+    await copy(join(root, 'dist/parts', name), join(folder, 'parts', name));
 }
 
 async function filesBelow(folder: string): Promise<string[]> {
