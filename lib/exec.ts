@@ -13,6 +13,8 @@ export interface ExecOptions {
   readonly signal?: AbortSignal;
   /** More output than this, on either stream, ends the program. Default 64 MiB. */
   readonly maxOutputBytes?: number;
+  /** Ends what the program started together with it: for tools that have another do the work, as mount(8) has mount.nfs. */
+  readonly group?: boolean;
   /** Told the process id as soon as the program runs. */
   onSpawn?(pid: number): void;
 }
@@ -66,7 +68,7 @@ function isProgram(path: string): boolean {
 
 // Where no shell can or may, and where the program is not there, a plain spawn does, and says what is wrong.
 async function start(command: string, args: readonly string[], options: RunOptions): Promise<Run> {
-  const path = fitsShell([command, ...args], options) ? findProgram(command) : undefined;
+  const path = !options.group && fitsShell([command, ...args], options) ? findProgram(command) : undefined;
   const run = path === undefined ? undefined : await runInShell([path, ...args], options);
   return run ?? spawnRun(command, args, options);
 }

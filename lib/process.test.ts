@@ -37,6 +37,26 @@ describe('exec', () => {
     expect(performance.now() - startedAt).toBeLessThan(3000);
   });
 
+  it('ends what the program started too, where asked', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'sv-group-'));
+    const file = join(dir, 'pid');
+    const script = `(sleep 1; touch ${dir}/late) & echo $! > ${file}; wait`;
+    const error = await failure(exec('/bin/sh', ['-c', script], { timeoutMs: 200, group: true }));
+    expect(error.code).toBe('timeout');
+    const child = Number(readFileSync(file, 'utf8'));
+    await expect
+      .poll(() => {
+        try {
+          // One that has ended and that nobody has reaped yet still has an id.
+          return readFileSync(`/proc/${child}/stat`, 'utf8').split(' ')[2];
+        } catch {
+          return 'Z';
+        }
+      })
+      .toBe('Z');
+    rmSync(dir, { recursive: true });
+  });
+
   it('ends what prints too much, or when asked', async () => {
     expect(await failure(exec('/bin/sh', ['-c', 'yes'], { maxOutputBytes: 1000 }))).toMatchObject({
       code: 'output-too-large',

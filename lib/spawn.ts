@@ -7,6 +7,8 @@ export interface RunOptions {
   readonly cwd?: string | undefined;
   /** What is cancelled before its turn comes is not started. */
   readonly signal?: AbortSignal | undefined;
+  /** Runs it as the leader of a process group, and `kill` ends the group. */
+  readonly group?: boolean | undefined;
   onSpawn?(pid: number): void;
   /** Told of each piece of output, on either stream. */
   onOutput?(bytes: number): void;
@@ -21,7 +23,7 @@ export interface RunEnd {
 
 /** A program that was started. */
 export interface Run {
-  /** Ends the program with SIGKILL; nobody waits for what it started. `done` settles soon. */
+  /** Ends the program with SIGKILL; nobody waits for what it started, which lives on unless it is of the `group`. `done` settles soon. */
   kill(): void;
   /** Rejects where it could not be started. */
   readonly done: Promise<RunEnd>;
@@ -30,6 +32,7 @@ export interface Run {
 export function spawnRun(command: string, args: readonly string[], options: RunOptions): Run {
   const child = spawn(command, args, {
     stdio: ['pipe', 'pipe', 'pipe'],
+    detached: options.group ?? false,
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     ...(options.env === undefined ? {} : { env: { ...process.env, ...options.env } }),
   });
@@ -59,10 +62,20 @@ export function spawnRun(command: string, args: readonly string[], options: RunO
   return {
     done,
     kill() {
+      if (options.group) killGroup(child.pid);
       child.kill('SIGKILL');
       // Children of its own may live on and hold its output open.
       child.stdout.destroy();
       child.stderr.destroy();
     },
   };
+}
+
+function killGroup(leader: number | undefined): void {
+  if (leader === undefined) return;
+  try {
+    process.kill(-leader, 'SIGKILL');
+  } catch {
+    // All of it has ended already.
+  }
 }

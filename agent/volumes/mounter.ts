@@ -45,13 +45,23 @@ const unmountTimeoutMs = 20_000;
 export function createMounter(deps: MounterDeps = {}): Mounter {
   const { run = exec, readTable = sharedTableReader() } = deps;
 
-  const call = async (tool: 'mount' | 'umount', args: readonly string[], timeoutMs: number, signal?: AbortSignal) => {
+  const call = async (
+    tool: 'mount' | 'umount',
+    args: readonly string[],
+    timeoutMs: number,
+    signal: AbortSignal | undefined,
+    fsType = '',
+  ) => {
     try {
-      await run(tool, args, { timeoutMs, env: { LC_ALL: 'C' }, ...(signal ? { signal } : {}) });
+      // A helper such as mount.nfs that outlived mount(8) would go on trying, and mount a second time once its server is back.
+      const group = /^(nfs|cifs|smb|ceph|glusterfs|fuse|9p)/.test(fsType);
+      const options = { timeoutMs, env: { LC_ALL: 'C' }, ...(group && { group }), ...(signal && { signal }) };
+      await run(tool, args, options);
     } catch (error) {
       if (!(error instanceof ExecError)) throw error;
       if (error.code === 'aborted' && signal?.aborted) throw signal.reason;
-      const output = error.stderr.trim() || error.message;
+      const late = error.code === 'timeout' ? `no end within ${timeoutMs / 1000} s` : undefined;
+      const output = [late, error.stderr.trim()].filter(Boolean).join(': ') || error.message;
       throw new MountError(`${tool} failed: ${output} (${tool} ${args.join(' ')})`, { cause: error });
     }
   };
@@ -72,7 +82,7 @@ export function createMounter(deps: MounterDeps = {}): Mounter {
     },
     async mount({ fsType, source, target, options, timeoutMs }, signal) {
       const flags = options.length > 0 ? ['-o', options.join(',')] : [];
-      await call('mount', ['-t', fsType, ...flags, source, target], timeoutMs ?? mountTimeoutMs, signal);
+      await call('mount', ['-t', fsType, ...flags, source, target], timeoutMs ?? mountTimeoutMs, signal, fsType);
     },
     async tmpfs(target, sizeBytes, signal) {
       const size = sizeBytes !== undefined && sizeBytes > 0n ? [`size=${sizeBytes}`] : [];
@@ -89,13 +99,15 @@ export function createMounter(deps: MounterDeps = {}): Mounter {
       await mounter.mount({ ...request, options: size }, signal);
     },
     async unmount(target, signal) {
-      if (!(await readTable()).at(target)) return;
+      const mounted = (await readTable()).at(target);
+      if (!mounted) return;
+      const { fsType } = mounted;
       try {
-        await call('umount', ['--no-canonicalize', target], unmountTimeoutMs, signal);
+        await call('umount', ['--no-canonicalize', target], unmountTimeoutMs, signal, fsType);
       } catch (error) {
         if (signal?.aborted) throw error;
         if (!(await readTable()).at(target)) return;
-        await call('umount', ['--no-canonicalize', '--force', '--lazy', target], unmountTimeoutMs, signal);
+        await call('umount', ['--no-canonicalize', '--force', '--lazy', target], unmountTimeoutMs, signal, fsType);
       }
     },
   };

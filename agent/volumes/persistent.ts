@@ -4,8 +4,10 @@ import { dirname, join } from 'node:path';
 import type { NfsVolumeSource } from '../../kube/types/volume.ts';
 import { ExecError, exec } from '../../lib/exec.ts';
 import { boundClaim } from './claims.ts';
+import { growLocal } from './grow-local.ts';
 import { checkHostPath } from './host-path.ts';
 import { makeFolders } from './make-folders.ts';
+import { MountError } from './mounter.ts';
 import { giveToGroup } from './ownership.ts';
 import { probePath } from './path-probe.ts';
 import { assertNoBacksteps, plugins } from './paths.ts';
@@ -35,7 +37,8 @@ export async function setUpClaim(host: VolumeHost, request: SetUpRequest): Promi
 async function setUpBound(host: VolumeHost, request: SetUpRequest, bound: BoundClaim): Promise<MountedVolume> {
   const { spec, metadata } = bound.pv;
   if (spec.csi) return await host.csi.setUpPersistent(request, bound);
-  if (spec.local) return bound.block ? await mapLocal(host, request, bound) : await mountLocal(host, request, bound);
+  if (spec.local && bound.block) return await mapLocal(host, request, bound);
+  if (spec.local) return await growLocal(host, request, bound, await mountLocal(host, request, bound));
   if (bound.block) throw new Error(`PersistentVolume ${metadata.name} is not of a type that has block devices here`);
   if (spec.hostPath) {
     await checkHostPath(spec.hostPath.path, spec.hostPath.type ?? '', request.signal);
@@ -199,6 +202,8 @@ async function mountNfs(
       await host.mounter.unmount(path).catch(() => undefined);
       await rmdir(path).catch(() => undefined);
     }
+    if (error instanceof MountError && (error.cause as ExecError | undefined)?.code === 'timeout')
+      throw new Error(`the NFS server ${source.server} does not answer: ${error.message}`, { cause: error });
     throw error;
   }
   return up;
