@@ -29,7 +29,6 @@ export async function openRuntime(
       endpoint,
       ...(runtimeRequestTimeoutMs === undefined ? {} : { runtimeRequestTimeoutMs }),
     });
-  if (deps.tracer) deps.log.warn('calls to Docker Engine are not traced: spans end at the operations on pods');
   // Loaded only here: who runs containerd need not carry Docker's client in memory.
   const { createDockerRuntime } = await import('../cri/docker/docker-runtime.ts');
   return createDockerRuntime(deps, {

@@ -8,6 +8,7 @@ import type * as t from '../types.ts';
 import { abortable, type DockerConnection, statusOf } from './connection.ts';
 import type { Facts } from './facts.ts';
 import { imageOf, imagePath } from './images.ts';
+import type { Layers } from './layers.ts';
 import {
   type ContainerRecord,
   containerRecord,
@@ -30,6 +31,7 @@ export interface ContainersDeps {
   readonly facts: Facts;
   readonly making: Making;
   readonly logs: ContainerLogs;
+  readonly layers: Layers;
 }
 
 export type Containers = Pick<
@@ -54,7 +56,7 @@ const changeMs = 120_000;
 const drainMs = 2_000;
 
 export function createContainers(deps: ContainersDeps): Containers {
-  const { connection, making, logs } = deps;
+  const { connection, making, logs, layers } = deps;
   const { docker } = connection;
 
   const inspect = (call: string, id: string, from?: CallOptions) =>
@@ -96,6 +98,7 @@ export function createContainers(deps: ContainersDeps): Containers {
     id: string,
     record: ContainerRecord,
     from: CallOptions | undefined,
+    writableLayer: t.FilesystemUsage | undefined,
   ): Promise<t.ContainerStats> {
     const { memoryBytes } = await deps.facts.get(from);
     const stats = await connection.call('ContainerStats', from, quickMs, (abortSignal) =>
@@ -108,7 +111,7 @@ export function createContainers(deps: ContainersDeps): Containers {
       labels: record.labels,
       annotations: record.annotations,
     };
-    return statsOf(about, stats, limit < memoryBytes ? limit : 0);
+    return { ...statsOf(about, stats, limit < memoryBytes ? limit : 0), writableLayer };
   }
 
   return {
@@ -196,6 +199,7 @@ export function createContainers(deps: ContainersDeps): Containers {
       await removeForGood(connection, 'RemoveContainer', id);
       await logs.forget(id);
       making.forget(id);
+      layers.forget(id);
     },
 
     async listContainers(filter, from) {
@@ -243,14 +247,17 @@ export function createContainers(deps: ContainersDeps): Containers {
       const seen = await inspect(call, id, from);
       const record = ours(call, seen);
       if (!seen.State.Running) throw new RuntimeError('not-found', call, `container ${id} is not running`);
-      return statsFor(id, record, from);
+      return statsFor(id, record, from, (await layers.usage([id])).get(id));
     },
 
     async listContainerStats(filter, from) {
       const running = (await list('ListContainerStats', filter, from)).filter(({ info }) => info.State === 'running');
+      const written = await layers.usage(running.map(({ info }) => info.Id));
       const all: t.ContainerStats[] = [];
       for (let next = 0; next < running.length; next += 16) {
-        const some = running.slice(next, next + 16).map(({ info, record }) => statsFor(info.Id, record, from));
+        const some = running
+          .slice(next, next + 16)
+          .map(({ info, record }) => statsFor(info.Id, record, from, written.get(info.Id)));
         for (const each of await Promise.allSettled(some)) {
           if (each.status === 'fulfilled') all.push(each.value);
           else if (!isNotFound(each.reason)) throw each.reason;

@@ -3,6 +3,7 @@
 import { join } from 'node:path';
 import type { Clock } from '../../lib/clock.ts';
 import { describeError, type Log } from '../../lib/log.ts';
+import type { Tracer } from '../../lib/tracing/tracer.ts';
 import { RuntimeError } from '../errors.ts';
 import { pauseImageName } from '../local-images.ts';
 import type { Runtime } from '../runtime.ts';
@@ -14,14 +15,18 @@ import { createContainers } from './containers.ts';
 import { dockerEvents } from './events.ts';
 import { createFacts } from './facts.ts';
 import { createImages } from './images.ts';
+import { createLayers } from './layers.ts';
 import { createContainerLogs } from './logs.ts';
 import { createMaking } from './making.ts';
 import { createPortForwards } from './port-forward.ts';
 import { createSandboxes } from './sandboxes.ts';
+import { traced } from './traced.ts';
 
 export interface DockerRuntimeDeps {
   readonly log: Log;
   readonly clock: Clock;
+  /** Where tracing is switched on. */
+  readonly tracer?: Tracer | undefined;
 }
 
 export interface DockerRuntimeOptions {
@@ -62,7 +67,8 @@ export function createDockerRuntime(deps: DockerRuntimeDeps, options: DockerRunt
       ? undefined
       : createCni({ log }, { confDir: options.cniConfDir, binDirs: options.cniBinDirs, stateDir: options.stateDir });
   let podCidr = '';
-  const containers = createContainers({ connection, clock, facts, making, logs });
+  const layers = createLayers({ connection, clock, log });
+  const containers = createContainers({ connection, clock, facts, making, logs, layers });
   const sandboxes = createSandboxes(
     {
       connection,
@@ -117,7 +123,7 @@ export function createDockerRuntime(deps: DockerRuntimeDeps, options: DockerRunt
       : 'no CNI configuration folder is named, and the daemon has no bridge (it runs with --bridge none)';
   }
 
-  return {
+  const runtime: Runtime = {
     async version(call) {
       const { version } = await facts.get(call);
       return { runtimeName: 'docker', runtimeVersion: version.Version, runtimeApiVersion: version.ApiVersion };
@@ -180,6 +186,7 @@ export function createDockerRuntime(deps: DockerRuntimeDeps, options: DockerRunt
       await adopted;
     },
   };
+  return deps.tracer ? traced(runtime, deps.tracer) : runtime;
 }
 
 function withoutAdopt<T extends { adopt: unknown }>(part: T): Omit<T, 'adopt'> {

@@ -224,7 +224,7 @@ describe('pages', () => {
     const [container] = pod.containers;
     expect(container.cpu.usageCoreNanoSeconds).toBeGreaterThan(0);
     expect(container.memory.workingSetBytes).toBeGreaterThan(0);
-    // containerd measures layers every ten seconds: a new one may still show nothing.
+    // Runtimes measure layers every ten seconds: a new one may still show nothing.
     expect(container.rootfs.usedBytes).toBeGreaterThanOrEqual(0);
     expect(container.rootfs.capacityBytes).toBeGreaterThan(0);
     expect(container.logs.usedBytes).toBeGreaterThan(0);

@@ -63,10 +63,9 @@ spec:
     const mine = collector.spans().filter((span) => attribute(span, 'k8s.pod.uid') === uid);
     return mine.find((span) => span.name === name);
   };
+  const service = lab.engine.kind === 'docker' ? 'docker' : 'runtime.v1.RuntimeService';
   const call = (method: string, parents: ReadonlySet<string>) => () =>
-    collector
-      .spans()
-      .find((span) => span.name === `runtime.v1.RuntimeService/${method}` && parents.has(hex(span.traceId)));
+    collector.spans().find((span) => span.name === `${service}/${method}` && parents.has(hex(span.traceId)));
   await until('a look at the pod', ofPod('syncPod'));
   const traces = new Set<string>();
   const refresh = (): ReadonlySet<string> => {
