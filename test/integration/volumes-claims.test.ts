@@ -1,6 +1,6 @@
 // PersistentVolumeClaims on this host: local folders, local devices, hostPath, nfs and generic ephemeral volumes; and what goes wrong with disks.
 import { execFile } from 'node:child_process';
-import { chmod, mkdir, readFile, readlink, stat, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, readFile, readlink, stat, statfs, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -48,6 +48,7 @@ function bind(
 }
 const podWith = (claimName: string, readOnly = false): Pod =>
   labPod({ volumes: [{ name: 'v', persistentVolumeClaim: { claimName, readOnly } }] });
+const name = (claim: string) => ({ namespace: 'default', name: claim });
 const localPath = (pod: Pod, pv: string): string =>
   join(lab.root, 'pods', pod.metadata.uid!, 'volumes/kubernetes.io~local-volume', pv);
 async function gone(pod: Pod): Promise<void> {
@@ -129,6 +130,40 @@ describe('local', () => {
     await lab.volumes.setUp(third, signal());
     expect(await readFile(join(localPath(third, 'pv-a'), 'data'), 'utf8')).toBe('kept');
     await gone(third);
+  });
+
+  it('grows with its device while a pod uses it, and tells the claim', async () => {
+    const path = await blankDevice();
+    bind('a', { local: { path }, capacity: { storage: '32Mi' } });
+    const { metadata, spec } = (await client.get(resources.persistentVolumeClaims, name('a')))!;
+    const status = { phase: 'Bound', capacity: { storage: '32Mi' } };
+    client.seed(resources.persistentVolumeClaims, { metadata, spec, status });
+    const first = podWith('a');
+    await lab.volumes.setUp(first, signal());
+    const sizeKb = async (): Promise<number> => (await statfs(localPath(first, 'pv-a'))).blocks;
+    const before = await sizeKb();
+    expect(lab.events).toEqual([]);
+    await run('truncate', ['-s', '64M', join(lab.root, 'disk')]);
+    await run('losetup', ['-c', path]);
+    const pv = (await client.get(resources.persistentVolumes, { name: 'pv-a' }))!;
+    client.seed(resources.persistentVolumes, { ...pv, spec: { ...pv.spec, capacity: { storage: '64Mi' } } });
+    const second = podWith('a');
+    await lab.volumes.setUp(second, signal());
+    const claim = await client.get(resources.persistentVolumeClaims, name('a'));
+    // The kernel lets ext4 grow while it is mounted only for who has CAP_SYS_RESOURCE.
+    const capabilities = /^CapEff:\s*(\w+)/m.exec(await readFile('/proc/self/status', 'utf8'))![1]!;
+    const may = (BigInt(`0x${capabilities}`) >> 24n) & 1n;
+    if (may) {
+      expect(await sizeKb()).toBeGreaterThan(before * 1.5);
+      expect(claim.status).toMatchObject({ capacity: { storage: '64Mi' } });
+      expect(lab.events).toMatchObject([{ type: 'Normal', reason: 'FileSystemResizeSuccessful' }]);
+    } else {
+      expect(claim.status).toMatchObject({ capacity: { storage: '32Mi' } });
+      expect(lab.events).toMatchObject([{ type: 'Warning', reason: 'VolumeResizeFailed' }]);
+      expect(lab.events[0]!.message).toContain('resize2fs: Permission denied to resize filesystem');
+    }
+    await gone(first);
+    await gone(second);
   });
 
   it('never formats what has something on it', async () => {

@@ -1,6 +1,7 @@
 // Brings CSI volumes up: behind a claim, as a folder or a device, and inline in a pod.
 import { dirname, join } from 'node:path';
 import type { CsiDriver, PersistentVolume } from '../../../kube/types/volume.ts';
+import { nextLookMs } from '../grow-claim.ts';
 import { makeFolders } from '../make-folders.ts';
 import { plugins } from '../paths.ts';
 import { linkDevice } from '../persistent.ts';
@@ -169,5 +170,5 @@ const refreshAt = (
 ): { refreshAtMs?: number } => {
   const nowMs = host.clock.now();
   if (spec?.requiresRepublish) return { refreshAtMs: Math.min(nowMs + republishMs, tokensAtMs ?? Infinity) };
-  return watchSize ? { refreshAtMs: nowMs + republishMs * (1 + Math.random() / 2) } : {};
+  return watchSize ? { refreshAtMs: nextLookMs(nowMs) } : {};
 };
