@@ -51,6 +51,8 @@ interface PodState {
   /** Of the pod that `volumes` show. */
   signature: string;
   readonly volumes: Map<string, MountedVolume>;
+  /** The signature of the pod that each volume in `volumes` shows. */
+  readonly shown: Map<string, string>;
   /** PersistentVolumes behind volumes, also of those that are not up. */
   readonly pvNames: Map<string, string>;
   readonly refreshTimers: Map<string, Timer>;
@@ -132,6 +134,7 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
       pod,
       signature: '',
       volumes: new Map(),
+      shown: new Map(),
       pvNames: new Map(),
       refreshTimers: new Map(),
       refreshing: new Map(),
@@ -160,6 +163,7 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
     const mine = before.then(async () => {
       signal.throwIfAborted();
       const begunMs = clock.monotonicMs();
+      const signature = signatureOf(state.pod);
       state.active.set(volume.name, begunMs);
       const told = (up: MountedVolume | undefined, error: unknown): void =>
         deps.operated?.(
@@ -185,6 +189,7 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
         .finally(() => state.active.delete(volume.name));
       told(mounted, undefined);
       state.volumes.set(volume.name, mounted);
+      state.shown.set(volume.name, signature);
       state.stale.delete(volume.name);
       schedule(state, volume, mounted.refreshAtMs);
     });
@@ -259,12 +264,12 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
     const state = stateOf(uid, pod);
     const both = AbortSignal.any([signal, state.ending.signal]);
     const signature = signatureOf(pod);
-    const podChanged = state.signature !== signature;
     state.pod = pod;
     const wanted = mountedVolumes(pod);
     const todo = wanted.filter((volume) => {
       if (!state.volumes.has(volume.name)) return true;
-      return podChanged && hasObjectFiles(volume) && (showsPod(volume) || state.signature === '');
+      // What of an object changed was written when it did: only what shows the pod is to follow it.
+      return state.shown.get(volume.name) !== signature && hasObjectFiles(volume) && showsPod(volume);
     });
     // A call that hangs in the kernel heeds no signal: the pod is let go all the same, and the call is left to end by itself.
     const results = await abandonOn(Promise.allSettled(todo.map((volume) => setUpOne(state, volume, both))), both);
