@@ -13,14 +13,30 @@ interface MetricOptions<Label extends string> {
 /** Asking for a metric of a name that is there hands out the one that is there: rooms may feed the same one. */
 export const createRegistry = (): MetricsRegistry => new Registry();
 
+/** `value`, of a counter without labels that somebody else counts, is asked each time the page is; undefined leaves the last number. */
 export function counter<Label extends string = never>(
   registry: Registry,
-  options: MetricOptions<Label>,
+  options: MetricOptions<Label> & { readonly value?: () => Promise<number | undefined> },
 ): Counter<Label> {
-  const { name, help, labels = [] } = options;
+  const { name, help, labels = [], value } = options;
   const known = registry.getSingleMetric(name);
   if (known) return known as Counter<Label>;
-  return new Counter({ name, help, labelNames: [...labels], registers: [registry] });
+  return new Counter({
+    name,
+    help,
+    labelNames: [...labels],
+    registers: [registry],
+    ...(value
+      ? {
+          async collect() {
+            const now = await value();
+            if (now === undefined) return;
+            this.reset();
+            this.inc(now);
+          },
+        }
+      : {}),
+  });
 }
 
 /** `value`, of a gauge without labels, is asked each time the page is; nothing is to be set then. */

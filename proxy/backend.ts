@@ -91,6 +91,14 @@ export interface RulesDescription {
   readonly surplus: readonly RuleLine[];
 }
 
+/** Packets since the rule that counts them was written. */
+export interface PacketCounts {
+  /** First packets of connections to node ports on 127.0.0.0/8. */
+  readonly localhostNodePorts: number;
+  /** Dropped because conntrack calls them INVALID. */
+  readonly invalidDropped: number;
+}
+
 export interface RulesBackend {
   readonly kind: 'iptables' | 'nftables';
   readonly family: IpFamily;
@@ -112,6 +120,8 @@ export interface RulesBackend {
   describe(state: ServicePortState, signal: AbortSignal): Promise<RulesDescription>;
   /** Everything of ours that would be in the kernel for `desired`, as the tool reads it; for `--dry-run`. Works on an empty kernel. */
   render(desired: DesiredState): Promise<string>;
+  /** Read from the kernel; only iptables has them. */
+  packetCounts?(signal: AbortSignal): Promise<PacketCounts>;
   /** Removes all of ours and nothing else. */
   cleanup(signal: AbortSignal): Promise<void>;
 }

@@ -24,6 +24,7 @@ import type { Serving } from './merge-slices.ts';
 import { createProxyMetrics } from './metrics.ts';
 import { whyNotNftables } from './nftables/supported.ts';
 import { openWhenPossible } from './open-families.ts';
+import { createPacketMetrics } from './packet-metrics.ts';
 import { createProxyHealth } from './proxy-health.ts';
 import { createSources } from './sources.ts';
 import { waitForKubeProxy, waitForNoKubeProxy } from './stand-by.ts';
@@ -145,6 +146,8 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
         add(backend) {
           const { minSyncPeriod } = backend.kind === 'iptables' ? config.iptables : config.nftables;
           const { exec } = context;
+          if (backend.kind === 'iptables' && !deps.dryRun)
+            createPacketMetrics({ ...deps, log, backends: () => families.map((one) => one.backend) });
           families.push(
             createFamily(
               { backend, state, clock, log, exec, events, metrics, health, nodeName, hostAddresses },

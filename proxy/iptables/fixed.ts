@@ -4,6 +4,7 @@ import {
   externalServicesChain,
   forwardChain,
   kubeletFirewallChain,
+  localhostNodePortsChain,
   markMasqChain,
   nodePortsChain,
   postroutingChain,
@@ -11,7 +12,7 @@ import {
   servicesChain,
   type Table,
 } from './names.ts';
-import { addrtype, comment, markOf, only, rule, type RuleEnv, type RuleText } from './rule-text.ts';
+import { addrtype, comment, countsLocalhost, markOf, only, rule, type RuleEnv, type RuleText } from './rule-text.ts';
 
 const nodePortsComment = comment('kubernetes service nodeports; NOTE: this must be the last rule in this chain');
 
@@ -31,6 +32,9 @@ export function nodePortTail(env: RuleEnv): RuleText[] {
     .map((ip) => rule({ destination: only(ip), matches: [nodePortsComment], jump: nodePortsChain }));
 }
 
+/** Drops what conntrack calls INVALID; its counter is a metric. */
+export const invalidRule: RuleText = rule({ matches: ['-m conntrack --ctstate INVALID'], jump: 'DROP' });
+
 /** The chains that are there whatever the Services, by table; none of them is shared with service ports. */
 export function fixedRules(env: RuleEnv): Record<Table, Map<string, RuleText[]>> {
   const mark = markOf(env);
@@ -39,7 +43,7 @@ export function fixedRules(env: RuleEnv): Record<Table, Map<string, RuleText[]>>
       forwardChain,
       [
         // Packets that conntrack calls INVALID would reach the client with an address it does not know, and be reset.
-        ...(env.conntrackBeLiberal ? [] : [rule({ matches: ['-m conntrack --ctstate INVALID'], jump: 'DROP' })]),
+        ...(env.conntrackBeLiberal ? [] : [invalidRule]),
         rule({ matches: [comment('kubernetes forwarding rules'), `-m mark --mark ${mark}/${mark}`], jump: 'ACCEPT' }),
         rule({
           matches: [comment('kubernetes forwarding conntrack rule'), '-m conntrack --ctstate RELATED,ESTABLISHED'],
@@ -73,6 +77,7 @@ export function fixedRules(env: RuleEnv): Record<Table, Map<string, RuleText[]>>
     ],
     [markMasqChain, [rule({ jump: `MARK --set-xmark ${mark}/${mark}` })]],
   ]);
+  if (countsLocalhost(env)) nat.set(localhostNodePortsChain, [rule({ jump: 'RETURN' })]);
   return { nat, filter };
 }
 

@@ -13,6 +13,7 @@ import { ensureCanary } from './foreign.ts';
 import { planFull } from './full.ts';
 import { goneFronts } from './gone.ts';
 import type { Table } from './names.ts';
+import { readPacketCounts } from './packet-counts.ts';
 import type { RuleEnv } from './rule-text.ts';
 import { serviceRules, type ServiceRules } from './rules.ts';
 import { parseSaved, type SavedTable } from './saved.ts';
@@ -176,6 +177,7 @@ export function createIptablesBackend(deps: IptablesBackendDeps): RulesBackend {
       const { script } = await planFull(emptyKernel(), states, envFor(desired), createSlices(clock));
       return script.text();
     },
+    packetCounts: (signal) => readPacketCounts(tool, signal),
     async cleanup(signal) {
       await cleanupIptables(tool, clock, signal);
       applied = new Map();

@@ -12,6 +12,8 @@ export const postroutingChain = 'KUBE-POSTROUTING';
 export const markMasqChain = 'KUBE-MARK-MASQ';
 export const forwardChain = 'KUBE-FORWARD';
 export const proxyFirewallChain = 'KUBE-PROXY-FIREWALL';
+/** Counts what came to node ports on 127.0.0.0/8: its one rule's counter is what is wanted of it. kube-proxy has an nfacct object for it. */
+export const localhostNodePortsChain = 'KUBE-LOCALHOST-NODEPORTS';
 /** The kubelet's; the proxy writes the same rule there, never another, and leaves it when it goes. */
 export const kubeletFirewallChain = 'KUBE-FIREWALL';
 export const canaryChain = 'KUBE-PROXY-CANARY';
@@ -66,6 +68,6 @@ export const sharedChains: Readonly<Record<Table, readonly string[]>> = {
 
 /** Chains that are there whatever the Services, by table. */
 export const fixedChains: Readonly<Record<Table, readonly string[]>> = {
-  nat: [postroutingChain, markMasqChain],
+  nat: [postroutingChain, markMasqChain, localhostNodePortsChain],
   filter: [forwardChain],
 };

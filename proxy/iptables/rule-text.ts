@@ -37,6 +37,9 @@ export const dport = (port: ServicePort, number: number): string =>
 export const only = (ip: string): string => `${ip}/${ip.includes(':') ? 128 : 32}`;
 export const addrtype = (side: 'src' | 'dst'): string => `-m addrtype --${side}-type LOCAL`;
 
+/** Node ports answer on 127.0.0.0/8, and what comes to them there is counted. */
+export const countsLocalhost = (env: RuleEnv): boolean => env.family === 'IPv4' && env.localhostNodePorts;
+
 export const markOf = (env: RuleEnv): string => `0x${(2 ** env.masqueradeBit).toString(16)}`;
 
 /** What tells traffic from pods of this node, or from elsewhere; undefined where nothing does. */

@@ -113,11 +113,24 @@ describe('rules of a service port', () => {
     ]);
   });
 
+  it('node ports on 127.0.0.0/8 are counted, where they are served there and in IPv4', () => {
+    const counting = 'EXT -d 127.0.0.0/8 -j KUBE-LOCALHOST-NODEPORTS';
+    const linesOf = (fields: Partial<ServicePort>, given: RuleEnv): string[] =>
+      readable(stateOf(fields, [ready('10.1.0.1')]), given).filter((line) => line.startsWith('EXT '));
+    expect(linesOf({ nodePort: 30080 }, env())[0]).toBe(counting);
+    expect(linesOf({ externalIPs: ['192.0.2.1'] }, env())).not.toContain(counting);
+    expect(linesOf({ nodePort: 30080 }, env({ localhostNodePorts: false }))).not.toContain(counting);
+    expect(linesOf({ nodePort: 30080 }, env({ family: 'IPv6' }))).not.toContain(counting);
+    expect(fixedRules(env()).nat.get('KUBE-LOCALHOST-NODEPORTS')).toEqual(['-j RETURN']);
+    expect(fixedRules(env({ localhostNodePorts: false })).nat.has('KUBE-LOCALHOST-NODEPORTS')).toBe(false);
+  });
+
   it('external policy Local without local endpoints: pods and the node are served, others dropped', () => {
     const lines = readable(stateOf({ nodePort: 30080, externalPolicyLocal: true }, [ready('10.1.0.1')]));
     expect(lines.filter((line) => /^EXT|EXTERNAL|NODEPORTS/.test(line))).toEqual([
       'nat KUBE-NODEPORTS -p tcp -m comment --comment "ns/web:http" -m tcp --dport 30080 -j EXT',
       'filter KUBE-EXTERNAL-SERVICES -p tcp -m comment --comment "ns/web:http has no local endpoints" -m addrtype --dst-type LOCAL -m tcp --dport 30080 -j DROP',
+      'EXT -d 127.0.0.0/8 -j KUBE-LOCALHOST-NODEPORTS',
       'EXT -s 10.244.0.0/16 -m comment --comment "pod traffic for ns/web:http external destinations" -j SVC',
       'EXT -m comment --comment "masquerade LOCAL traffic for ns/web:http external destinations" -m addrtype --src-type LOCAL -j KUBE-MARK-MASQ',
       'EXT -m comment --comment "route LOCAL traffic for ns/web:http external destinations" -m addrtype --src-type LOCAL -j SVC',
@@ -137,6 +150,7 @@ describe('rules of a service port', () => {
   it('external policy Cluster: masqueraded', () => {
     const lines = readable(stateOf({ nodePort: 30080 }, [ready('10.1.0.1')]));
     expect(lines.filter((line) => line.startsWith('EXT'))).toEqual([
+      'EXT -d 127.0.0.0/8 -j KUBE-LOCALHOST-NODEPORTS',
       'EXT -m comment --comment "masquerade traffic for ns/web:http external destinations" -j KUBE-MARK-MASQ',
       'EXT -j SVC',
     ]);

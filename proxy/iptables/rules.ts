@@ -12,6 +12,7 @@ import {
 import {
   endpointChain,
   externalServicesChain,
+  localhostNodePortsChain,
   markMasqChain,
   nodePortsChain,
   proxyFirewallChain,
@@ -19,7 +20,17 @@ import {
   servicesChain,
   type Table,
 } from './names.ts';
-import { addrtype, comment, dport, localMatch, only, rule, type RuleEnv, type RuleText } from './rule-text.ts';
+import {
+  addrtype,
+  comment,
+  countsLocalhost,
+  dport,
+  localMatch,
+  only,
+  rule,
+  type RuleEnv,
+  type RuleText,
+} from './rule-text.ts';
 
 // The kernel keeps 31 bits of a probability and iptables-save prints those with 11 digits; kube-proxy gives 10.
 const probabilities: string[] = [];
@@ -86,6 +97,8 @@ function externalRules(state: ServicePortState, env: RuleEnv): RuleText[] {
   const name = servicePortName(port);
   const chains = serviceChains(port);
   const rules: RuleText[] = [];
+  if (port.nodePort !== 0 && countsLocalhost(env))
+    rules.push(rule({ destination: '127.0.0.0/8', jump: localhostNodePortsChain }));
   if (!port.externalPolicyLocal) {
     rules.push(
       rule({ matches: [comment(`masquerade traffic for ${name} external destinations`)], jump: markMasqChain }),
