@@ -28,6 +28,8 @@ export interface MachineOptions {
   readonly memoryMb?: number;
   /** Default 2. */
   readonly cpus?: number;
+  /** The raw disk below the overlay that the machine writes to. Default: the one that image.ts makes. */
+  readonly disk?: string;
 }
 
 const tap = 'vmtap0';
@@ -52,7 +54,7 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
   const consoleLog = join(work, 'console.log');
   let qemu: ChildProcess | undefined;
   await makeLink();
-  await exec('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', paths.disk, '-F', 'raw', disk]);
+  await exec('qemu-img', ['create', '-q', '-f', 'qcow2', '-b', options.disk ?? paths.disk, '-F', 'raw', disk]);
 
   const startQemu = async (): Promise<void> => {
     const errors = await open(join(work, 'qemu.log'), 'a');

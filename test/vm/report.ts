@@ -1,4 +1,6 @@
 // Runs the steps of the story one after the other and keeps what came of each.
+import { readFile, writeFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
 import { describeError } from '../../lib/log.ts';
 
 export interface StepResult {
@@ -60,6 +62,18 @@ export const reportTable = (results: readonly StepResult[]): string =>
     ),
     '',
   ].join('\n');
+
+/** Puts the paragraphs into docs/conformance.md, instead of what an earlier run of the same command wrote there; `of` is the command after `npm run`. */
+export async function writeSection(of: string, paragraphs: readonly string[]): Promise<void> {
+  const marks = [
+    `<!-- written by npm run ${of} --write -->`,
+    `<!-- end of ${of.replace(' -- ', ' ').trim()} -->`,
+  ] as const;
+  const page = fileURLToPath(new URL('../../docs/conformance.md', import.meta.url));
+  const [before, rest] = (await readFile(page, 'utf8')).split(marks[0]);
+  const after = rest?.split(marks[1])[1] ?? '\n';
+  await writeFile(page, `${(before ?? '').trimEnd()}\n\n${[marks[0], ...paragraphs, marks[1]].join('\n\n')}${after}`);
+}
 
 /** Throws what is wrong, in words. */
 export function expect(condition: boolean, otherwise: string): asserts condition {
