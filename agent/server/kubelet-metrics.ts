@@ -305,7 +305,7 @@ function serverMetrics(r: MetricsRegistry) {
     }),
     webSocketStreams: counter(r, {
       name: 'kubelet_websocket_streaming_requests_total',
-      help: 'Number of streams (exec, attach, portforward) asked for by WebSocket that the runtime does not speak: they are translated',
+      help: 'Number of streams (exec, attach, portforward) asked for by WebSocket (version 5, or a tunnel of SPDY)',
       labels: ['subresource'],
     }),
     buildInfo: gauge(r, {

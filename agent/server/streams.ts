@@ -81,10 +81,10 @@ export function streamRoutes(deps: StreamsDeps, options: StreamsOptions): Route[
   const { pods, runtime } = deps;
 
   const { counts } = deps;
+  const closesStdin = ({ request }: UpgradeCall): boolean => isWebSocket(request) && canCloseStdin(request);
   // Byte for byte where the runtime understands the client; one that wants to close stdin over WebSocket is translated for.
   const atUrl = async (url: string, what: 'exec' | 'attach', query: CommandQuery, call: UpgradeCall): Promise<void> => {
-    if (!isWebSocket(call.request) || !canCloseStdin(call.request)) return await toRuntime(url, call, options);
-    counts?.webSocketStreams.inc({ subresource: what });
+    if (!closesStdin(call)) return await toRuntime(url, call, options);
     await serveRemoteCommand(spdyOpener(url, query), what, query, call);
   };
 
@@ -95,6 +95,7 @@ export function streamRoutes(deps: StreamsDeps, options: StreamsOptions): Route[
     const command = call.at.query.getAll('command');
     try {
       const endpoint = await runtime.exec({ containerId: container.id, command, ...query }, { signal: call.signal });
+      if (closesStdin(call)) counts?.webSocketStreams.inc({ subresource: 'exec' });
       if (endpoint.kind === 'url') await atUrl(endpoint.url, 'exec', query, call);
       else await serveRemoteCommand(endpoint.open, 'exec', query, call);
     } catch (error) {
@@ -112,6 +113,7 @@ export function streamRoutes(deps: StreamsDeps, options: StreamsOptions): Route[
     const query = { ...asked, tty, stderr: asked.stderr && !tty };
     try {
       const endpoint = await runtime.attach({ containerId: container.id, ...query }, { signal: call.signal });
+      if (closesStdin(call)) counts?.webSocketStreams.inc({ subresource: 'attach' });
       if (endpoint.kind === 'url') await atUrl(endpoint.url, 'attach', query, call);
       else await serveRemoteCommand(endpoint.open, 'attach', query, call);
     } catch (error) {
@@ -127,11 +129,10 @@ export function streamRoutes(deps: StreamsDeps, options: StreamsOptions): Route[
     if (!sandbox) throw new HttpError(500, `pod not found ("${pod.metadata.name}_${pod.metadata.namespace}")`);
     try {
       const endpoint = await runtime.portForward(sandbox.id, ports, { signal: call.signal });
+      if (tunnelled) counts?.webSocketStreams.inc({ subresource: 'portforward' });
       if (endpoint.kind === 'duplex') await serveForward(endpoint.open, ports, call);
-      else if (tunnelled) {
-        counts?.webSocketStreams.inc({ subresource: 'portforward' });
-        await atRuntime(tunnelTo(endpoint.url, call, options.idleMs));
-      } else await toRuntime(endpoint.url, call, options);
+      else if (tunnelled) await atRuntime(tunnelTo(endpoint.url, call, options.idleMs));
+      else await toRuntime(endpoint.url, call, options);
     } catch (error) {
       throw refusalOfRuntime(error);
     }
