@@ -150,6 +150,24 @@ describe('an operation that the runtime refuses', () => {
   });
 });
 
+it('a runtime that is away is complained of once for each pod, and once more when it is away again', async () => {
+  const warnings: string[] = [];
+  const lab = createPodLab({ log: { ...silentLog, warn: (message) => void warnings.push(message) } });
+  lab.bind('a', { containers: one() });
+  await lab.clock.advance(2_000);
+  const looks = (): number => warnings.filter((message) => message.startsWith('looking after a pod failed')).length;
+  for (const times of [1, 2]) {
+    // What failed makes the next look ask the runtime for all of the pod.
+    lab.runtime.faults.inject('createContainer', { mode: 'fail' });
+    lab.runtime.faults.inject('listSandboxes', { mode: 'fail', times: 6 });
+    for (const { id, state } of lab.runtime.containers()) if (state === 'running') lab.runtime.kill(id, 1);
+    await lab.clock.advance(120_000);
+    expect(looks()).toBe(times);
+  }
+  expect(lab.running('a')).toEqual(['c']);
+  await lab.stop();
+});
+
 describe('names that a hung call of the runtime keeps', () => {
   it.each(['runSandbox', 'createContainer'] as const)('%s goes on with the next attempt', async (call) => {
     const lab = createPodLab();

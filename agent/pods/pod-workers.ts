@@ -416,6 +416,7 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
 
   const forget = (uid: string): void => {
     workers.delete(uid);
+    complaints.delete(uid);
     deferred.forget(uid);
     deps.states.remove(uid);
     observer.forget(uid);
@@ -428,16 +429,26 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
   };
 
   const { tracer } = deps;
+  // What was told of looks that failed, until one succeeds: while the runtime is away every pod fails again and again for the same reason.
+  const complaints = new Map<string, string>();
+  const look = (uid: string): Promise<void> =>
+    tracer
+      ? tracer.run('syncPod', { root: true, attributes: { 'k8s.pod.uid': uid } }, (span) => reconcile(uid, span))
+      : reconcile(uid);
   const queue = createKeyedQueue<string>(
     {
       clock,
-      reconcile: tracer
-        ? (uid) =>
-            tracer.run('syncPod', { root: true, attributes: { 'k8s.pod.uid': uid } }, (span) => reconcile(uid, span))
-        : (uid) => reconcile(uid),
+      reconcile: async (uid) => {
+        await look(uid);
+        complaints.delete(uid);
+      },
       onError: (uid, error, retryInMs) => {
         const pod = workers.get(uid)?.pod;
-        log.warn('looking after a pod failed; tried again', { pod: pod ? formatPod(pod) : uid, error, retryInMs });
+        const message = describeError(error);
+        const warn = complaints.get(uid) !== message;
+        complaints.set(uid, message);
+        const fields = { pod: pod ? formatPod(pod) : uid, error, retryInMs };
+        log[warn ? 'warn' : 'debug']('looking after a pod failed; tried again', fields);
       },
     },
     { backoff: { initialMs: 100, maxMs: 10_000 } },
