@@ -103,9 +103,13 @@ export function createContainerLogs(deps: LogsDeps, stateDir: string): Container
   };
 }
 
+/** A stream that ended so often while its container ran is one that Docker does not follow. */
+const unfollowed = 10;
+
 /** Resolves with whether the container ended and all of it was copied. */
 async function copyToEnd(deps: LogsDeps, source: LogSource, file: LogFile, signal: AbortSignal): Promise<boolean> {
   let delayMs = 50;
+  let ends = 0;
   while (!signal.aborted) {
     try {
       // What a container says just before its end may come after the stream's; so an ended one is read once more.
@@ -113,6 +117,14 @@ async function copyToEnd(deps: LogsDeps, source: LogSource, file: LogFile, signa
       const taken = await copyOnce(deps, source, file, signal);
       if (!running) return true;
       if (taken > 0) delayMs = 50;
+      ends = taken > 0 ? 0 : ends + 1;
+      // Docker 20.10 takes a container up without its output where a command was about to start in it just when the engine went away.
+      if (ends === unfollowed)
+        deps.log.warn(
+          'Docker takes nothing of what a container says since it was started again: no log is written, and the container stands still once its pipe is full; ' +
+            'starting Docker again mends it, and loses nothing',
+          { container: source.id, file: source.path },
+        );
     } catch (error) {
       if (signal.aborted) return false;
       if (isNotFound(error)) return true;
