@@ -96,7 +96,18 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
       'ssh',
       [
         ...['-i', paths.sshKey, '-o', 'StrictHostKeyChecking=no', '-o', 'UserKnownHostsFile=/dev/null'],
-        ...['-o', 'LogLevel=ERROR', '-o', 'BatchMode=yes', '-o', 'ConnectTimeout=10', '-o', 'ServerAliveInterval=15'],
+        ...[
+          '-o',
+          'LogLevel=ERROR',
+          '-o',
+          'BatchMode=yes',
+          '-o',
+          'ConnectTimeout=40',
+          '-o',
+          'ServerAliveInterval=15',
+          '-o',
+          'ServerAliveCountMax=12',
+        ],
         ...(limits.fresh
           ? []
           : ['-o', 'ControlMaster=auto', '-o', `ControlPath=${sockets}/s`, '-o', 'ControlPersist=60']),

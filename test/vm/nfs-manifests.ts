@@ -27,7 +27,7 @@ const pod = (name: string, loop: string, mounts: readonly Mount[], volumes: read
         name: 'main',
         image: demoImageName,
         imagePullPolicy: 'IfNotPresent',
-        command: ['/bin/sh', '-c', `trap "exit 0" TERM; while :; do ${loop}; sleep 1; done`],
+        command: ['/bin/sh', '-c', `trap "exit 0" TERM; while :; do ${loop}; sleep 2; done`],
         volumeMounts: mounts,
       },
     ],
