@@ -3,20 +3,18 @@ import { mkdir } from 'node:fs/promises';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import type { Runtime } from '../cri/runtime.ts';
-import type { RuntimeStatus } from '../cri/types.ts';
 import type { KubeClient } from '../kube/client.ts';
-import { createEventRecorder, type OwnedEventRecorder } from '../kube/event-recorder.ts';
+import { createEventRecorder } from '../kube/event-recorder.ts';
 import { createNoClient } from '../kube/no-client.ts';
 import { createObjectCache } from '../kube/object-cache.ts';
 import { createReflector } from '../kube/reflector.ts';
 import { milliOf, unitsOf } from '../kube/quantity.ts';
-import { type Resource, resources } from '../kube/resources.ts';
-import type { Node, Service, ServiceAccount, Taint, TokenRequest } from '../kube/types/core.ts';
+import { resources } from '../kube/resources.ts';
+import type { Node, Service, Taint } from '../kube/types/core.ts';
 import type { Pod, PodStatus } from '../kube/types/pod.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { createRegistry, type MetricsRegistry } from '../lib/metrics.ts';
-import { supervise } from '../lib/supervise.ts';
 import type { Tracer } from '../lib/tracing/tracer.ts';
 import { preempted } from './admission/admit-pod.ts';
 import { createNodeAdmission } from './admission/node-admission.ts';
@@ -25,6 +23,7 @@ import { containerHash } from './containers/container-hash.ts';
 import { runHook } from './containers/hooks.ts';
 import { createUserNamespaces } from './containers/user-namespaces.ts';
 import { terminationMessage } from './containers/termination-message.ts';
+import { imageToken } from './images/image-token.ts';
 import { createPodImages, type PodImagesOptions } from './images/pod-images.ts';
 import { keepBridgeNetwork } from './node/bridge-network.ts';
 import { allocatedResourcesStatus, containerDevices } from './node/devices/container-devices.ts';
@@ -36,17 +35,15 @@ import { createMeasuredRuntime } from './observe/measured-runtime.ts';
 import { createOomKills } from './observe/oom-kills.ts';
 import { createPacedRuntime } from './observe/paced-runtime.ts';
 import { createObserver } from './observe/observer.ts';
-import { createApiSource } from './pods/api-source.ts';
 import { createContainerLinks } from './pods/container-links.ts';
-import { combineSources, type DesiredPods, isEnding, isMirrorPod } from './pods/desired.ts';
+import { isEnding } from './pods/desired.ts';
 import { createDirectory, type Directory } from './pods/directory.ts';
 import { createExecutor } from './pods/execute.ts';
 import { orphanPod } from './pods/orphan.ts';
 import { createPodMetrics } from './pods/pod-metrics.ts';
 import { createPodParts, removePodDirectory } from './pods/parts.ts';
 import { createHousekeeping, podLogFolders } from './pods/housekeeping.ts';
-import { createManifestSources } from './pods/manifest-source.ts';
-import { createMirrorPods, mirrors } from './pods/mirror-pods.ts';
+import { createPodSources } from './pods/pod-sources.ts';
 import { createPodResize } from './pods/pod-resize.ts';
 import { createRuntimeHandlers } from './pods/runtime-handlers.ts';
 import { createPodStates } from './pods/pod-state.ts';
@@ -62,13 +59,15 @@ import { createProber } from './probes/prober.ts';
 import { openPodCgroups } from './resources/open-pod-cgroups.ts';
 import type { NodeLimits } from './resources/pod-cgroups.ts';
 import { qosOf } from '../kube/scheduling/qos.ts';
-
 import { buildLabels, createKubeletMetrics, imageSizeRange } from './server/kubelet-metrics.ts';
+import { createLoggedEvents } from './logged-events.ts';
+import { reachRuntime } from './reach-runtime.ts';
+import { type AgentTask, runAgent } from './run-agent.ts';
 import { startServers } from './servers.ts';
-import type { VolumeUsage } from './stats/filesystems.ts';
 import { createNodeStats } from './stats/node-stats.ts';
+import { volumeUsage } from './stats/volume-usage.ts';
 import { createUpkeep } from './upkeep.ts';
-import { createPodVolumes, type VolumeStats } from './volumes/pod-volumes.ts';
+import { createPodVolumes } from './volumes/pod-volumes.ts';
 
 export interface AgentDeps {
   /** Undefined: the node runs alone, with static pods only. */
@@ -115,36 +114,6 @@ export interface Agent {
   run(signal: AbortSignal): Promise<void>;
 }
 
-/** Waits for the runtime, which may start after us or be away for a while. */
-async function reachRuntime(deps: AgentDeps, signal: AbortSignal): Promise<RuntimeStatus> {
-  for (let told = false; ; ) {
-    try {
-      return await deps.runtime.status({ signal });
-    } catch (error) {
-      signal.throwIfAborted();
-      if (!told)
-        deps.log.error('the container runtime does not answer; pods wait until it does, and it is asked every second', {
-          error,
-        });
-      told = true;
-      await deps.clock.sleep(1_000, signal);
-    }
-  }
-}
-
-/** Where no API server keeps them, Events go to the log. */
-function createLoggedEvents(log: Log): OwnedEventRecorder {
-  return {
-    record: ({ kind, namespace, name }, type, reason, message) =>
-      log[type === 'Warning' ? 'warn' : 'info'](message, {
-        event: reason,
-        kind,
-        name: namespace ? `${namespace}/${name}` : name,
-      }),
-    stop: async () => undefined,
-  };
-}
-
 export async function createAgent(given: AgentDeps, options: AgentOptions, signal: AbortSignal): Promise<Agent> {
   const { clock, log, registry } = given;
   const metrics = createKubeletMetrics(registry);
@@ -166,60 +135,21 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
     ? createLoggedEvents(log)
     : createEventRecorder({ client, clock, log }, { component: 'kubelet', host: nodeName });
   const objects = createObjectCache({ client, clock, log });
-  const seenAt = new Map<string, number>();
-
   const services = createReflector<Service>(deps, { resource: resources.services });
-  const api = createApiSource(
+  const sources = createPodSources(
     {
-      ...deps,
-      onChange: (uid, pod) => {
-        if (isMirrorPod(pod)) {
-          wakeStatic(pod);
-          return;
-        }
-        if (!seenAt.has(uid)) seenAt.set(uid, clock.now());
-        workers.wake(uid);
-      },
-      onSync: () => workers.wakeAll(),
-    },
-    { nodeName },
-  );
-  const manifests = createManifestSources(
-    {
+      client,
       clock,
       log,
-      onChange(uid) {
-        if (!seenAt.has(uid)) seenAt.set(uid, clock.now());
-        workers.wake(uid);
-        const pod = pods.get(uid)?.pod ?? workers.get(uid);
-        if (pod) wakeStatic(pod);
-      },
+      node: () => (node.registered() ? node.node() : undefined),
+      running: (uid) => workers.get(uid),
+      allRunning: () => workers.list(),
+      onChange: (uid) => workers.wake(uid),
       onSync: () => workers.wakeAll(),
     },
-    { config, nodeName },
+    { config, nodeName, standalone },
   );
-  const pods: DesiredPods = combineSources([...manifests, ...(standalone ? [] : [api])]);
-  const staticPod = (namespace: string, name: string): Pod | undefined =>
-    manifests.flatMap((source) => source.list()).find((pod) => isNamed(pod, namespace, name));
-  const mirrorPods = standalone
-    ? undefined
-    : createMirrorPods({
-        client,
-        clock,
-        log,
-        node: () => (node.registered() ? node.node() : undefined),
-        wanted: staticPod,
-        shown: (namespace, name) => api.byName(namespace, name),
-        synced: () => pods.synced,
-        runs: (namespace, name) => workers.list().some((pod) => isNamed(pod, namespace, name)),
-      });
-  // A static pod and its mirror know each other by name only.
-  const wakeStatic = ({ metadata }: Pod): void => {
-    const { name, namespace = 'default' } = metadata;
-    mirrorPods?.wake(namespace, name);
-    const uid = staticPod(namespace, name)?.metadata.uid;
-    if (uid !== undefined) workers.wake(uid);
-  };
+  const { pods } = sources;
 
   const devices = await createDevicePlugins(
     {
@@ -409,7 +339,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
       resize: resize.actuate,
       resizing: (uid) => resize.conditions(uid).some(({ type }) => type === 'PodResizeInProgress'),
       userns: (pod, handler) => userNamespaces.of(pod, handler),
-      source: (uid) => ({ source: pods.get(uid)?.source ?? 'api', atMs: seenAt.get(uid) ?? clock.now() }),
+      source: (uid) => ({ source: pods.get(uid)?.source ?? 'api', atMs: sources.seenAtMs(uid) ?? clock.now() }),
     },
     {
       rootDir,
@@ -424,13 +354,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
     client,
     clock,
     log,
-    current(uid) {
-      const own = api.get(uid);
-      const pod = own ? undefined : workers.get(uid);
-      if (!pod) return own;
-      const mirror = api.byName(pod.metadata.namespace ?? 'default', pod.metadata.name);
-      return mirrors(mirror, pod) ? mirror : undefined;
-    },
+    current: sources.shownAs,
     onWritten: (uid) => workers.wake(uid),
     patched: (tookMs) => metrics.podStatusSync.observe(tookMs / 1000),
   });
@@ -515,7 +439,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
       states,
       reconciled(operation, tookMs, uid) {
         metrics.podWorker.observe({ operation_type: operation }, tookMs / 1000);
-        const seenMs = operation === 'create' ? seenAt.get(uid) : undefined;
+        const seenMs = operation === 'create' ? sources.seenAtMs(uid) : undefined;
         if (seenMs !== undefined) metrics.podWorkerStart.observe(Math.max(0, clock.now() - seenMs - tookMs) / 1000);
       },
       onStatus: (pod, status, before) => {
@@ -550,14 +474,13 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
             error,
           }),
         );
-        seenAt.delete(uid);
+        sources.forget(uid);
         resize.forget(uid);
         housekeeping.podsChanged();
         podMetrics.changed();
         userNamespaces
           .release(uid)
           .catch((error: unknown) => log.warn('a user namespace is not given back', { uid, error }));
-        if (mirrorPods) for (const pod of api.list()) if (isMirrorPod(pod)) wakeStatic(pod);
       },
     },
     { restartBackoff: defaultRestartBackoff },
@@ -572,11 +495,11 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
     clock,
     metrics,
     observer,
-    desired: () => [...manifests, api].flatMap((source) => [...source.list()]),
+    desired: () => sources.list(),
     pods: () => workers.list(),
     lifecycles: () => workers.lifecycles(),
     volumes: () => volumes.counts(),
-    seenAtMs: (uid) => seenAt.get(uid),
+    seenAtMs: sources.seenAtMs,
     pulledForMs: (uid) =>
       Math.max(
         0,
@@ -619,95 +542,73 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
       workers.list().filter(({ status }) => status?.phase !== 'Succeeded' && status?.phase !== 'Failed'),
   });
 
-  const directory = createDirectory({ workers, observer, byName: (namespace, name) => api.byName(namespace, name) });
+  const directory = createDirectory({ workers, observer, byName: sources.byName });
   const unsubscribe = objects.subscribe((holder) => workers.nudge(holder));
 
+  const task = (name: string, run: AgentTask['run']): AgentTask => ({ name, run });
+  const running = {
+    clock,
+    log,
+    onFault: deps.onFault,
+    relist: () => observer.relist(),
+    node: () => node.node(),
+    tasks: [
+      task('node', (inner) => node.run(inner)),
+      ...(standalone ? [] : [task('services', (inner) => services.run(inner))]),
+      task('volumes', (inner) => volumes.run(inner)),
+      ...upkeep.tasks,
+      task('device plugins', (inner) => devices.run(inner)),
+      ...(options.writeBridge
+        ? [task('bridge network', (inner) => keepBridgeNetwork({ log, node }, { confDir: options.cniConfDir }, inner))]
+        : []),
+      task('runtime events', (inner) => observer.run(inner)),
+    ],
+    async listen(start: (task: AgentTask) => void) {
+      const servers = await startServers(
+        {
+          ...deps,
+          pods: directory,
+          node,
+          hostIps,
+          figures: { metrics: registry, probeMetrics: probeRegistry, stats },
+          counts: metrics,
+        },
+        options,
+      );
+      start(task('servers', servers.run));
+      const podResources = await servePodResources(
+        {
+          plugins: devices,
+          activePods: () => workers.list().filter(({ metadata }) => workers.holdsResources(metadata.uid ?? '')),
+        },
+        rootDir,
+      );
+      return () => podResources.close();
+    },
+    async limit(of: Node) {
+      const { problem } = await cgroups.pods.prepare(nodeLimits(of, config));
+      if (problem) events.record(node.eventTarget, 'Warning', 'FailedNodeAllocatableEnforcement', problem);
+      return problem === undefined;
+    },
+    podTasks: [task('housekeeping', (inner) => housekeeping.run(inner)), ...sources.tasks],
+    closing: [
+      () => workers.stop(),
+      () => sources.stop(),
+      () => states.flush(),
+      () => statusWriter.stop(),
+      unsubscribe,
+      () => objects.stop(),
+      () => prober.close(),
+      () => oomKills.close(),
+    ],
+  };
   return {
     node,
     workers,
     directory,
-    async run(runSignal) {
-      const tasks = supervise({ log, onFault: deps.onFault });
-      let podResources: Awaited<ReturnType<typeof servePodResources>> | undefined;
-      // Also what could not start, for a port in use say, is put away: else it would keep the process alive.
-      try {
-        // Nothing is decided about pods before it is known what runs.
-        for (;;) {
-          try {
-            await observer.relist();
-            break;
-          } catch (error) {
-            log.warn('the runtime’s sandboxes and containers cannot be listed; tried again in 1 s', { error });
-            await clock.sleep(1_000, runSignal);
-          }
-        }
-        tasks.start('node', (inner) => node.run(inner));
-        if (!standalone) tasks.start('services', (inner) => services.run(inner));
-        tasks.start('volumes', (inner) => volumes.run(inner));
-        for (const { name, run } of upkeep.tasks) tasks.start(name, run);
-        tasks.start('device plugins', (inner) => devices.run(inner));
-        const { cniConfDir, writeBridge } = options;
-        if (writeBridge)
-          tasks.start('bridge network', (inner) => keepBridgeNetwork({ log, node }, { confDir: cniConfDir }, inner));
-        tasks.start('runtime events', (inner) => observer.run(inner));
-        const servers = await startServers(
-          {
-            ...deps,
-            pods: directory,
-            node,
-            hostIps,
-            figures: { metrics: registry, probeMetrics: probeRegistry, stats },
-            counts: metrics,
-          },
-          options,
-        );
-        tasks.start('servers', servers.run);
-        podResources = await servePodResources(
-          {
-            plugins: devices,
-            activePods: () => workers.list().filter(({ metadata }) => workers.holdsResources(metadata.uid ?? '')),
-          },
-          rootDir,
-        );
-        // Admission, addresses and the limits of all pods need the node's facts.
-        while (!node.node()) await clock.sleep(10, runSignal);
-        const limits = async (): Promise<boolean> => {
-          const { problem } = await cgroups.pods.prepare(nodeLimits(node.node()!, config));
-          if (problem) events.record(node.eventTarget, 'Warning', 'FailedNodeAllocatableEnforcement', problem);
-          return problem === undefined;
-        };
-        if (!(await limits()))
-          tasks.start('limits of all pods', async (inner) => {
-            for (let done = false; !inner.aborted; ) {
-              await clock.sleep(60_000, inner);
-              if (!done) done = await limits().catch(() => false);
-            }
-          });
-        tasks.start('housekeeping', (inner) => housekeeping.run(inner));
-        for (const source of manifests) tasks.start(`pods by ${source.name}`, (inner) => source.run(inner));
-        if (!standalone) tasks.start('pods', (inner) => api.run(inner));
-        await new Promise<void>((resolve) => {
-          if (runSignal.aborted) resolve();
-          else runSignal.addEventListener('abort', () => resolve(), { once: true });
-        });
-      } finally {
-        await tasks.stop();
-        await workers.stop();
-        await mirrorPods?.stop();
-        await states.flush();
-        await statusWriter.stop();
-        await podResources?.close();
-        unsubscribe();
-        await objects.stop();
-        prober.close();
-        oomKills.close();
-      }
-    },
+    run: (runSignal) => runAgent(running, runSignal),
   };
 }
-
-const isNamed = ({ metadata }: Pod, namespace: string, name: string): boolean =>
-  metadata.name === name && (metadata.namespace ?? 'default') === namespace;
 
 /** What all pods together may use: the allocatable where it is enforced, else what the host has. */
 function nodeLimits(node: Node, config: KubeletConfiguration): NodeLimits {
@@ -715,37 +616,3 @@ function nodeLimits(node: Node, config: KubeletConfiguration): NodeLimits {
   const list = config.enforceNodeAllocatable.includes('pods') ? allocatable : capacity;
   return { cpuMilli: milliOf(list.cpu ?? '0'), memoryBytes: unitsOf(list.memory ?? '0') };
 }
-
-async function imageToken(
-  client: KubeClient,
-  pod: Pod,
-  serviceAccount: ServiceAccount,
-  audience: string,
-  signal: AbortSignal,
-): Promise<string> {
-  const { name, uid = '' } = pod.metadata;
-  const namespace = pod.metadata.namespace ?? 'default';
-  const made = await client.create<TokenRequest>(
-    { ...resources.serviceAccounts } as unknown as Resource<TokenRequest>,
-    {
-      metadata: { namespace, name: serviceAccount.metadata.name },
-      spec: { audiences: [audience], boundObjectRef: { kind: 'Pod', apiVersion: 'v1', name, uid } },
-    },
-    { subresource: 'token', signal },
-  );
-  return made.status?.token ?? '';
-}
-
-const volumeUsage = (stats: VolumeStats): VolumeUsage => ({
-  name: stats.name,
-  timeMs: Date.parse(stats.time),
-  capacityBytes: stats.capacityBytes ?? 0,
-  availableBytes: stats.availableBytes ?? 0,
-  usedBytes: stats.usedBytes ?? 0,
-  inodes: stats.inodes ?? 0,
-  inodesFree: stats.inodesFree ?? 0,
-  inodesUsed: stats.inodesUsed ?? 0,
-  ephemeral: stats.pvcRef === undefined,
-  ...(stats.pvcRef ? { claim: stats.pvcRef } : {}),
-  ...(stats.volumeHealthStats ? { abnormal: stats.volumeHealthStats.abnormal } : {}),
-});
