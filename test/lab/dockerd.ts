@@ -23,6 +23,8 @@ export interface DockerdOptions {
   readonly liveRestore?: boolean;
   /** Without a network configuration pods cannot run until `writeNetwork` is called. Default true. */
   readonly network?: boolean;
+  /** The daemon makes its bridge, on the first pod range, and its rules: what pods are on where no CNI is configured. Default false. */
+  readonly ownBridge?: boolean;
 }
 
 export interface Dockerd {
@@ -41,6 +43,12 @@ export interface Dockerd {
   writeNetwork(): Promise<void>;
   /** Ends the daemon and starts it again; its containerd goes on. */
   restart(signal?: NodeJS.Signals): Promise<void>;
+  /** The same in two steps, with other settings of daemon.json from then on, as an upgrade changes them. */
+  end(signal?: NodeJS.Signals): Promise<void>;
+  start(settings?: Readonly<Record<string, unknown>>): Promise<void>;
+  /** Stands still as one that hangs: connections are taken, nothing is answered. */
+  hang(): void;
+  goOn(): void;
   stop(): Promise<void>;
   tailLog(): Promise<string>;
 }
@@ -55,6 +63,8 @@ function run(netns: string | undefined, command: string, args: readonly string[]
   return exec(program!, rest);
 }
 
+const answerMs = 60_000;
+
 function ask(socketPath: string, method: string, path: string, body?: Uint8Array | string, type = 'application/json') {
   return new Promise<{ status: number; body: string }>((resolve, reject) => {
     const asked = request(
@@ -67,6 +77,7 @@ function ask(socketPath: string, method: string, path: string, body?: Uint8Array
       },
     );
     asked.on('error', reject);
+    asked.setTimeout(answerMs, () => asked.destroy(new Error(`${method} ${path}: no answer within ${answerMs} ms`)));
     asked.end(body);
   });
 }
@@ -101,6 +112,9 @@ export async function cleanDockerd(dir: string, netns?: string): Promise<void> {
   }
   await rm(dir, { recursive: true, force: true });
 }
+
+/** The first address of a range, with its length: 10.1.0.0/24 → 10.1.0.1/24. */
+const gatewayOf = (cidr: string): string => cidr.replace(/\d+\/(\d+)$/, '1/$1');
 
 const named = (word: string, dir: string): boolean =>
   ['daemon.json', 'containerd.toml', 'containerd.sock'].some((file) => word === join(dir, file));
@@ -146,27 +160,29 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
   path = ${JSON.stringify(at('opt'))}
 `,
   );
-  await writeFile(
-    at('daemon.json'),
-    JSON.stringify({
-      'data-root': at('root'),
-      'exec-root': at('exec'),
-      pidfile: at('dockerd.pid'),
-      hosts: [`unix://${socket}`],
-      containerd: at('containerd.sock'),
-      'containerd-namespace': 'moby',
-      bridge: 'none',
-      iptables: false,
-      ip6tables: false,
-      'ip-forward': false,
-      'ip-masq': false,
-      'userland-proxy': false,
-      'oom-score-adjust': 0,
-      'shutdown-timeout': 3,
-      'live-restore': options.liveRestore ?? false,
-      'exec-opts': ['native.cgroupdriver=cgroupfs'],
-    }),
-  );
+  let settings: Record<string, unknown> = {
+    'data-root': at('root'),
+    'exec-root': at('exec'),
+    pidfile: at('dockerd.pid'),
+    hosts: [`unix://${socket}`],
+    containerd: at('containerd.sock'),
+    'containerd-namespace': 'moby',
+    ...(options.ownBridge
+      ? // Docker's own rules, which on a host without net.bridge.bridge-nf-call-iptables take nothing from pods of one node.
+        { bip: gatewayOf(podCidrs[0]!), iptables: true }
+      : { bridge: 'none', iptables: false, 'ip-forward': false, 'ip-masq': false }),
+    ip6tables: false,
+    'userland-proxy': false,
+    'oom-score-adjust': 0,
+    'shutdown-timeout': 3,
+    'live-restore': options.liveRestore ?? false,
+    'exec-opts': ['native.cgroupdriver=cgroupfs'],
+  };
+  const configure = (changes: Readonly<Record<string, unknown>>): Promise<void> => {
+    settings = { ...settings, ...changes };
+    return writeFile(at('daemon.json'), JSON.stringify(settings));
+  };
+  await configure({});
 
   const launch = async (
     command: readonly string[],
@@ -216,8 +232,12 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
   await launchDockerd();
   const writeNetwork = (): Promise<void> =>
     writeFile(at('net.d/10-bridge.conflist'), bridgeNetwork({ bridge, podCidrs, ipamDir: at('ipam'), ipMasq: false }));
-  if (options.network !== false) await writeNetwork();
+  if (options.network !== false && !options.ownBridge) await writeNetwork();
 
+  const end = async (signal: NodeJS.Signals = 'SIGTERM'): Promise<void> => {
+    signalProcess(pid, signal);
+    if (!(await waitForEnd([pid], 30_000))) throw new Error(`dockerd ${pid} does not end on ${signal}`);
+  };
   return {
     dir,
     socket,
@@ -234,11 +254,18 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
     api: (method, path, body) => ask(socket, method, path, body === undefined ? undefined : JSON.stringify(body)),
     writeNetwork,
     async restart(signal = 'SIGKILL') {
-      signalProcess(pid, signal);
-      if (!(await waitForEnd([pid], 30_000))) throw new Error(`dockerd ${pid} does not end on ${signal}`);
+      await end(signal);
       await launchDockerd();
     },
+    end,
+    async start(changes = {}) {
+      await configure(changes);
+      await launchDockerd();
+    },
+    hang: () => signalProcess(pid, 'SIGSTOP'),
+    goOn: () => signalProcess(pid, 'SIGCONT'),
     async stop() {
+      signalProcess(pid, 'SIGCONT');
       await removeContainers(socket);
       for (const each of [pid, containerd.pid]) {
         signalProcess(each, 'SIGTERM');

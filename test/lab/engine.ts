@@ -44,6 +44,8 @@ export interface EngineOptions {
   readonly podCidr?: string;
   /** Docker's containers run on while it is away. Default false. */
   readonly liveRestore?: boolean;
+  /** Pods are on Docker's own bridge: no CNI. Default false. */
+  readonly ownBridge?: boolean;
 }
 
 export const titleOf = (kind: EngineKind): string => (kind === 'docker' ? 'Docker Engine' : `containerd ${kind}`);
@@ -102,12 +104,13 @@ async function onContainerd(
   };
 }
 
-async function onDockerd({ dir, netns, podCidr, liveRestore }: EngineOptions): Promise<Engine> {
+async function onDockerd({ dir, netns, podCidr, liveRestore, ownBridge }: EngineOptions): Promise<Engine> {
   const dockerd = await startDockerd({
     dir,
     ...(netns === undefined ? {} : { netns }),
     ...(podCidr === undefined ? {} : { podCidr }),
     ...(liveRestore === undefined ? {} : { liveRestore }),
+    ...(ownBridge === undefined ? {} : { ownBridge }),
   });
   await dockerd.loadImage(imageArchive([pauseImage(imageArchitecture())]));
   const ids = async (query: string): Promise<string[]> => {
@@ -123,7 +126,7 @@ async function onDockerd({ dir, netns, podCidr, liveRestore }: EngineOptions): P
     containerd: undefined,
     dockerd,
     loadImage: dockerd.loadImage,
-    openRuntime: (rootDir, log) => open(dockerd.endpoint, dir, rootDir, log),
+    openRuntime: (rootDir, log) => open(dockerd.endpoint, ownBridge ? undefined : dir, rootDir, log),
     async kill(id) {
       const { body } = await dockerd.api('GET', `/containers/${id}/json`);
       const { Pid = 0 } = (JSON.parse(body) as { State?: { Pid?: number } }).State ?? {};
@@ -138,7 +141,12 @@ async function onDockerd({ dir, netns, podCidr, liveRestore }: EngineOptions): P
   };
 }
 
-async function open(endpoint: string, dir: string, rootDir: string, log: Log = silentLog): Promise<Runtime> {
+async function open(
+  endpoint: string,
+  dir: string | undefined,
+  rootDir: string,
+  log: Log = silentLog,
+): Promise<Runtime> {
   await mkdir(rootDir, { recursive: true });
   return openRuntime(
     { log, clock: systemClock },
@@ -146,7 +154,8 @@ async function open(endpoint: string, dir: string, rootDir: string, log: Log = s
       endpoint,
       runtimeRequestTimeoutMs: 60_000,
       rootDir,
-      cni: { confDir: join(dir, 'net.d'), binDir: join(dir, 'cni-bin') },
+      cni:
+        dir === undefined ? { confDir: '', binDir: '' } : { confDir: join(dir, 'net.d'), binDir: join(dir, 'cni-bin') },
     },
   );
 }

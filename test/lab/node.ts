@@ -31,6 +31,8 @@ export interface LabNodeOptions {
   readonly binary?: '1.6' | '2.x';
   /** Docker's containers run on while it is away. Default false. */
   readonly liveRestore?: boolean;
+  /** Pods are on Docker's own bridge: no CNI. Default false. */
+  readonly ownBridge?: boolean;
   /** More fields of KubeletConfiguration. */
   readonly kubelet?: Readonly<Record<string, unknown>>;
   readonly proxy?: Readonly<Record<string, unknown>>;
@@ -105,6 +107,7 @@ async function assemble(options: LabNodeOptions, undo: (() => Promise<unknown>)[
     netns: host.name,
     podCidr,
     ...(options.liveRestore === undefined ? {} : { liveRestore: options.liveRestore }),
+    ...(options.ownBridge === undefined ? {} : { ownBridge: options.ownBridge }),
   });
   undo.push(engine.stop);
   await engine.loadImage(imageArchive([demoImage(imageArchitecture(), await readBusybox())]));
@@ -141,7 +144,9 @@ async function assemble(options: LabNodeOptions, undo: (() => Promise<unknown>)[
       rootDir,
       socketPath,
       log: { level: process.env.STEVEDORE_TEST_LOG ?? 'info', format: 'text' },
-      cni: { confDir: join(dir, 'c', 'net.d'), binDir: join(dir, 'c', 'cni-bin') },
+      cni: options.ownBridge
+        ? { confDir: '' }
+        : { confDir: join(dir, 'c', 'net.d'), binDir: join(dir, 'c', 'cni-bin') },
     },
   ];
   const config = join(dir, 'config.yaml');
