@@ -5,40 +5,68 @@ import type { VolumeStats } from './door.ts';
 import type { DriverStats, MountedVolume, VolumeHost } from './volume-driver.ts';
 
 const lifeMs = 60_000;
+// A dead server must not hold up the figures of everything else.
+const patienceMs = 2_000;
 
 export interface VolumeStatsReader {
   of(uid: string, volumes: ReadonlyMap<string, MountedVolume>): Promise<readonly VolumeStats[]>;
   forget(uid: string): void;
 }
 
-/** Measurements are kept a minute for each pod. What does not answer is left out. */
+/**
+ * Measurements are kept a minute for each pod. A file system or a driver that does not answer within two seconds is shown as it was last, or left
+ * out; what it says later is shown from then on.
+ */
 export function createVolumeStats(host: Pick<VolumeHost, 'clock' | 'csi' | 'log'>): VolumeStatsReader {
   const cache = new Map<string, { atMs: number; names: string; stats: Promise<readonly VolumeStats[]> }>();
 
-  const measure = async (volumes: ReadonlyMap<string, MountedVolume>): Promise<readonly VolumeStats[]> => {
+  // What answered last, by the pod's uid and the volume's name.
+  const last = new Map<string, Map<string, VolumeStats>>();
+
+  const measure = async (uid: string, volumes: ReadonlyMap<string, MountedVolume>): Promise<readonly VolumeStats[]> => {
     const time = new Date(host.clock.now()).toISOString().replace(/\.\d+Z$/, 'Z');
     const walked = [...volumes].filter(([, volume]) => volume.measure === 'walk');
     const used = await walk(walked.map(([, volume]) => volume.path!));
     const all = await Promise.all(
       [...volumes].map(async ([name, volume]): Promise<VolumeStats | undefined> => {
-        try {
-          const found = await measureOne(volume, used);
-          if (!found) return undefined;
-          const { abnormal, ...sizes } = found;
-          return {
-            name,
-            time,
-            ...(volume.claim ? { pvcRef: volume.claim } : {}),
-            ...sizes,
-            ...(abnormal === undefined ? {} : { volumeHealthStats: { abnormal } }),
-          };
-        } catch (error) {
-          host.log.debug('a volume could not be measured; it is left out of the statistics', { volume: name, error });
-          return undefined;
-        }
+        const answer = measureOne(volume, used)
+          .then((found) => {
+            if (!found) return undefined;
+            const { abnormal, ...sizes } = found;
+            const stats: VolumeStats = {
+              name,
+              time,
+              ...(volume.claim ? { pvcRef: volume.claim } : {}),
+              ...sizes,
+              ...(abnormal === undefined ? {} : { volumeHealthStats: { abnormal } }),
+            };
+            last.get(uid)?.set(name, stats);
+            return stats;
+          })
+          .catch((error: unknown) => {
+            host.log.debug('a volume could not be measured; it is left out of the statistics', { volume: name, error });
+            return undefined;
+          });
+        // What is walked, and memory, lies on this node and answers.
+        if (volume.measure !== 'statfs' && volume.measure !== 'driver') return await answer;
+        return await inTime(answer, () => {
+          // A late answer is asked for again, and then is there.
+          void answer.then((stats) => stats && cache.delete(uid));
+          return last.get(uid)?.get(name);
+        });
       }),
     );
     return all.filter((each) => each !== undefined);
+  };
+
+  const inTime = async <T>(answer: Promise<T>, otherwise: () => T | undefined): Promise<T | undefined> => {
+    const patience = Promise.withResolvers<T | undefined>();
+    const timer = host.clock.setTimer(patienceMs, () => patience.resolve(otherwise()));
+    try {
+      return await Promise.race([answer, patience.promise]);
+    } finally {
+      timer.cancel();
+    }
   };
 
   const measureOne = async (
@@ -59,11 +87,15 @@ export function createVolumeStats(host: Pick<VolumeHost, 'clock' | 'csi' | 'log'
       const names = [...volumes.keys()].join();
       const known = cache.get(uid);
       if (known && known.names === names && host.clock.now() - known.atMs < lifeMs) return known.stats;
-      const stats = measure(volumes);
+      if (!last.has(uid)) last.set(uid, new Map());
+      const stats = measure(uid, volumes);
       cache.set(uid, { atMs: host.clock.now(), names, stats });
       return stats;
     },
-    forget: (uid) => void cache.delete(uid),
+    forget(uid) {
+      cache.delete(uid);
+      last.delete(uid);
+    },
   };
 }
 
