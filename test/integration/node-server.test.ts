@@ -1,6 +1,5 @@
 // The node's server under a real kube-apiserver and an unmodified kubectl: with a real containerd, whose streams are spliced, and with a
 // runtime that hands its streams over, so that our SPDY meets Go's.
-import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:http';
@@ -10,17 +9,19 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, onTestFailed } from 'vitest';
 import { removeCgroups } from '../lab/cgroups.ts';
-import { findBinary } from '../lab/control-plane.ts';
+import { createKubectl, type Kubectl, type KubectlOptions } from '../lab/kubectl.ts';
 import { localPod, type NodeServerLab, realPod, startNodeServerLab } from '../lab/node-server.ts';
 
 let dir: string;
 let lab: NodeServerLab;
+let tool: Kubectl;
 let web: Server;
 let webPort: number;
 
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), 'sv-ns-'));
   lab = await startNodeServerLab(dir);
+  tool = createKubectl(lab.controlPlane.adminKubeconfig, dir);
   web = createServer((_request, response) => response.end('hello-from-http\n'));
   await new Promise<void>((resolve) => web.listen(0, '127.0.0.1', resolve));
   webPort = (web.address() as AddressInfo).port;
@@ -32,48 +33,8 @@ afterAll(async () => {
   if (dir) await rm(dir, { recursive: true, force: true });
 });
 
-interface Ran {
-  readonly code: number | null;
-  readonly stdout: Buffer;
-  readonly stderr: string;
-}
-
-interface Options {
-  readonly input?: string | Buffer;
-  readonly webSockets?: boolean;
-  readonly cwd?: string;
-}
-
-const start = (args: readonly string[], options: Options = {}): ChildProcess =>
-  spawn(findBinary('kubectl'), ['--kubeconfig', lab.controlPlane.adminKubeconfig, ...args], {
-    stdio: ['pipe', 'pipe', 'pipe'],
-    cwd: options.cwd ?? dir,
-    env: {
-      ...process.env,
-      HOME: dir,
-      KUBECTL_REMOTE_COMMAND_WEBSOCKETS: String(options.webSockets ?? true),
-      KUBECTL_PORT_FORWARD_WEBSOCKETS: String(options.webSockets ?? true),
-    },
-  });
-
-const kubectl = (args: readonly string[], options: Options = {}): Promise<Ran> =>
-  new Promise((resolve, reject) => {
-    const child = start(args, options);
-    const late = setTimeout(() => child.kill('SIGKILL'), 60_000);
-    const out: Buffer[] = [];
-    let stderr = '';
-    child.stdout!.on('data', (part: Buffer) => out.push(part));
-    child.stderr!.on('data', (part: Buffer) => {
-      stderr += part.toString();
-    });
-    child.on('error', reject);
-    child.on('close', (code) => {
-      clearTimeout(late);
-      resolve({ code, stdout: Buffer.concat(out), stderr });
-    });
-    child.stdin!.on('error', () => undefined);
-    child.stdin!.end(options.input);
-  });
+const kubectl: Kubectl['run'] = (args, options) => tool.run(args, options);
+const start: Kubectl['start'] = (args, options) => tool.start(args, options);
 
 const tell = (): void => onTestFailed(() => console.log(lab.log().slice(-6000)));
 const sha = (data: Buffer): string => createHash('sha256').update(data).digest('hex');
@@ -110,7 +71,7 @@ for (const pod of [realPod, localPod]) {
   for (const webSockets of [true, false]) {
     const how = `${pod === realPod ? 'spliced to containerd' : 'spoken by us'}, kubectl by ${webSockets ? 'WebSocket' : 'SPDY'}`;
     describe(`exec ${how}`, () => {
-      const exec = (command: readonly string[], options: Options & { flags?: string[] } = {}) =>
+      const exec = (command: readonly string[], options: KubectlOptions & { flags?: string[] } = {}) =>
         kubectl(['exec', ...(options.flags ?? []), pod, '--', ...command], { ...options, webSockets });
 
       it('gives back output, errors and the exit code', async () => {
