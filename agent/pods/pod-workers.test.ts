@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { resources } from '../../kube/resources.ts';
 import { silentLog } from '../../lib/log.ts';
 import { createPodLab } from '../../test/lab/pod-lab.ts';
 
@@ -165,6 +166,26 @@ it('a runtime that is away is complained of once for each pod, and once more whe
     expect(looks()).toBe(times);
   }
   expect(lab.running('a')).toEqual(['c']);
+  await lab.stop();
+});
+
+it('a container that is replaced for its image is not shown as ended before it runs again', async () => {
+  const lab = createPodLab();
+  lab.bind('a', { containers: one() });
+  await lab.clock.advance(2_000);
+  const pod = lab.pod('a')!;
+  lab.runtime.faults.inject('startContainer', { mode: 'late', ms: 900 });
+  await lab.client.update(resources.pods, { ...pod, spec: { ...pod.spec, containers: [{ name: 'c', image: 'j' }] } });
+  const seen = new Set<string>();
+  for (let step = 0; step < 300; step++) {
+    await lab.clock.advance(10);
+    const status = lab.pod('a')?.status;
+    const ready = status?.conditions?.find(({ type }) => type === 'Ready')?.status;
+    seen.add(
+      `${ready} ${Object.keys(status?.containerStatuses?.[0]?.state ?? {})} ${status?.containerStatuses?.[0]?.restartCount}`,
+    );
+  }
+  expect([...seen]).toEqual(['True running 0', 'True running 1']);
   await lab.stop();
 });
 

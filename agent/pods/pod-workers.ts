@@ -12,6 +12,7 @@ import { createDeferredResizes } from './deferred-resizes.ts';
 import type { DesiredPod, DesiredPods } from './desired.ts';
 import { createEndings, type Endings } from './endings.ts';
 import type { Executor, OperationContext } from './execute.ts';
+import { holdsStatus } from './held-status.ts';
 import { podAttributes } from './pod-spans.ts';
 import { createMemory, memoryOf, type PodMemory, type Termination } from './memory.ts';
 import type { ObservedPod } from './observed.ts';
@@ -335,13 +336,8 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
       each?.conditions?.some(({ type }) => type === 'PodResizeInProgress') ?? false;
     if (resizes(status) !== resizes(before)) roomMayHaveCome();
     deps.onStatus?.(pod, status, before);
-    // A container start that is a moment from its end is shown together with its result, but for the end of the one before it.
-    const starting = [...memory.running.values()].some(
-      ({ operation, startedAtMs }) => operation.kind === 'start-container' && clock.now() - startedAtMs < 250,
-    );
-    if (!starting || before === undefined || before.phase !== status.phase || showsNewEnd(before, status))
-      statusWriter.submit(uid, status);
-    else queue.wakeAfter(uid, 250);
+    if (holdsStatus({ memory, observed, before, status, nowMs: clock.now() })) queue.wakeAfter(uid, 250);
+    else statusWriter.submit(uid, status);
     const written = made.terminal && statusWriter.isWritten(uid, status);
     // The last steps of a deletion wait for this.
     if (written && !memory.terminalStatusWritten) queue.wake(uid);
@@ -533,16 +529,6 @@ const resizeRetryMs = 180_000;
 
 /** The API, or what was kept, shows that the pod has ended for good: it is not looked at as one to be started. */
 const hasEnded = ({ pod }: Worker): boolean => pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed';
-
-/** A container that was shown running is not any more. */
-function showsNewEnd(before: PodStatus, after: PodStatus): boolean {
-  const lists = ['containerStatuses', 'initContainerStatuses'] as const;
-  return lists.some((list) =>
-    before[list]?.some(
-      ({ name, state }) => state?.running && !after[list]?.find((each) => each.name === name)?.state?.running,
-    ),
-  );
-}
 
 /** Whether something that volumes show has changed: labels, annotations, the spec. */
 function contentChanged(before: Pod, after: Pod): boolean {
