@@ -56,7 +56,7 @@ it('a container of which Docker takes nothing is told of once, and copied when i
   expect(lines).toEqual([]);
   await until(40);
   expect(lines.join('')).toMatch(
-    /^[^\n]* WARN  Docker takes nothing of what a container says [^\n]*container="c"[^\n]*\n$/,
+    /^[^\n]* WARN {2}Docker takes nothing of what a container says [^\n]*container="c"[^\n]*\n$/,
   );
   says = [frame('2026-01-01T00:00:00.000000001Z hello\n')];
   await until(60);
