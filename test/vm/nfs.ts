@@ -305,8 +305,13 @@ async function end(world: World): Promise<string> {
   for (const name of ['main', 'late', 'bystander', 'newcomer']) await gone(world, name);
   const found = await mounts(world);
   expect(found.length === 0, `still mounted: ${found.join('\n')}`);
-  const left = (await machine.run('ls /var/lib/kubelet/pods; grep -c " nfs4 " /proc/self/mountinfo || true')).trim();
-  expect(left === '0', `left: ${left}`);
+  // Folders go with the tidying that follows the pods' end.
+  await world.until(
+    'no folder of a pod is left',
+    2 * minutes,
+    () => machine.run('ls /var/lib/kubelet/pods; grep -c " nfs4 " /proc/self/mountinfo || true'),
+    (answer) => answer.trim() === '0',
+  );
   expect((await sum()) === before, 'data has changed');
   return 'no mount and no folder of a pod is left; checksums of five files on the server are what they were';
 }
