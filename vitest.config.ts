@@ -7,9 +7,14 @@ const kernel = ['test/integration/**/*.test.ts'];
 
 // These ask things that only a real API server answers (authorizers, certificates, streams of its own): no package brings one, so they run
 // where KUBEBUILDER_ASSETS names a folder with etcd and kube-apiserver, and are named where it does not.
-const realServer = ['join', 'node-certificates', 'node-registration', 'node-server', 'volumes-certificates'].map(
-  (name) => `test/integration/${name}.test.ts`,
-);
+const realServer = [
+  'join',
+  'node-certificates',
+  'node-registration',
+  'node-server',
+  'node-server-load',
+  'volumes-certificates',
+].map((name) => `test/integration/${name}.test.ts`);
 const assets = process.env.KUBEBUILDER_ASSETS;
 const hasServer = assets !== undefined && ['etcd', 'kube-apiserver'].every((name) => existsSync(join(assets, name)));
 if (!hasServer && process.argv.includes('integration'))
