@@ -151,6 +151,20 @@ describe('sync', () => {
     await t.end();
   });
 
+  it('tries what was refused again when the kernel has been read, not only what worked last', async () => {
+    const t = setUp(['a', 'b']);
+    await t.clock.advance(1000);
+    t.backend.refused.add(keyOf('a'));
+    t.set('a', service('a', 81));
+    await t.clock.advance(200);
+    t.backend.refused.clear();
+    t.backend.flush();
+    await t.clock.advance(1000);
+    expect(t.backend.programmed.get(keyOf('a'))?.port.port).toBe(81);
+    expect(t.sync.refused().size).toBe(0);
+    await t.end();
+  });
+
   it('mends a foreign flush within a second, and checks by itself every hour', async () => {
     const t = setUp(['a']);
     await t.clock.advance(10_000);

@@ -128,7 +128,8 @@ export function createSync(deps: SyncDeps, options: SyncOptions = {}): Sync {
     for (const { key, after } of written) {
       if (after) inKernel.set(key, after);
       else inKernel.delete(key);
-      refused.delete(key);
+      // What was written may be what worked last: then it is still to be tried.
+      if (after === desired.get(key)) refused.delete(key);
     }
     deps.onWritten({ full, durationMs: clock.monotonicMs() - startedMs, result, written });
   };
