@@ -3,6 +3,7 @@ import { createPublicKey, X509Certificate } from 'node:crypto';
 import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
 import { withTimeout } from '../../lib/abort.ts';
+import { pemBlock } from '../../lib/pem.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import { isNotFound } from '../../kube/errors.ts';
 import { resources } from '../../kube/resources.ts';
@@ -40,14 +41,6 @@ interface KeyAndRequest {
   readonly request: string;
 }
 
-const pem = (label: string, der: ArrayBuffer): string => {
-  const lines =
-    Buffer.from(der)
-      .toString('base64')
-      .match(/.{1,64}/g) ?? [];
-  return `-----BEGIN ${label}-----\n${lines.join('\n')}\n-----END ${label}-----\n`;
-};
-
 async function makeRequest(options: SigningOptions): Promise<KeyAndRequest> {
   // Loaded only now: it is 20 MB that a running node does not need.
   const { x509 } = await import('./x509-library.ts');
@@ -65,7 +58,7 @@ async function makeRequest(options: SigningOptions): Promise<KeyAndRequest> {
     extensions: names.length > 0 ? [new x509.SubjectAlternativeNameExtension(names)] : [],
   });
   return {
-    key: pem('PRIVATE KEY', await subtle.exportKey('pkcs8', keys.privateKey)),
+    key: pemBlock('PRIVATE KEY', new Uint8Array(await subtle.exportKey('pkcs8', keys.privateKey))),
     request: request.toString('pem'),
   };
 }

@@ -7,6 +7,7 @@ import type { PodCertificateRequest } from '../../kube/types/core.ts';
 import type { PodCertificateProjection } from '../../kube/types/volume.ts';
 import type { Clock } from '../../lib/clock.ts';
 import { describeError, type Log } from '../../lib/log.ts';
+import { pemBlock } from '../../lib/pem.ts';
 
 export interface CertificateWish {
   readonly namespace: string;
@@ -65,14 +66,6 @@ const algorithms: Readonly<Record<string, SignAlgorithm>> = {
   ED25519: { name: 'Ed25519' },
 };
 
-const pem = (label: string, der: Uint8Array): string => {
-  const lines =
-    Buffer.from(der)
-      .toString('base64')
-      .match(/.{1,64}/g) ?? [];
-  return `-----BEGIN ${label}-----\n${lines.join('\n')}\n-----END ${label}-----\n`;
-};
-
 /** A key of the type, as PEM, and an empty PKCS #10 request that it signed, as DER: the proof that we have it. */
 export async function keyAndProof(keyType: string): Promise<{ key: string; request: Buffer }> {
   const algorithm = Object.hasOwn(algorithms, keyType) ? algorithms[keyType] : undefined;
@@ -83,7 +76,7 @@ export async function keyAndProof(keyType: string): Promise<{ key: string; reque
   const keys = (await subtle.generateKey(algorithm, true, ['sign', 'verify'])) as webcrypto.CryptoKeyPair;
   const request = await x509.Pkcs10CertificateRequestGenerator.create({ name: [], keys, signingAlgorithm: algorithm });
   return {
-    key: pem('PRIVATE KEY', new Uint8Array(await subtle.exportKey('pkcs8', keys.privateKey))),
+    key: pemBlock('PRIVATE KEY', new Uint8Array(await subtle.exportKey('pkcs8', keys.privateKey))),
     request: Buffer.from(request.rawData),
   };
 }
@@ -92,7 +85,7 @@ export async function keyAndProof(keyType: string): Promise<{ key: string; reque
 export function cleanChain(text: string): string {
   const blocks = text.matchAll(/-----BEGIN ([A-Z0-9 ]+)-----\r?\n([\s\S]*?)-----END \1-----/g);
   return [...blocks]
-    .map(([, , body = '']) => pem('CERTIFICATE', Buffer.from(body.replace(/^[^\n]*:.*$/gm, ''), 'base64')))
+    .map(([, , body = '']) => pemBlock('CERTIFICATE', Buffer.from(body.replace(/^[^\n]*:.*$/gm, ''), 'base64')))
     .join('');
 }
 

@@ -6,6 +6,7 @@ import { resources } from '../../kube/resources.ts';
 import { matchesLabelSelector } from '../../kube/selectors.ts';
 import type { ClusterTrustBundle } from '../../kube/types/core.ts';
 import type { ProjectedSource } from '../../kube/types/volume.ts';
+import { pemBlock } from '../../lib/pem.ts';
 import { NotYetError, type SetUpRequest, type VolumeHost } from './volume-driver.ts';
 
 type Wish = NonNullable<ProjectedSource['clusterTrustBundle']>;
@@ -71,8 +72,7 @@ export function normalisePem(bundles: readonly ClusterTrustBundle[]): string {
       /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g,
     )) {
       const { raw } = new X509Certificate(block);
-      const lines = raw.toString('base64').match(/.{1,64}/g) ?? [];
-      found.set(raw.toString('hex'), `-----BEGIN CERTIFICATE-----\n${lines.join('\n')}\n-----END CERTIFICATE-----\n`);
+      found.set(raw.toString('hex'), pemBlock('CERTIFICATE', raw));
     }
   return [...found.keys()]
     .sort()
