@@ -1,5 +1,6 @@
 // How full the volumes of a pod are. File systems are asked; only what shares one with others is walked, by a child process, once a minute.
 import { statfs } from 'node:fs/promises';
+import { type DiskUsage, diskUsage } from '../../lib/disk-usage.ts';
 import { runOnPath } from './path-probe.ts';
 import type { VolumeStats } from './door.ts';
 import type { DriverStats, MountedVolume, VolumeHost } from './volume-driver.ts';
@@ -71,15 +72,14 @@ export function createVolumeStats(host: Pick<VolumeHost, 'clock' | 'csi' | 'log'
 
   const measureOne = async (
     volume: MountedVolume,
-    used: ReadonlyMap<string, { bytes: number; inodes: number }>,
+    used: ReadonlyMap<string, DiskUsage>,
   ): Promise<DriverStats | undefined> => {
     if (volume.measure === 'driver') return await host.csi.stats(volume);
     if (volume.path === undefined || volume.measure === undefined) return undefined;
     // A walked volume lies on the node's own disk, which answers, as memory does; others may be dead.
     const mayHang = volume.measure === 'statfs';
     const system = mayHang ? await otherFileSystem(volume.path) : await ownFileSystem(volume.path);
-    const own = used.get(volume.path);
-    return own ? { ...system, usedBytes: own.bytes, inodesUsed: own.inodes } : system;
+    return { ...system, ...used.get(volume.path) };
   };
 
   return {
@@ -126,29 +126,6 @@ const sizes = (
   inodesUsed: files - filesFree,
 });
 
-async function walk(paths: readonly string[]): Promise<Map<string, { bytes: number; inodes: number }>> {
-  const found = new Map<string, { bytes: number; inodes: number }>();
-  if (paths.length === 0) return found;
-  const flags = ['--summarize', '--one-file-system', '--null'];
-  const ask = async (unit: string): Promise<Map<string, number>> => {
-    // du fails where a file vanishes meanwhile, and still says the rest.
-    const script = 'du "$@" 2>/dev/null; true';
-    const text = await runOnPath('sh', ['-c', script, 'sh', ...flags, unit, '--', ...paths]);
-    return new Map(
-      text
-        .split('\0')
-        .filter(Boolean)
-        .map((line) => {
-          const [count, path] = line.split('\t');
-          return [path!, Number(count)];
-        }),
-    );
-  };
-  try {
-    const [bytes, inodes] = [await ask('--block-size=1'), await ask('--inodes')];
-    for (const path of paths) found.set(path, { bytes: bytes.get(path) ?? 0, inodes: inodes.get(path) ?? 0 });
-  } catch {
-    // Too much to walk in time: the file system's own figures stand.
-  }
-  return found;
-}
+/** Empty where there is too much to walk in time: the file system's own figures stand then. */
+const walk = (paths: readonly string[]): Promise<ReadonlyMap<string, DiskUsage>> =>
+  diskUsage(paths, runOnPath).catch(() => new Map());

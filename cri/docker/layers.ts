@@ -1,6 +1,7 @@
 // What containers wrote into their own layer. Docker could be asked, and would walk each layer at every question; here `du` walks those of
 // all that are asked about in one go, not more often than it can be afforded.
 import type { Clock } from '../../lib/clock.ts';
+import { type DiskUsage, diskUsage } from '../../lib/disk-usage.ts';
 import { exec } from '../../lib/exec.ts';
 import { describeError, type Log } from '../../lib/log.ts';
 import type { FilesystemUsage } from '../types.ts';
@@ -11,12 +12,7 @@ export interface LayersDeps {
   readonly clock: Clock;
   readonly log: Log;
   /** Default: `du`. */
-  readonly walk?: (paths: readonly string[]) => Promise<ReadonlyMap<string, LayerSize>>;
-}
-
-export interface LayerSize {
-  readonly usedBytes: number;
-  readonly inodesUsed: number;
+  readonly walk?: (paths: readonly string[]) => Promise<ReadonlyMap<string, DiskUsage>>;
 }
 
 export interface Layers {
@@ -95,26 +91,5 @@ export function createLayers(deps: LayersDeps): Layers {
   };
 }
 
-/** `du -0` tells `count TAB path NUL`. Pure. */
-export function readDu(text: string): Map<string, number> {
-  const found = new Map<string, number>();
-  for (const entry of text.split('\0')) {
-    const tab = entry.indexOf('\t');
-    if (tab > 0) found.set(entry.slice(tab + 1), Number(entry.slice(0, tab)));
-  }
-  return found;
-}
-
-async function walkWithDu(paths: readonly string[]): Promise<Map<string, LayerSize>> {
-  const ask = async (unit: string): Promise<Map<string, number>> => {
-    // It fails where a file vanishes meanwhile, and still says the rest.
-    const script = 'du "$@" 2>/dev/null; true';
-    const flags = ['--summarize', '--one-file-system', '--null', unit];
-    const { stdout } = await exec('sh', ['-c', script, 'sh', ...flags, '--', ...paths], { timeoutMs: 60_000 });
-    return readDu(stdout);
-  };
-  const [bytes, inodes] = await Promise.all([ask('--block-size=1'), ask('--inodes')]);
-  const sizes = new Map<string, LayerSize>();
-  for (const [path, usedBytes] of bytes) sizes.set(path, { usedBytes, inodesUsed: inodes.get(path) ?? 0 });
-  return sizes;
-}
+const walkWithDu = (paths: readonly string[]): Promise<Map<string, DiskUsage>> =>
+  diskUsage(paths, async (command, args) => (await exec(command, args, { timeoutMs: 60_000 })).stdout);
