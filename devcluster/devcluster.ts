@@ -67,16 +67,18 @@ export async function createDevcluster({ clock, log }: DevclusterDeps, options: 
       userAgent: 'stevedore-devcluster',
     },
   );
-  const cluster = { cluster: 'stevedore-dev', server: url, caPem };
+  const cluster = { cluster: 'stevedore-dev', server: url, certificateAuthority: data(caPem) };
+  const render = (user: string, pair: typeof admin): string =>
+    renderKubeconfig({ ...cluster, user, client: { certificate: data(pair.certPem), key: data(pair.keyPem) } });
   return {
     url,
     caPem,
     /** With every right. */
     client,
-    adminKubeconfig: (): string => renderKubeconfig({ ...cluster, user: 'kubernetes-admin', client: admin }),
+    adminKubeconfig: (): string => render('kubernetes-admin', admin),
     /** With a client certificate for this user. */
     async kubeconfigFor({ user, groups = [] }: { user: string; groups?: readonly string[] }): Promise<string> {
-      return renderKubeconfig({ ...cluster, user, client: await authority.issueClient(user, groups) });
+      return render(user, await authority.issueClient(user, groups));
     },
     /** Stops answering, as an API server that is gone; what it knows is kept. */
     pause: (): Promise<void> => server.close(),

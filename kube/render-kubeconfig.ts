@@ -1,30 +1,53 @@
 // Writes a kubeconfig of one cluster and one user.
+import { stringify } from 'yaml';
+import type { Pem } from './client-config.ts';
 
 export interface KubeconfigParts {
   readonly cluster: string;
   readonly server: string;
-  readonly caPem: string;
+  readonly certificateAuthority: Pem | undefined;
+  readonly tlsServerName?: string | undefined;
   readonly user: string;
   readonly token?: string;
-  readonly client?: { readonly certPem: string; readonly keyPem: string };
+  readonly client?: { readonly certificate: Pem; readonly key: Pem };
 }
 
-const base64 = (text: string): string => Buffer.from(text).toString('base64');
+/** A file is named, what is at hand is put in. */
+const field = (name: string, pem: Pem | undefined): Readonly<Record<string, string>> => {
+  if (!pem) return {};
+  return pem.from === 'file' ? { [name]: pem.path } : { [`${name}-data`]: Buffer.from(pem.pem).toString('base64') };
+};
 
-/** As JSON, which is YAML. */
-export function renderKubeconfig({ cluster, server, caPem, user, token, client }: KubeconfigParts): string {
+/** As YAML. */
+export function renderKubeconfig(parts: KubeconfigParts): string {
+  const { cluster, server, tlsServerName, user, token, client } = parts;
   const context = `${user}@${cluster}`;
-  const pair = client && {
-    'client-certificate-data': base64(client.certPem),
-    'client-key-data': base64(client.keyPem),
-  };
   const config = {
     apiVersion: 'v1',
     kind: 'Config',
-    clusters: [{ name: cluster, cluster: { server, 'certificate-authority-data': base64(caPem) } }],
-    contexts: [{ name: context, context: { cluster, user } }],
+    clusters: [
+      {
+        name: cluster,
+        cluster: {
+          server,
+          ...field('certificate-authority', parts.certificateAuthority),
+          ...(tlsServerName ? { 'tls-server-name': tlsServerName } : {}),
+        },
+      },
+    ],
+    contexts: [{ name: context, context: { cluster, namespace: 'default', user } }],
     'current-context': context,
-    users: [{ name: user, user: { ...pair, ...(token === undefined ? {} : { token }) } }],
+    users: [
+      {
+        name: user,
+        user: {
+          ...field('client-certificate', client?.certificate),
+          ...field('client-key', client?.key),
+          ...(token === undefined ? {} : { token }),
+        },
+      },
+    ],
   };
-  return `${JSON.stringify(config, null, 2)}\n`;
+  // Certificates stay on one line each.
+  return stringify(config, { lineWidth: 0 });
 }

@@ -10,6 +10,7 @@ import type { KubeClient } from '../../kube/client.ts';
 import type { ClientConfig, Pem } from '../../kube/client-config.ts';
 import { ApiError } from '../../kube/errors.ts';
 import { loadKubeconfig } from '../../kube/kubeconfig.ts';
+import { renderKubeconfig } from '../../kube/render-kubeconfig.ts';
 import { createBackoff } from '../../lib/backoff.ts';
 import { type CertificateStore, parsePair, validityOf } from './certificate-store.ts';
 import { clientSigner, requestCertificate, SigningError } from './signing-request.ts';
@@ -46,38 +47,6 @@ export async function refuseIdentity(config: ClientConfig, nowMs: number): Promi
   }
 }
 
-/** The kubeconfig of a node whose certificate and key are in one file. */
-export function nodeKubeconfig(cluster: {
-  readonly server: string;
-  readonly certificateAuthority: Pem | undefined;
-  readonly tlsServerName?: string | undefined;
-  readonly pairPath: string;
-}): string {
-  const ca = cluster.certificateAuthority;
-  const text = (value: string): string => JSON.stringify(value);
-  const lines = [
-    'apiVersion: v1',
-    'kind: Config',
-    'clusters:',
-    '- name: default-cluster',
-    '  cluster:',
-    `    server: ${text(cluster.server)}`,
-    ...(ca?.from === 'file' ? [`    certificate-authority: ${text(ca.path)}`] : []),
-    ...(ca?.from === 'data' ? [`    certificate-authority-data: ${Buffer.from(ca.pem).toString('base64')}`] : []),
-    ...(cluster.tlsServerName ? [`    tls-server-name: ${text(cluster.tlsServerName)}`] : []),
-    'contexts:',
-    '- name: default-context',
-    '  context: { cluster: default-cluster, namespace: default, user: default-auth }',
-    'current-context: default-context',
-    'users:',
-    '- name: default-auth',
-    '  user:',
-    `    client-certificate: ${text(cluster.pairPath)}`,
-    `    client-key: ${text(cluster.pairPath)}`,
-  ];
-  return `${lines.join('\n')}\n`;
-}
-
 /** Rejects with the last error where `attempts` are used up; a request that was denied is not asked for again. */
 export async function bootstrapClient(
   deps: BootstrapDeps,
@@ -95,14 +64,18 @@ export async function bootstrapClient(
     });
   }
   const config = await loadKubeconfig(options.bootstrapKubeconfig);
+  // Both are in one file.
+  const pair = { from: 'file', path: store.currentPath } as const;
   const write = (): Promise<void> =>
     writeFileAtomic(
       options.kubeconfig,
-      nodeKubeconfig({
+      renderKubeconfig({
+        cluster: 'default-cluster',
         server: config.server,
         certificateAuthority: config.certificateAuthority,
         tlsServerName: config.tlsServerName,
-        pairPath: store.currentPath,
+        user: 'default-auth',
+        client: { certificate: pair, key: pair },
       }),
       0o600,
     );

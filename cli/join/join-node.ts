@@ -75,7 +75,13 @@ async function discover(deps: JoinDeps, options: JoinOptions, signal: AbortSigna
 }
 
 const bootstrapText = ({ server, ca }: Cluster, token: string): string =>
-  renderKubeconfig({ cluster: 'kubernetes', server, caPem: ca, user: 'tls-bootstrap-token-user', token });
+  renderKubeconfig({
+    cluster: 'kubernetes',
+    server,
+    certificateAuthority: { from: 'data', pem: ca },
+    user: 'tls-bootstrap-token-user',
+    token,
+  });
 
 async function preflight(deps: JoinDeps, options: JoinOptions): Promise<void> {
   const findings = await runPreflight(deps.host, {

@@ -13,6 +13,7 @@ import { systemClock } from '../../lib/clock.ts';
 import { silentLog } from '../../lib/log.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import { createKubeClient } from '../../kube/http-client.ts';
+import { renderKubeconfig } from '../../kube/render-kubeconfig.ts';
 import { parseKubeconfig } from '../../kube/kubeconfig.ts';
 
 // KUBEBUILDER_ASSETS is the field's convention for a folder that holds both.
@@ -114,15 +115,7 @@ async function createAuthority(dir: string): Promise<Authority> {
   };
 }
 
-const kubeconfigText = (server: string, caFile: string, user: object): string =>
-  JSON.stringify({
-    apiVersion: 'v1',
-    kind: 'Config',
-    clusters: [{ name: 'lab', cluster: { server, 'certificate-authority': caFile } }],
-    users: [{ name: 'user', user }],
-    contexts: [{ name: 'lab', context: { cluster: 'lab', user: 'user' } }],
-    'current-context': 'lab',
-  });
+const file = (path: string) => ({ from: 'file' as const, path });
 
 const ended = (child: ChildProcess): boolean => child.exitCode !== null || child.signalCode !== null;
 
@@ -175,14 +168,12 @@ export async function startControlPlane(options: ControlPlaneOptions = {}): Prom
     const accountKey = join(pki, 'sa.key');
     await exec('openssl', ['genrsa', '-out', accountKey, '2048']);
 
+    const cluster = { cluster: 'lab', server, certificateAuthority: file(authority.caFile), user: 'user' };
     const kubeconfigFor = async (identity: Identity): Promise<string> => {
       const id = randomBytes(3).toString('hex');
       const { cert, key } = await authority.issue(`client-${id}`, identity);
       const path = join(dir, `${id}.kubeconfig`);
-      await writeFile(
-        path,
-        kubeconfigText(server, authority.caFile, { 'client-certificate': cert, 'client-key': key }),
-      );
+      await writeFile(path, renderKubeconfig({ ...cluster, client: { certificate: file(cert), key: file(key) } }));
       return path;
     };
     const adminKubeconfig = await kubeconfigFor({ commonName: 'lab-admin', organization: 'system:masters' });
@@ -282,7 +273,7 @@ export async function startControlPlane(options: ControlPlaneOptions = {}): Prom
         kubeconfigFor({ commonName: `system:node:${nodeName}`, organization: 'system:nodes' }),
       async tokenKubeconfig(token) {
         const path = join(dir, `${randomBytes(3).toString('hex')}.kubeconfig`);
-        await writeFile(path, kubeconfigText(server, authority.caFile, { token }));
+        await writeFile(path, renderKubeconfig({ ...cluster, token }));
         return path;
       },
       kubectl: async (...args) =>

@@ -3,6 +3,9 @@
 import { readFile } from 'node:fs/promises';
 import { cpus, loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
+import type { Pem } from '../../kube/client-config.ts';
+import { loadKubeconfig } from '../../kube/kubeconfig.ts';
+import { renderKubeconfig } from '../../kube/render-kubeconfig.ts';
 import { type ControlPlane, startControlPlane } from '../lab/control-plane.ts';
 import { network } from './image.ts';
 import { type Machine, startMachine } from './machine.ts';
@@ -74,21 +77,20 @@ cni: {binDir: /usr/lib/cni}
 `;
 
 async function startNode({ machine, plane, nodeReady }: World): Promise<string> {
-  const given = JSON.parse(await readFile(await plane.nodeKubeconfig(nodeName), 'utf8'));
-  const inline = async (path: string): Promise<string> => (await readFile(path)).toString('base64');
-  const [{ cluster }, { user }] = [given.clusters[0], given.users[0]];
-  given.clusters[0].cluster = {
-    server: cluster.server,
-    'certificate-authority-data': await inline(cluster['certificate-authority']),
-  };
-  given.users[0].user = {
-    'client-certificate-data': await inline(user['client-certificate']),
-    'client-key-data': await inline(user['client-key']),
-  };
+  const config = await loadKubeconfig(await plane.nodeKubeconfig(nodeName));
+  const inline = async (pem: Pem | undefined): Promise<Pem> =>
+    pem?.from === 'file' ? { from: 'data', pem: await readFile(pem.path, 'utf8') } : pem!;
+  const given = renderKubeconfig({
+    cluster: 'lab',
+    server: config.server,
+    certificateAuthority: await inline(config.certificateAuthority),
+    user: nodeName,
+    client: { certificate: await inline(config.clientCertificate), key: await inline(config.clientKey) },
+  });
   const put = (path: string, input: string): Promise<string> => machine.run(`cat > ${path}`, { input });
   await machine.run('mkdir -p /etc/kubernetes');
   await put('/etc/kubernetes/ca.crt', await readFile(plane.caFile, 'utf8'));
-  await put('/etc/kubernetes/kubelet.conf', JSON.stringify(given));
+  await put('/etc/kubernetes/kubelet.conf', given);
   await put('/etc/stevedore/config.yaml', configuration);
   await machine.run('systemctl start stevedore', { timeoutMs: 10 * minutes });
   await nodeReady(10 * minutes);
