@@ -36,6 +36,23 @@ describe('a conversation', () => {
     await expect(asking).rejects.toMatchObject({ code: 'aborted' });
   });
 
+  it('goes on for others where one no longer waits for his turn', async () => {
+    const shell = talk('while read -r line; do sleep 0.1; echo "$line"; echo DONE; done');
+    const leaving = new AbortController();
+    const first = shell.ask('one\n', 'DONE\n', soon);
+    const second = shell.ask('two\n', 'DONE\n', { ...soon, signal: leaving.signal });
+    const third = shell.ask('three\n', 'DONE\n', soon);
+    let answered = false;
+    void first.then(() => {
+      answered = true;
+    });
+    leaving.abort();
+    await expect(second).rejects.toMatchObject({ code: 'aborted' });
+    expect(answered).toBe(false);
+    expect(await Promise.all([first, third])).toEqual(['one\n', 'three\n']);
+    shell.end();
+  });
+
   it('a program that is not there ends at once', async () => {
     const none = startConversation('/no/such/program', []);
     await expect(none.ask('x\n', 'DONE', soon)).rejects.toMatchObject({ code: 'failed' });

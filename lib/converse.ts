@@ -1,6 +1,7 @@
 // A program that stays and answers: what is asked goes to its standard input, what it says is read up to a mark. For tools whose start
 // costs more than their work.
 import { spawn } from 'node:child_process';
+import { abandonOn } from './abort.ts';
 import { ExecError } from './exec.ts';
 
 export interface AskOptions {
@@ -17,6 +18,7 @@ export interface Conversation {
   /**
    * Sends the text and resolves with what the program said up to `mark`, standard error included. Whoever asks while another is being
    * answered waits for his turn, and his time begins with it. Rejects with an ExecError where the program ends or takes too long; whether the text was read by it is not known then.
+   * Aborted while it is answered, the program is ended; aborted before its turn, it is not asked.
    */
   ask(text: string, mark: string, options: AskOptions): Promise<string>;
   /** Ends the program. Safe to call twice. */
@@ -97,9 +99,17 @@ export function startConversation(
       return ended !== undefined;
     },
     ask(text, mark, options) {
-      const mine = turn.then(() => askNow(text, mark, options));
+      const { signal } = options;
+      const mine = turn.then(() => {
+        signal?.throwIfAborted();
+        return askNow(text, mark, options);
+      });
       turn = mine.catch(() => undefined);
-      return mine;
+      if (!signal) return mine;
+      // Nothing was sent for one that still waits for its turn: the program goes on for others.
+      return abandonOn(mine, signal).catch((error: unknown) => {
+        throw error instanceof ExecError ? error : new ExecError(command, 'aborted', 'aborted', { stdout: '' });
+      });
     },
     end: () => end(),
   };
