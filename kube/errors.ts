@@ -43,6 +43,12 @@ export class ApiError extends Error {
   }
 }
 
+const longestAskedMs = 30_000;
+
+/** How long the server asked to be left alone, in milliseconds, half a minute at most; 0 where it did not. */
+export const askedToWaitMs = (error: unknown): number =>
+  error instanceof ApiError ? Math.min(error.retryAfterMs ?? 0, longestAskedMs) : 0;
+
 const has =
   (...codes: ApiErrorCode[]) =>
   (error: unknown): error is ApiError =>

@@ -3,7 +3,7 @@ import { createBackoff } from '../lib/backoff.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { KubeClient, ObjectName, WatchOptions } from './client.ts';
 import { createRests } from './contact.ts';
-import { ApiError, isGone, isInvalid, isNotFound } from './errors.ts';
+import { askedToWaitMs, isGone, isInvalid, isNotFound } from './errors.ts';
 import { watchTimeoutSeconds } from './reflector-list.ts';
 import type { Resource } from './resources.ts';
 import { fieldEquals } from './selectors.ts';
@@ -125,7 +125,7 @@ export async function watchObject(
       }
       failures++;
       const delayMs = failures === 1 ? firstRetryMs * (1 + Math.random()) : backoff.next('watch', clock.now());
-      const leastMs = Math.min(error instanceof ApiError ? (error.retryAfterMs ?? 0) : 0, 30_000);
+      const leastMs = askedToWaitMs(error);
       deps.failed(error, failures);
       if (!settled) await rests.rest(Math.max(delayMs, leastMs), leastMs, signal);
     }

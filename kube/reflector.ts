@@ -10,7 +10,7 @@ import type { Log } from '../lib/log.ts';
 import { collectionPath } from './api-path.ts';
 import type { KubeClient, Selection, WatchEvent, WatchOptions } from './client.ts';
 import { createRests } from './contact.ts';
-import { ApiError, isGone } from './errors.ts';
+import { ApiError, askedToWaitMs, isGone } from './errors.ts';
 import { listAll } from './list.ts';
 import { createInitialEvents, createWatchdog, streamingRefused, watchTimeoutSeconds } from './reflector-list.ts';
 import type { Resource } from './resources.ts';
@@ -184,7 +184,7 @@ function reflect<T extends KubeObject>(deps: ReflectorDeps, options: ReflectorOp
     failures++;
     const quick = failures === 1;
     const delayMs = quick ? firstRetryMs * (1 + Math.random()) : backoff.next('server', clock.now());
-    const leastMs = Math.min(error instanceof ApiError ? (error.retryAfterMs ?? 0) : 0, 30_000);
+    const leastMs = askedToWaitMs(error);
     // A watch that breaks once is everyday life: a restart, a proxy. A second failure is worth a line, and only one.
     if (!quick && lostAt === undefined) {
       lostAt = heardAt ?? clock.monotonicMs();

@@ -9,6 +9,7 @@ import type { Log } from '../../lib/log.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import { resources } from '../../kube/resources.ts';
 import { type ClientCa, distrust } from '../tls/client-ca.ts';
+import { offeredProtocols } from './web-socket.ts';
 
 export interface User {
   readonly name: string;
@@ -65,8 +66,9 @@ export function bearerToken(header: string | undefined): string | undefined {
 /** A token that came as a WebSocket subprotocol, as browsers must send it. */
 export function webSocketToken(protocols: string | undefined): string | undefined {
   const prefix = 'base64url.bearer.authorization.k8s.io.';
-  const found = (protocols ?? '').split(',').map((protocol) => protocol.trim());
-  const encoded = found.find((protocol) => protocol.startsWith(prefix))?.slice(prefix.length);
+  const encoded = offeredProtocols(protocols)
+    .find((protocol) => protocol.startsWith(prefix))
+    ?.slice(prefix.length);
   return encoded ? Buffer.from(encoded, 'base64url').toString('utf8') : undefined;
 }
 

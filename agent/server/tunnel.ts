@@ -5,6 +5,7 @@ import { createWebSocketStream, type WebSocket, WebSocketServer } from 'ws';
 import { joinStreams } from '../../lib/splice.ts';
 import type { UpgradeCall } from './routes.ts';
 import { dialSpdy } from './spdy-opener.ts';
+import { offeredProtocols } from './web-socket.ts';
 
 const tunnelProtocol = 'SPDY/3.1+portforward.k8s.io';
 const forwardProtocol = 'portforward.k8s.io';
@@ -12,9 +13,7 @@ const maxMessageBytes = 4 * 1024 * 1024;
 
 /** Whether the client offers to tunnel SPDY. */
 export const isTunnel = ({ headers }: IncomingMessage): boolean =>
-  String(headers['sec-websocket-protocol'] ?? '')
-    .split(',')
-    .some((protocol) => protocol.trim() === tunnelProtocol);
+  offeredProtocols(headers['sec-websocket-protocol']).includes(tunnelProtocol);
 
 /** Answers the handshake; the connection that was inside. Rejects where the handshake is wrong: the client has its answer by then. */
 export async function openTunnel(call: UpgradeCall): Promise<Duplex> {

@@ -4,7 +4,7 @@ import { CancelledError } from '../../lib/abort.ts';
 import type { UpgradeCall } from './routes.ts';
 import { type CommandConnection, createSizeParser, createSizeQueue, plainStatus } from './stream-protocol.ts';
 import type { CommandQuery } from './streams.ts';
-import { openChannels } from './web-socket.ts';
+import { offeredProtocols, openChannels } from './web-socket.ts';
 
 const closingProtocol = 'v5.channel.k8s.io';
 const protocols = [
@@ -19,9 +19,7 @@ const closeSignal = 255;
 
 /** Whether a WebSocket client offers the version that can close stdin, which runtimes do not speak. */
 export const canCloseStdin = ({ headers }: IncomingMessage): boolean =>
-  String(headers['sec-websocket-protocol'] ?? '')
-    .split(',')
-    .some((protocol) => protocol.trim() === closingProtocol);
+  offeredProtocols(headers['sec-websocket-protocol']).includes(closingProtocol);
 
 /** Bytes that are pushed, held until they are taken. */
 function createPushed(): {

@@ -18,6 +18,10 @@ const maxMessageBytes = 4 * 1024 * 1024;
 const highWaterBytes = 1024 * 1024;
 const closeMs = 5_000;
 
+/** The protocols that a WebSocket client offers, in its order. */
+export const offeredProtocols = (header: string | undefined): string[] =>
+  (header ?? '').split(',').map((protocol) => protocol.trim());
+
 /** The client's first protocol that we know. */
 export function chooseSubprotocol(offered: Iterable<string>, ours: readonly string[]): string | false {
   for (const protocol of offered) if (ours.includes(protocol)) return protocol;
