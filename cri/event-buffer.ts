@@ -41,3 +41,19 @@ export function createEventBuffer(capacity = 10_000): EventBuffer {
     },
   };
 }
+
+/** What `follow` pushes until the reader or `parent` ends it; `follow` must then return, and never reject. */
+export async function* followedEvents(
+  follow: (push: (event: RuntimeEvent) => void, signal: AbortSignal) => Promise<void>,
+  parent: AbortSignal,
+): AsyncIterable<RuntimeEvent> {
+  const controller = new AbortController();
+  const buffer = createEventBuffer();
+  const running = follow(buffer.push, AbortSignal.any([parent, controller.signal])).finally(buffer.end);
+  try {
+    yield* buffer.drain();
+  } finally {
+    controller.abort();
+    await running;
+  }
+}

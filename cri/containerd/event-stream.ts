@@ -18,7 +18,7 @@ import type { Connection } from './connection.ts';
 import { ContainerSubject, Envelope, SubscribeRequest, TaskExit } from './gen/containerd-events.ts';
 import { inspectionFromWire } from './from-wire.ts';
 import * as wire from './gen/cri.ts';
-import { createEventBuffer } from '../event-buffer.ts';
+import { followedEvents } from '../event-buffer.ts';
 
 export interface EventStreamDeps {
   readonly connection: Connection;
@@ -42,18 +42,8 @@ const criKinds: Record<wire.ContainerEventType, 'created' | 'started' | 'stopped
   [wire.ContainerEventType.CONTAINER_DELETED_EVENT]: 'deleted',
 };
 
-export async function* runtimeEvents(deps: EventStreamDeps, parent: AbortSignal): AsyncIterable<RuntimeEvent> {
-  const controller = new AbortController();
-  const signal = AbortSignal.any([parent, controller.signal]);
-  const buffer = createEventBuffer();
-  const running = follow(deps, buffer.push, signal).finally(buffer.end);
-  try {
-    yield* buffer.drain();
-  } finally {
-    controller.abort();
-    await running;
-  }
-}
+export const runtimeEvents = (deps: EventStreamDeps, parent: AbortSignal): AsyncIterable<RuntimeEvent> =>
+  followedEvents((push, signal) => follow(deps, push, signal), parent);
 
 /** Runs until the signal aborts; never rejects. */
 async function follow(deps: EventStreamDeps, emit: Emit, signal: AbortSignal): Promise<void> {

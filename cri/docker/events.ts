@@ -1,7 +1,7 @@
 // Docker's events as hints. A broken stream is opened again until it stands, and then says `lost`.
 import type { Clock } from '../../lib/clock.ts';
 import { describeError, type Log } from '../../lib/log.ts';
-import { createEventBuffer } from '../event-buffer.ts';
+import { followedEvents } from '../event-buffer.ts';
 import type { ContainerEvent, RuntimeEvent, SandboxId } from '../types.ts';
 import { abortable, type DockerConnection } from './connection.ts';
 import { kindLabel, podUidLabel, sandboxIdLabel } from './labels.ts';
@@ -38,18 +38,8 @@ export function eventOf(value: unknown): ContainerEvent | undefined {
   return { kind, containerId: id, sandboxId: sandboxId as SandboxId | undefined, podUid: labels[podUidLabel] };
 }
 
-export async function* dockerEvents(deps: DockerEventsDeps, parent: AbortSignal): AsyncIterable<RuntimeEvent> {
-  const controller = new AbortController();
-  const signal = AbortSignal.any([parent, controller.signal]);
-  const buffer = createEventBuffer();
-  const running = follow(deps, buffer.push, signal).finally(buffer.end);
-  try {
-    yield* buffer.drain();
-  } finally {
-    controller.abort();
-    await running;
-  }
-}
+export const dockerEvents = (deps: DockerEventsDeps, parent: AbortSignal): AsyncIterable<RuntimeEvent> =>
+  followedEvents((push, signal) => follow(deps, push, signal), parent);
 
 async function follow(deps: DockerEventsDeps, emit: (event: RuntimeEvent) => void, signal: AbortSignal): Promise<void> {
   let delayMs = 100;
