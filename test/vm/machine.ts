@@ -8,6 +8,8 @@ import { exec, type ExecResult } from '../../lib/exec.ts';
 import { cacheDir, network, paths } from './image.ts';
 
 export interface Machine {
+  /** A container (container.ts) has cgroup version 1, and much of its host's kernel. */
+  readonly kind: 'vm' | 'container';
   /** Runs a shell script in the machine as root. Rejects where it fails. */
   run(script: string, options?: { timeoutMs?: number; input?: string | Uint8Array }): Promise<string>;
   /** As `run`, but a script that fails resolves too, with what it said. */
@@ -144,6 +146,7 @@ export async function startMachine(options: MachineOptions = {}): Promise<Machin
   let boot = '';
 
   const machine: Machine = {
+    kind: 'vm',
     async run(script, limits) {
       return (await ssh(`set -e\n${script}`, limits)).stdout;
     },
