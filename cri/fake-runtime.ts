@@ -73,6 +73,11 @@ export interface FakeRuntime extends Runtime {
   ): void;
   /** Ends a running container from outside. */
   kill(id: t.ContainerId, exitCode?: number, reason?: string): void;
+  /**
+   * Processes of the container may run. Not so of one that has ended without being noted yet, where the kernel ends all with the first: in a
+   * process namespace of its own.
+   */
+  runs(container: FakeContainer): boolean;
   /** Ends a sandbox's own process, and with it what shares its life. */
   crashSandbox(id: t.SandboxId): void;
   /** What becomes of each event: none, one or several in its place. Default: itself. */
@@ -182,6 +187,9 @@ export function createFakeRuntime(deps: { readonly clock: Clock }, options: Fake
     emit('stopped', container.id, sandbox);
   }
 
+  const runs = ({ id, state, config }: FakeContainer): boolean =>
+    state === 'running' && !(exits.has(id) && config.security.namespaces.pid === 'container');
+
   const schedule = (container: FakeContainer, ms: number, fire: () => void): void => {
     timers.set(container.id, [...(timers.get(container.id) ?? []), clock.setTimer(ms, fire)]);
   };
@@ -263,6 +271,7 @@ export function createFakeRuntime(deps: { readonly clock: Clock }, options: Fake
     kill(id, exitCode = 137, reason) {
       exit(running('kill', id), exitCode, reason);
     },
+    runs,
     crashSandbox(id) {
       const sandbox = sandboxOf('kill', id);
       // Only in a shared process namespace does the sandbox's process take the containers with it.
@@ -435,7 +444,7 @@ export function createFakeRuntime(deps: { readonly clock: Clock }, options: Fake
         const { name } = container.config.metadata;
         const twin = [...containers.values()].find(
           (other) =>
-            other.state === 'running' &&
+            runs(other) &&
             other.config.metadata.name === name &&
             sandboxes.get(other.sandboxId)?.config.metadata.uid === sandbox.config.metadata.uid,
         );

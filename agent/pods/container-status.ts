@@ -136,18 +136,24 @@ function absent(
 
 /**
  * From its making to its start a container that follows another is nothing to show yet: a count that rises before the start would tell of a
- * restart that has no time. What was shown of the one before stays.
+ * restart that has no time. What there is of the one before is shown: its record, or without one what was shown of it.
  */
-const isBeingStarted = (
+function isBeingStarted(
   { memory, runtimeName }: ContainerStatusInput,
-  { id, state, metadata: { name } }: ObservedContainer,
-  shown: ContainerStatus,
-): boolean =>
-  state === 'created' &&
-  memory.running.has(`start-container:${name}`) &&
-  shown.containerID !== `${runtimeName}://${id}` &&
-  !beginsAnew(shown) &&
-  (shown.state?.terminated ?? (shown.state?.waiting && shown.lastState?.terminated)) !== undefined;
+  [newest, previous]: readonly ObservedContainer[],
+  shown: ContainerStatus | undefined,
+): boolean {
+  if (newest?.state !== 'created' || !memory.running.has(`start-container:${newest.metadata.name}`)) return false;
+  if (previous) return true;
+  if (!shown || shown.containerID === `${runtimeName}://${newest.id}` || beginsAnew(shown)) return false;
+  return (shown.state?.terminated ?? (shown.state?.waiting && shown.lastState?.terminated)) !== undefined;
+}
+
+/** How the one before ended: as the runtime noted it, or as far as its process told of it. */
+function endOf(previous: ObservedContainer | undefined): ObservedContainer | undefined {
+  if (previous?.state === 'exited') return previous;
+  return previous?.ending && { ...previous, ...previous.ending, state: 'exited' };
+}
 
 export function containerStatus(
   input: ContainerStatusInput,
@@ -156,31 +162,31 @@ export function containerStatus(
 ): ContainerStatus {
   const { pod, observed, memory, facts } = input;
   const { name } = container;
-  const all = observed.containers.filter((each) => each.metadata.name === name);
-  // One that is made while the end of the one before it is noted is no news until it starts.
-  const making = all.length > 1 && all[0]?.state === 'created' && memory.running.has(`start-container:${name}`);
-  const [newest, previous] = making ? all.slice(1) : all;
+  const records = observed.containers.filter((each) => each.metadata.name === name);
   const shown = [
     ...(memory.status?.containerStatuses ?? pod.status?.containerStatuses ?? []),
     ...(memory.status?.initContainerStatuses ?? pod.status?.initContainerStatuses ?? []),
     ...(memory.status?.ephemeralContainerStatuses ?? pod.status?.ephemeralContainerStatuses ?? []),
   ].find((status) => status.name === name);
 
+  const hidden = isBeingStarted(input, records, shown);
+  const [newest, previous] = hidden ? records.slice(1) : records;
+
   let status: ContainerStatus;
-  if (newest && shown && isBeingStarted(input, newest, shown)) {
+  if (hidden && !newest && shown) {
     const still = { ...shown, ready: false, started: false };
     if (input.terminal) settle(input, kind, still);
-    return { ...still, ...input.extras(container, newest) };
+    return { ...still, ...input.extras(container, records[0]) };
   }
   if (!newest) status = absent(input, container, kind, shown);
   else {
     const containerID = `${input.runtimeName}://${newest.id}`;
-    const lastTerminated =
-      previous?.state === 'exited'
-        ? terminatedState(previous, `${input.runtimeName}://${previous.id}`, pod)
-        : shown?.containerID !== containerID && shown?.state?.terminated
-          ? shown.state.terminated
-          : shown?.lastState?.terminated;
+    const ended = endOf(previous);
+    const lastTerminated = ended
+      ? terminatedState(ended, `${input.runtimeName}://${ended.id}`, pod)
+      : shown?.containerID !== containerID && shown?.state?.terminated
+        ? shown.state.terminated
+        : shown?.lastState?.terminated;
     status = {
       name,
       state: stateOf(newest, containerID, pod, kind),

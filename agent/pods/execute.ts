@@ -87,8 +87,8 @@ export interface OperationContext {
   readonly observed: ObservedPod;
   /** Told of all that the operation has changed in the runtime. Untold, anything of the pod may have changed. */
   touched(what: Touched): void;
-  /** True once the runtime shows that container ended; false where it does not come to that. */
-  ended(id: ContainerId): Promise<boolean>;
+  /** True once the runtime shows that container ended; false where it does not come to that. Rejects when the signal aborts. */
+  ended(id: ContainerId, signal: AbortSignal): Promise<boolean>;
 }
 
 type Handler<Kind extends Operation['kind']> = (
@@ -198,10 +198,11 @@ export function createExecutor(deps: ExecuteDeps): Executor {
       failStart(context, known, name, 'CreateContainerError', wordsOf(error));
       return;
     }
-    if (operation.after !== undefined) {
-      if (!(await context.ended(operation.after)))
+    if (operation.after) {
+      const { id: before, lingers } = operation.after;
+      if (lingers && !(await context.ended(before, signal)))
         throw new Error(
-          `the runtime shows container ${operation.after} running though its process has ended; ${id} is not started`,
+          `the runtime shows container ${before} running though its process has ended; ${id} is not started`,
         );
       if (memory.termination) return;
     }

@@ -1,7 +1,7 @@
 // When a pod's status is worth a moment's wait, because what it says is over as soon as it is told.
 import type { PodStatus } from '../../kube/types/pod.ts';
 import type { PodMemory } from './memory.ts';
-import type { ObservedPod } from './observed.ts';
+import { mayRun, type ObservedPod } from './observed.ts';
 
 /** A start is shown with its result where that comes within this time. */
 const startMs = 250;
@@ -11,6 +11,9 @@ const startMs = 250;
  * go: the pod is not unready in between for who looks at the API. Services do not wait for that, see serving-notice.ts.
  */
 const replaceMs = 2_000;
+
+/** A runtime that takes longer to note an end has trouble, and what it knows of the end is told as it is. */
+const noteMs = 1_000;
 
 export interface HeldStatusInput {
   readonly memory: PodMemory;
@@ -25,13 +28,22 @@ export function holdsStatus({ memory, observed, before, status, nowMs }: HeldSta
   if (memory.termination || before === undefined || before.phase !== status.phase) return false;
   const running = [...memory.running.values()];
   if (running.length > 0 && isReplacing(memory, observed, nowMs)) return true;
-  const starts = running.filter(
-    ({ operation, startedAtMs }) => operation.kind === 'start-container' && nowMs - startedAtMs < startMs,
+  if (endIsUnnoted(observed, nowMs)) return true;
+  const starts = running.flatMap(({ operation, startedAtMs }) =>
+    operation.kind === 'start-container' && nowMs - startedAtMs < startMs ? [operation] : [],
   );
   // A crash is told at once; its successor, made meanwhile, starts a little later.
-  const early = starts.some(({ operation }) => operation.kind === 'start-container' && operation.after !== undefined);
-  return starts.length > 0 && !(early && showsNewEnd(before, status));
+  return starts.length > 0 && !(starts.some(({ after }) => after) && showsNewEnd(before, status));
 }
+
+/** The next of a container runs, and the runtime may still have something to tell of the end of the one before. */
+const endIsUnnoted = ({ containers }: ObservedPod, nowMs: number): boolean =>
+  containers.some(
+    ({ metadata: { name, attempt }, ending }) =>
+      ending &&
+      nowMs - ending.finishedAtMs < noteMs &&
+      containers.some((next) => next.metadata.name === name && next.metadata.attempt > attempt && mayRun(next)),
+  );
 
 /** What we have ended a moment ago does not run again yet. */
 function isReplacing(memory: PodMemory, observed: ObservedPod, nowMs: number): boolean {

@@ -29,6 +29,9 @@ export const containerById = (observed: ObservedPod, id: ContainerId): ObservedC
 export const mayRun = (container: ObservedContainer): boolean =>
   container.state === 'running' || container.state === 'unknown';
 
+/** Where containers do not have process namespaces of their own, what one has begun may outlive its first process. */
+export const sharesProcesses = ({ spec }: Pod): boolean => spec.hostPID === true || spec.shareProcessNamespace === true;
+
 export const isHostNetwork = (pod: Pod): boolean => pod.spec.hostNetwork === true;
 
 export const isSidecar = (container: Container): boolean => container.restartPolicy === 'Always';

@@ -11,8 +11,12 @@ export type Operation =
       readonly container: string;
       readonly attempt: number;
       readonly sandboxId: SandboxId;
-      /** It is made at once, and started when the runtime has noted the end of this one. */
-      readonly after?: ContainerId;
+      /** The process of the one before has ended, and the runtime has not noted that yet. */
+      readonly after?: {
+        readonly id: ContainerId;
+        /** More of its processes may be there: this one is made at once, and started when the runtime has noted the end. */
+        readonly lingers: boolean;
+      };
     }
   | { readonly kind: 'run-post-start'; readonly container: string; readonly id: ContainerId }
   | {

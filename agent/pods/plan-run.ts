@@ -2,7 +2,7 @@
 // Behaviour follows the kubelet's computePodActions; pulls of later containers' images go ahead of their turn.
 import type { SandboxStatus } from '../../cri/types.ts';
 import type { Container } from '../../kube/types/pod.ts';
-import { isSidecar, judgeSandbox, mayRun, newestOf, type ObservedContainer } from './observed.ts';
+import { isSidecar, judgeSandbox, mayRun, newestOf, type ObservedContainer, sharesProcesses } from './observed.ts';
 import { keyOfOperation, type Operation } from './operations.ts';
 import { type Draft, graceOf, type PlanInput, wakeAt, want } from './plan.ts';
 import { planPreStop, planStop } from './plan-kill.ts';
@@ -190,14 +190,14 @@ function planStart(
   }
   draft.waitingFor.push(`container ${name} to start`);
   const attempt = nextAttempt(input, container, before);
-  const after = before?.ending ? { after: before.id } : {};
+  const after = before?.ending ? { after: { id: before.id, lingers: sharesProcesses(input.pod) } } : {};
   want(draft, input, { kind: 'start-container', container: name, attempt, sandboxId: sandbox.id, ...after });
   return 'in-progress';
 }
 
 /**
- * The process of a container has ended, and the runtime still tidies up after it: where another is to follow at once, that is made meanwhile
- * and started when the runtime has noted the end. Undefined where nothing follows yet.
+ * The process of a container has ended, and the runtime still tidies up after it: where another is to follow at once, it does not wait for
+ * that. What is told of the end waits: the runtime may know more of it. Undefined where nothing follows yet.
  */
 function planSuccessor(
   draft: Draft,

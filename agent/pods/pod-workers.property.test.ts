@@ -78,6 +78,10 @@ const step: fc.Arbitrary<Step> = fc.oneof(
 
 const shapes: Readonly<Record<string, Partial<PodSpec>>> = {
   'one container': { containers: [{ name: 'main', image: 'i' }] },
+  'one container that shares its processes': {
+    containers: [{ name: 'main', image: 'i' }],
+    shareProcessNamespace: true,
+  },
   'init container, sidecar and two mains': {
     initContainers: [
       { name: 'init', image: 'i' },
@@ -109,7 +113,7 @@ async function take(lab: Lab, each: Step): Promise<void> {
       await lab.clock.advance(each.ms);
       return;
     case 'crash': {
-      const running = lab.runtime.containers().filter(({ state }) => state === 'running');
+      const running = lab.runtime.containers().filter(lab.runtime.runs);
       const container = running[each.which % Math.max(1, running.length)];
       if (container) lab.runtime.kill(container.id, each.exitCode);
       return;

@@ -138,6 +138,8 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
   const { clock, log, observer, executor, statusWriter } = deps;
   const workers = new Map<string, Worker>();
   const operations = new Set<Promise<void>>();
+  /** Cuts short what a call that changes the runtime waits for before it begins. */
+  const stopping = new AbortController();
 
   const workerFor = (uid: string, desired: DesiredPod | undefined, observed: ObservedPod): Worker | undefined => {
     const present = workers.get(uid);
@@ -268,7 +270,7 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
       memory,
       observed,
       touched: (what) => void touched.push(what),
-      ended: (id) => worker.endings.wait(id),
+      ended: (id, signal) => worker.endings.wait(id, AbortSignal.any([signal, stopping.signal])),
     };
     const run = executor
       .execute(context, operation, abort.signal)
@@ -283,7 +285,7 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
         },
         (error: unknown) => {
           if (changesRuntime(operation.kind)) observer.invalidate(uid);
-          if (abort.signal.aborted) return;
+          if (abort.signal.aborted || stopping.signal.aborted) return;
           const nowMs = clock.now();
           const delayMs = memory.retryDelays.next(key, nowMs);
           const before = memory.retries.get(key);
@@ -514,11 +516,11 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
       })),
     async stop() {
       await queue.stop();
-      for (const worker of workers.values()) {
-        worker.endings.stop();
-        for (const { abort, operation } of worker.memory.running.values())
-          if (operation.kind !== 'start-container') abort.abort(new CancelledError('the agent stops'));
-      }
+      const reason = new CancelledError('the agent stops');
+      stopping.abort(reason);
+      for (const { memory } of workers.values())
+        for (const { abort, operation } of memory.running.values())
+          if (operation.kind !== 'start-container') abort.abort(reason);
       await Promise.allSettled(operations);
     },
   };

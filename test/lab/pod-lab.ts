@@ -287,7 +287,7 @@ export function createPodLab(options: LabOptions = {}) {
     running: (name: string) =>
       runtime
         .containers()
-        .filter((each) => each.state === 'running' && each.config.labels['io.kubernetes.pod.name'] === name)
+        .filter((each) => runtime.runs(each) && each.config.labels['io.kubernetes.pod.name'] === name)
         .map((each) => each.config.metadata.name)
         .sort(),
   };
