@@ -5,6 +5,8 @@ import { ExecError } from './exec.ts';
 
 export interface FollowOptions {
   readonly signal: AbortSignal;
+  /** Told the process id as soon as the program runs. */
+  onSpawn?(pid: number): void;
 }
 
 /**
@@ -19,6 +21,7 @@ export async function* followLines(
   const { signal } = options;
   if (signal.aborted) return;
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+  if (child.pid !== undefined) options.onSpawn?.(child.pid);
   let said = '';
   child.stderr.on('data', (chunk: Buffer) => {
     said = (said + chunk.toString('utf8')).slice(-2000);

@@ -4,6 +4,7 @@ import { startConversation } from '../lib/converse.ts';
 import { exec as runExec, findProgram } from '../lib/exec.ts';
 import { followLines } from '../lib/follow.ts';
 import type { Log } from '../lib/log.ts';
+import { listensToGroup, netfilterProtocol, nftablesGroup } from '../lib/netlink-listeners.ts';
 import type { IpFamily } from './addresses.ts';
 import type { RulesBackend } from './backend.ts';
 import type { KubeProxyConfiguration } from './config.ts';
@@ -35,6 +36,14 @@ export interface BackendContextOptions {
   readonly stateDir?: string | undefined;
 }
 
+/** How many transactions of nf_tables the tool makes of what it is given; what is given nothing only reads. */
+export function transactionsIn(tool: string, input: string | Uint8Array | undefined): number {
+  if (input === undefined) return 0;
+  const text = typeof input === 'string' ? input : Buffer.from(input).toString('latin1');
+  if (!tool.endsWith('-restore')) return text.startsWith('describe ') ? 0 : 1;
+  return text.match(/^COMMIT$/gm)?.length ?? 0;
+}
+
 /** Tools as this host has them, run so that the monitor knows which transactions are ours. */
 export function createBackendContext(clock: Clock, log: Log, options: BackendContextOptions = {}): BackendContext {
   const [first, ...rest] = options.enter ?? [];
@@ -45,9 +54,15 @@ export function createBackendContext(clock: Clock, log: Log, options: BackendCon
   const [command, args] = bound
     ? entered('setpriv', ['--pdeathsig', 'TERM', 'nft', 'monitor'])
     : entered('nft', ['monitor']);
-  const monitor = createNftMonitor({ clock, log, follow: followLines, command: [command, ...args] });
+  const monitor = createNftMonitor({
+    clock,
+    log,
+    follow: followLines,
+    command: [command, ...args],
+    listens: (pid) => listensToGroup(pid, netfilterProtocol, nftablesGroup),
+  });
   const exec: Exec = async (name, given, execOptions) => {
-    monitor.ownBegins();
+    monitor.ownBegins(transactionsIn(name, execOptions?.input));
     try {
       return await runExec(...entered(name, given), { ...execOptions, onSpawn: (pid) => monitor.noteOwn(pid) });
     } finally {
@@ -62,7 +77,7 @@ export function createBackendContext(clock: Clock, log: Log, options: BackendCon
         return conversation.ended;
       },
       async ask(text, mark, askOptions) {
-        monitor.ownBegins();
+        monitor.ownBegins(transactionsIn(name, text));
         if (conversation.pid !== undefined) monitor.noteOwn(conversation.pid);
         try {
           return await conversation.ask(text, mark, askOptions);

@@ -159,6 +159,7 @@ describe('foreign changes', () => {
       noteOwn: () => undefined,
       ownBegins: () => undefined,
       ownEnds: () => undefined,
+      listening: () => Promise.resolve(),
       running: true,
       run: () => Promise.resolve(),
       watch(interest, onChange) {
@@ -210,6 +211,7 @@ describe('foreign changes', () => {
     const monitor = createNftMonitor({
       clock,
       log: silentLog,
+      listens: () => Promise.resolve(true),
       async *follow() {
         yield* lines;
         await new Promise<void>((resolve) => stop.signal.addEventListener('abort', () => resolve(), { once: true }));
@@ -224,6 +226,88 @@ describe('foreign changes', () => {
     unwatch();
     stop.abort();
     await done;
+  });
+});
+
+describe('nft monitor', () => {
+  // Lines go in through `happens`; the monitor listens from `listens` on.
+  const setUp = () => {
+    const clock = createFakeClock();
+    const stop = new AbortController();
+    const told: { what: string; routine?: boolean }[] = [];
+    const queue: string[] = [];
+    let more = Promise.withResolvers<void>();
+    let listens = false;
+    stop.signal.addEventListener('abort', () => more.resolve(), { once: true });
+    const monitor = createNftMonitor({
+      clock,
+      log: silentLog,
+      listens: () => Promise.resolve(listens),
+      async *follow(_command, _args, { onSpawn }) {
+        onSpawn?.(7);
+        while (!stop.signal.aborted) {
+          yield* queue.splice(0);
+          await more.promise;
+          more = Promise.withResolvers();
+        }
+      },
+    });
+    monitor.watch(interestOf('ip'), (change) => told.push(change));
+    const done = monitor.run(stop.signal);
+    return {
+      clock,
+      monitor,
+      told,
+      listen: () => {
+        listens = true;
+      },
+      async happens(...lines: string[]) {
+        queue.push(...lines);
+        more.resolve();
+        await clock.advance(0);
+      },
+      async end() {
+        stop.abort();
+        await clock.advance(100);
+        await done;
+      },
+    };
+  };
+  const flushed = ['delete rule ip nat KUBE-SERVICES handle 9', '# new generation 5 by process 200 (iptables)'];
+
+  it('runs once it hears of changes; who watched before that is told to look', async () => {
+    const t = setUp();
+    const heard: string[] = [];
+    void t.monitor.listening(2_000, AbortSignal.timeout(10_000)).then(() => heard.push('listening'));
+    await t.clock.advance(500);
+    expect([t.monitor.running, t.told, heard]).toEqual([false, [], []]);
+    t.listen();
+    await t.clock.advance(20);
+    expect([t.monitor.running, heard]).toEqual([true, ['listening']]);
+    expect(t.told).toEqual([{ what: 'nft monitor has only now begun to listen', routine: true }]);
+    await t.end();
+  });
+
+  it('takes nothing for ours while we only read, whose process ids those may be', async () => {
+    const t = setUp();
+    t.monitor.ownBegins(0);
+    await t.happens(...flushed);
+    t.monitor.ownEnds();
+    expect(t.told).toHaveLength(1);
+    await t.end();
+  });
+
+  it('in another PID namespace takes as many transactions for ours as we make, and one more tells of those before', async () => {
+    const t = setUp();
+    t.monitor.ownBegins(1);
+    await t.happens(...flushed);
+    expect(t.told).toEqual([]);
+    await t.happens('add rule ip nat KUBE-X counter', '# new generation 6 by process 300 (iptables-restor)');
+    expect(t.told).toEqual([
+      { what: 'delete rule ip nat KUBE-SERVICES handle 9 (new generation 6 by process 300 (iptables-restor))' },
+    ]);
+    t.monitor.ownEnds();
+    await t.end();
   });
 });
 

@@ -22,6 +22,7 @@ it('told to end while it looks for its tools, it ends', async () => {
       noteOwn: () => undefined,
       ownBegins: () => undefined,
       ownEnds: () => undefined,
+      listening: () => Promise.resolve(),
       watch: () => () => undefined,
       running: true,
       run: () => Promise.resolve(),

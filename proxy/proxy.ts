@@ -52,6 +52,9 @@ export interface ProxyDeps {
 
 export type ProxyPhase = 'waiting' | 'standing-by' | 'serving';
 
+/** A monitor that does not listen by then is not waited for, in milliseconds; where it comes later, everything is read again. */
+const listeningMs = 2_000;
+
 export interface ProxyStatus {
   readonly phase: ProxyPhase;
   readonly mode: BackendKind | undefined;
@@ -219,6 +222,8 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
     for (;;) {
       await open(signal);
       configure();
+      // What others change between our reading and its first word would stay unseen.
+      await context.monitor.listening(listeningMs, signal);
       await serve(signal);
       signal.throwIfAborted();
       await standBy(signal);

@@ -69,6 +69,32 @@ describe('sync', () => {
     await t.end();
   });
 
+  it.each(['check', 'rewrite'] as const)(
+    'asked for a %s while everything is written, does it afterwards',
+    async (what) => {
+      const t = setUp(['a']);
+      await t.clock.advance(1000);
+      const writing = Promise.withResolvers<void>();
+      t.backend.delay = () => writing.promise;
+      t.sync.rewrite();
+      await t.clock.advance(0);
+      const under = t.backend.applied.length;
+      t.backend.programmed.clear();
+      if (what === 'check') t.sync.check('others were here');
+      else t.sync.rewrite();
+      await t.clock.advance(500);
+      writing.resolve();
+      await t.clock.advance(500);
+      expect(t.backend.applied.slice(under)).toEqual([{ keys: [keyOf('a')], full: true }]);
+      // And it is not deaf afterwards.
+      await t.clock.advance(10_000);
+      t.backend.flush();
+      await t.clock.advance(500);
+      expect(t.programmed()).toEqual([keyOf('a')]);
+      await t.end();
+    },
+  );
+
   it('takes a burst in few writes, and waits no longer than 100 ms', async () => {
     const t = setUp(['a']);
     await t.clock.advance(1000);

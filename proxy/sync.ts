@@ -229,11 +229,13 @@ export function createSync(deps: SyncDeps, options: SyncOptions = {}): Sync {
   const writeOnce = async (full: boolean, signal: AbortSignal): Promise<void> => {
     try {
       if (full) {
+        // What is asked for from here on is asked for after this reading, and is not made good by it.
         checkPending = false;
+        fullDueMs = Number.POSITIVE_INFINITY;
         state.takeDirty(family);
         await applyAll(signal);
         await retryRefused(signal);
-        fullDueMs = clock.monotonicMs() + (refused.size > 0 ? refusedRetryMs : checkEveryMs);
+        fullDueMs = Math.min(fullDueMs, clock.monotonicMs() + (refused.size > 0 ? refusedRetryMs : checkEveryMs));
         synced = true;
       } else {
         await writeDirty(signal);
