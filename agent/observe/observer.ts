@@ -1,32 +1,23 @@
 // The one authority on what the runtime has of each pod. Runtime events and our own operations are hints to inspect a pod again; a slow
 // relist is the safety net. Nobody else lists or inspects.
-import type { Runtime } from '../../cri/runtime.ts';
 import type {
-  ContainerEnding,
   ContainerEvent,
   ContainerId,
-  ContainerInspection,
   ContainerSummary,
   EndingEvent,
   RuntimeEvent,
   SandboxId,
-  SandboxStatus,
   SandboxSummary,
 } from '../../cri/types.ts';
-import { isNotFound } from '../../cri/errors.ts';
 import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
-import type { OomKills } from './oom-kills.ts';
 import { nothingObserved, type ObservedContainer, type ObservedPod } from '../pods/observed.ts';
+import { has, inOrder, saysMore, signatureOf } from './compare.ts';
+import { type ContainerKey, createInspections, type InspectionsDeps } from './inspections.ts';
 
-export interface ObserverDeps {
-  readonly runtime: Runtime;
+export interface ObserverDeps extends InspectionsDeps {
   readonly clock: Clock;
   readonly log: Log;
-  /** What an ended container left in its termination message file. */
-  terminationMessage(container: ObservedContainer): Promise<string | undefined>;
-  /** Knows kills for want of memory that the runtime missed. */
-  readonly oomKills?: OomKills;
   /** Something of the pod changed, or may have. */
   onChange(uid: string): void;
   /** A relist ended; undefined where it went well. */
@@ -79,38 +70,19 @@ const earlyHintMs = 1_000;
 const othersHintMs = 100;
 const madeHintMs = 1_000;
 
-/** The runtime says no more than that it was killed. */
-const looksKilled = ({ exitCode, reason }: Pick<ObservedContainer, 'exitCode' | 'reason'>): boolean =>
-  exitCode === 137 && (reason === 'Error' || reason === '');
-
 export const podUidLabel = 'io.kubernetes.pod.uid';
 
 export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}): Observer {
   const { runtime, clock, log } = deps;
+  const inspections = createInspections(deps);
   const entries = new Map<string, Entry>();
   const owners = new Map<string, string>();
   const hinted = new Map<string, { untilMs: number; delayMs: number }>();
-  /** Of containers that the runtime still shows running. */
-  const endings = new Map<string, ContainerEnding>();
-  /** Inspections that came with events, for the next look. */
-  const told = new Map<string, ContainerInspection>();
-  const stopping = new Set<string>();
-  /** Containers in which something was killed for want of memory, by the runtime's events. */
-  const starved = new Set<string>();
-
-  /** An event may come after the end; the kernel is asked once, at the end. */
-  const withReason = async (
-    uid: string,
-    container: ObservedContainer,
-    askKernel: boolean,
-  ): Promise<ObservedContainer> => {
-    if (!looksKilled(container) || stopping.has(container.id)) return container;
-    const killed = starved.has(container.id) || (askKernel && (await deps.oomKills?.killed(uid, container.id)));
-    return killed ? { ...container, reason: 'OOMKilled' } : container;
-  };
 
   const unknow = (id: string): void => {
-    for (const each of [owners, hinted, endings, told, stopping, starved]) each.delete(id);
+    owners.delete(id);
+    hinted.delete(id);
+    inspections.forget(id);
   };
 
   const entryOf = (uid: string): Entry => {
@@ -121,40 +93,14 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
     return fresh;
   };
 
-  const inspectSandbox = async (summary: SandboxSummary, before: ObservedPod): Promise<SandboxStatus | undefined> => {
-    const known = before.sandboxes.find((each) => each.id === summary.id);
-    if (known && known.state === summary.state && (summary.state === 'notready' || known.ips.length > 0)) return known;
-    try {
-      return await runtime.sandboxStatus(summary.id);
-    } catch (error) {
-      if (isNotFound(error)) return undefined;
-      throw error;
-    }
-  };
-
   const inspectContainer = async (
     uid: string,
-    { id, sandboxId }: Pick<ContainerSummary, 'id' | 'sandboxId'>,
+    which: ContainerKey,
     before: ObservedPod,
   ): Promise<ObservedContainer | undefined> => {
-    const known = before.containers.find((each) => each.id === id);
-    if (known && known.state === 'exited') return withReason(uid, known, false);
-    try {
-      const inspection = told.get(id) ?? (await runtime.inspectContainer(id));
-      told.delete(id);
-      const seen: ObservedContainer = { ...inspection, sandboxId };
-      const ending = endings.get(id);
-      if (seen.state === 'running' && ending) return { ...seen, ending };
-      endings.delete(id);
-      if (seen.state !== 'exited') return seen;
-      const container = await withReason(uid, seen, true);
-      const terminationMessage = await deps.terminationMessage(container);
-      return terminationMessage === undefined ? container : { ...container, terminationMessage };
-    } catch (error) {
-      if (!isNotFound(error)) throw error;
-      unknow(id);
-      return undefined;
-    }
+    const seen = await inspections.container(uid, which, before);
+    if (!seen) unknow(which.id);
+    return seen;
   };
 
   // An event may come before the runtime's own state follows: look again soon, for a while.
@@ -176,66 +122,67 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
     entryOf(uid).touched.set('sandbox' in touched ? touched.sandbox : touched.container, touched);
   };
 
-  /** Asks for what was touched alone. What the runtime does not know any more is gone. */
-  const inspectTouched = async (uid: string, entry: Entry): Promise<ObservedPod> => {
-    const touched = [...entry.touched.values()];
-    entry.touched.clear();
-    try {
-      const before = entry.observed;
-      const sandboxIds = touched.flatMap((each) => ('sandbox' in each ? [each.sandbox] : []));
-      const containerIds = touched.flatMap((each) =>
-        'sandbox' in each ? [] : [{ id: each.container, sandboxId: each.sandboxId }],
-      );
-      const [sandboxes, containers] = await Promise.all([
-        Promise.all(sandboxIds.map((id) => runtime.sandboxStatus(id).catch(undefinedIfGone))),
-        Promise.all(containerIds.map((each) => inspectContainer(uid, each, before))),
-        entry.signature === '' ? deps.oomKills?.begin(uid) : undefined,
-      ]);
-      // What was dropped meanwhile stays so.
-      const dropped = (id: string): boolean =>
-        [...before.sandboxes, ...before.containers].some((each) => each.id === id) &&
-        ![...entry.observed.sandboxes, ...entry.observed.containers].some((each) => each.id === id);
-      const asked = new Set<string>([...sandboxIds, ...containerIds.map(({ id }) => id)]);
-      const fresh = <T extends { readonly id: string }>(items: readonly (T | undefined)[]): T[] =>
-        items.filter((each) => each !== undefined).filter((each) => !dropped(each.id));
-      const observed = inOrder(
-        [...entry.observed.sandboxes.filter(({ id }) => !asked.has(id)), ...fresh(sandboxes)],
-        [...entry.observed.containers.filter(({ id }) => !asked.has(id)), ...fresh(containers)],
-      );
-      for (const each of [...observed.sandboxes, ...observed.containers]) owners.set(each.id, uid);
-      entry.observed = observed;
-      entry.signature = signatureOf(observed.sandboxes, observed.containers);
-      chaseHints(uid, observed);
-      return observed;
-    } catch (error) {
-      entry.dirty = true;
-      throw error;
-    }
+  /** What was asked for is what is known now; the signature is that of a listing. */
+  const take = (uid: string, entry: Entry, observed: ObservedPod, signature: string): ObservedPod => {
+    for (const each of [...observed.sandboxes, ...observed.containers]) owners.set(each.id, uid);
+    entry.observed = observed;
+    entry.signature = signature;
+    chaseHints(uid, observed);
+    return observed;
   };
 
-  const inspect = async (uid: string, entry: Entry): Promise<ObservedPod> => {
+  /** Asks for what was touched alone. What the runtime does not know any more is gone. */
+  const inspectTouched = async (uid: string, entry: Entry, touched: readonly Touched[]): Promise<ObservedPod> => {
+    const before = entry.observed;
+    const sandboxIds = touched.flatMap((each) => ('sandbox' in each ? [each.sandbox] : []));
+    const containerIds = touched.flatMap((each) =>
+      'sandbox' in each ? [] : [{ id: each.container, sandboxId: each.sandboxId }],
+    );
+    const [sandboxes, containers] = await Promise.all([
+      Promise.all(sandboxIds.map(inspections.sandbox)),
+      Promise.all(containerIds.map((each) => inspectContainer(uid, each, before))),
+      beginKills(uid, entry),
+    ]);
+    // What was dropped meanwhile stays so.
+    const dropped = (id: string): boolean => has(before, id) && !has(entry.observed, id);
+    const asked = new Set<string>([...sandboxIds, ...containerIds.map(({ id }) => id)]);
+    const fresh = <T extends { readonly id: string }>(items: readonly (T | undefined)[]): T[] =>
+      items.filter((each) => each !== undefined).filter((each) => !dropped(each.id));
+    const observed = inOrder(
+      [...entry.observed.sandboxes.filter(({ id }) => !asked.has(id)), ...fresh(sandboxes)],
+      [...entry.observed.containers.filter(({ id }) => !asked.has(id)), ...fresh(containers)],
+    );
+    return take(uid, entry, observed, signatureOf(observed.sandboxes, observed.containers));
+  };
+
+  const inspectAll = async (uid: string, entry: Entry): Promise<ObservedPod> => {
+    const [sandboxes, containers] = await Promise.all([
+      runtime.listSandboxes({ podUid: uid }),
+      runtime.listContainers({ podUid: uid }),
+      beginKills(uid, entry),
+    ]);
+    const before = entry.observed;
+    const [sandboxStatuses, inspected] = await Promise.all([
+      Promise.all(sandboxes.map((each) => inspections.listedSandbox(each, before))),
+      Promise.all(containers.map((each) => inspectContainer(uid, each, before))),
+    ]);
+    const observed = inOrder(
+      sandboxStatuses.filter((each) => each !== undefined),
+      inspected.filter((each) => each !== undefined),
+    );
+    return take(uid, entry, observed, signatureOf(sandboxes, containers));
+  };
+
+  const beginKills = (uid: string, { signature }: Entry): Promise<void> | undefined =>
+    signature === '' ? deps.oomKills?.begin(uid) : undefined;
+
+  const look = async (uid: string, entry: Entry): Promise<ObservedPod> => {
+    const { dirty } = entry;
+    const touched = [...entry.touched.values()];
     entry.dirty = false;
     entry.touched.clear();
     try {
-      const [sandboxes, containers] = await Promise.all([
-        runtime.listSandboxes({ podUid: uid }),
-        runtime.listContainers({ podUid: uid }),
-        entry.signature === '' ? deps.oomKills?.begin(uid) : undefined,
-      ]);
-      const before = entry.observed;
-      const [sandboxStatuses, inspections] = await Promise.all([
-        Promise.all(sandboxes.map((each) => inspectSandbox(each, before))),
-        Promise.all(containers.map((each) => inspectContainer(uid, each, before))),
-      ]);
-      const observed = inOrder(
-        sandboxStatuses.filter((each) => each !== undefined),
-        inspections.filter((each) => each !== undefined),
-      );
-      for (const each of [...observed.sandboxes, ...observed.containers]) owners.set(each.id, uid);
-      entry.observed = observed;
-      entry.signature = signatureOf(sandboxes, containers);
-      chaseHints(uid, observed);
-      return observed;
+      return await (dirty ? inspectAll(uid, entry) : inspectTouched(uid, entry, touched));
     } catch (error) {
       entry.dirty = true;
       throw error;
@@ -270,28 +217,12 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
     }
   };
 
-  /** What is known already says what the event says. */
-  const isNews = (uid: string, { kind, containerId }: ContainerEvent): boolean => {
+  /** What is known does not say already what the event says. */
+  const isNews = (uid: string, event: ContainerEvent): boolean => {
     const entry = entries.get(uid);
     // The end of what a forgotten pod had: to look would only make it known again, for good.
-    if (!entry) return kind !== 'stopped' && kind !== 'deleted';
-    if (entry.dirty) return true;
-    const { containers, sandboxes } = entry.observed;
-    const shown =
-      containers.find((each) => each.id === containerId)?.state ??
-      sandboxes.find((each) => each.id === containerId)?.state;
-    switch (kind) {
-      case 'created':
-        return shown === undefined;
-      case 'started':
-        return shown === undefined || shown === 'created';
-      case 'stopped':
-        return shown !== 'exited' && shown !== 'notready';
-      case 'deleted':
-        return shown !== undefined;
-      case 'oom':
-        return true;
-    }
+    if (!entry) return event.kind !== 'stopped' && event.kind !== 'deleted';
+    return entry.dirty || saysMore(entry.observed, event);
   };
 
   // What begins or goes is mostly our own doing, whose end is told in another way. Others' is seen a moment later.
@@ -311,7 +242,7 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
     const ending = { exitCode, finishedAtMs };
     const { sandboxes, containers } = entry.observed;
     if (!containers.some(({ id, state }) => id === containerId && state === 'running')) return;
-    endings.set(containerId, ending);
+    inspections.ending(containerId, ending);
     entry.observed = {
       sandboxes,
       containers: containers.map((each) => (each.id === containerId ? { ...each, ending } : each)),
@@ -335,13 +266,13 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
       lookSoon(uid, event);
       return;
     }
-    if (event.kind === 'oom') starved.add(event.containerId);
+    if (event.kind === 'oom') inspections.starved(event.containerId);
     if (event.kind === 'stopped')
       hinted.set(event.containerId, { untilMs: clock.monotonicMs() + earlyHintMs, delayMs: 5 });
     const entry = entryOf(uid);
     const known = entry.observed.containers.find(({ id }) => id === event.containerId);
     if (known) {
-      if (event.inspection?.state === 'exited') told.set(known.id, event.inspection);
+      if (event.inspection?.state === 'exited') inspections.told(event.inspection);
       touch(uid, { container: known.id, sandboxId: known.sandboxId });
     } else entry.dirty = true;
     deps.onChange(uid);
@@ -370,17 +301,16 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
   };
 
   return {
-    observe: (uid) => {
+    observe: async (uid) => {
       const entry = entryOf(uid);
-      if (entry.dirty) return inspect(uid, entry);
-      return entry.touched.size > 0 ? inspectTouched(uid, entry) : Promise.resolve(entry.observed);
+      return entry.dirty || entry.touched.size > 0 ? await look(uid, entry) : entry.observed;
     },
     last: (uid) => entries.get(uid)?.observed ?? nothingObserved,
     invalidate: (uid, touched) => {
       if (touched) touch(uid, touched);
       else entryOf(uid).dirty = true;
     },
-    stopping: (id) => void stopping.add(id),
+    stopping: inspections.stopping,
     drop(uid, id) {
       unknow(id);
       const entry = entries.get(uid);
@@ -409,31 +339,4 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
       await Promise.all([listen(signal), relistSlowly(signal)]);
     },
   };
-}
-
-const undefinedIfGone = (error: unknown): undefined => {
-  if (!isNotFound(error)) throw error;
-  return undefined;
-};
-
-type Made = { readonly metadata: { readonly attempt: number }; readonly createdAtMs: number };
-
-// By attempt first: it tells the newest of a name whatever the clock has done.
-const newestFirst = (a: Made, b: Made): number =>
-  b.metadata.attempt - a.metadata.attempt || b.createdAtMs - a.createdAtMs;
-
-const inOrder = (sandboxes: readonly SandboxStatus[], containers: readonly ObservedContainer[]): ObservedPod => ({
-  sandboxes: sandboxes.toSorted(newestFirst),
-  containers: containers.toSorted(newestFirst),
-});
-
-type Named = { readonly id: string; readonly state: string };
-
-function signatureOf(sandboxes: readonly Named[], containers: readonly Named[]): string {
-  return [
-    ...sandboxes.map((each) => `${each.id}=${each.state}`),
-    ...containers.map((each) => `${each.id}=${each.state}`),
-  ]
-    .sort()
-    .join(',');
 }
