@@ -3,6 +3,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import Docker from 'dockerode';
+import { leastContainer, leastSandbox } from '../cri/configs.fixture.ts';
 import { demoImageName, pauseImageName } from '../cri/local-images.ts';
 import type { ContainerConfig, SandboxConfig, SandboxId } from '../cri/types.ts';
 import { exec } from '../lib/exec.ts';
@@ -39,55 +40,15 @@ export interface RawPodsOptions {
 export const rawPods = (options: RawPodsOptions): Promise<RawPods> =>
   options.engine.kind === 'docker' ? onDocker(options) : onCri(options);
 
-function rawSandbox(at: number, cgroupParent: string): SandboxConfig {
-  return {
+const rawSandbox = (at: number, cgroupParent: string): SandboxConfig =>
+  leastSandbox({
     metadata: { name: `raw-${at}`, uid: `raw-uid-${at}`, namespace: 'bench', attempt: 0 },
-    hostname: `raw-${at}`,
     logDirectory: `/tmp/stevedore-bench-logs/${at}`,
-    portMappings: [],
-    labels: {},
-    annotations: {},
     cgroupParent,
-    sysctls: {},
-    security: {
-      namespaces: { network: 'pod', pid: 'container', ipc: 'pod' },
-      readonlyRootfs: false,
-      supplementalGroups: [],
-      supplementalGroupsPolicy: 'Merge',
-      privileged: false,
-    },
-  };
-}
+  });
 
-const rawContainer = (name: string, image: string): ContainerConfig => ({
-  metadata: { name, attempt: 0 },
-  image: { image },
-  command,
-  args: [],
-  workingDir: '',
-  envs: [],
-  mounts: [],
-  devices: [],
-  cdiDevices: [],
-  labels: {},
-  annotations: {},
-  logPath: 'c.log',
-  stdin: false,
-  stdinOnce: false,
-  tty: false,
-  resources: {},
-  security: {
-    capabilities: { add: [], drop: [] },
-    privileged: false,
-    namespaces: { network: 'pod', pid: 'container', ipc: 'pod' },
-    readonlyRootfs: false,
-    supplementalGroups: [],
-    supplementalGroupsPolicy: 'Merge',
-    noNewPrivs: false,
-    maskedPaths: [],
-    readonlyPaths: [],
-  },
-});
+const rawContainer = (name: string, image: string): ContainerConfig =>
+  leastContainer(image, command, { metadata: { name, attempt: 0 }, logPath: 'c.log' });
 
 async function onCri({ engine, cgroupParent, stateDir }: RawPodsOptions): Promise<RawPods> {
   const runtime = await engine.openRuntime(stateDir);

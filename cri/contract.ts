@@ -2,6 +2,7 @@
 // test/integration. Imported by tests only.
 import { randomUUID } from 'node:crypto';
 import { afterEach, describe, expect, it } from 'vitest';
+import { leastContainer, leastSandbox } from './configs.fixture.ts';
 import type { Runtime } from './runtime.ts';
 import type {
   ContainerConfig,
@@ -61,57 +62,30 @@ export function runtimeContract(name: string, subjectOf: () => ContractSubject):
     });
 
     const sandboxConfig = (over: Partial<SandboxConfig> = {}): SandboxConfig => {
+      const { logDirectory, cgroupParent } = subjectOf();
       const uid = randomUUID();
-      return {
+      return leastSandbox({
         metadata: { name: 'contract', uid, namespace: 'default', attempt: 0 },
-        hostname: 'contract',
-        logDirectory: subjectOf().logDirectory,
-        portMappings: [],
+        logDirectory,
         labels: { [podUidLabel]: uid, app: 'contract' },
         annotations: { note: 'kept' },
-        cgroupParent: subjectOf().cgroupParent,
-        sysctls: {},
-        security: {
-          namespaces: { network: 'pod', pid: 'container', ipc: 'pod' },
-          readonlyRootfs: false,
-          supplementalGroups: [],
-          supplementalGroupsPolicy: 'Merge',
-          privileged: false,
-        },
+        cgroupParent,
         ...over,
-      };
+      });
     };
 
-    const containerConfig = (command: readonly string[], over: Partial<ContainerConfig> = {}): ContainerConfig => ({
-      metadata: { name: 'main', attempt: 0 },
-      image: { image: subjectOf().image, userSpecifiedImage: subjectOf().image },
-      command,
-      args: [],
-      workingDir: '',
-      envs: [{ key: 'GREETING', value: 'hello' }],
-      mounts: [],
-      devices: [],
-      cdiDevices: [],
-      labels: { 'io.kubernetes.container.name': 'main' },
-      annotations: { 'io.kubernetes.container.restartCount': '0' },
-      logPath: `${randomUUID()}.log`,
-      stdin: false,
-      stdinOnce: false,
-      tty: false,
-      resources: { cpuShares: 102, memoryLimitInBytes: 64 * 1024 * 1024, oomScoreAdj: 1000 },
-      security: {
-        capabilities: { add: [], drop: [] },
-        privileged: false,
-        namespaces: { network: 'pod', pid: 'container', ipc: 'pod' },
-        readonlyRootfs: false,
-        supplementalGroups: [],
-        supplementalGroupsPolicy: 'Merge',
-        noNewPrivs: false,
-        maskedPaths: [],
-        readonlyPaths: [],
-      },
-      ...over,
-    });
+    const containerConfig = (command: readonly string[], over: Partial<ContainerConfig> = {}): ContainerConfig => {
+      const { image } = subjectOf();
+      return leastContainer(image, command, {
+        image: { image, userSpecifiedImage: image },
+        envs: [{ key: 'GREETING', value: 'hello' }],
+        labels: { 'io.kubernetes.container.name': 'main' },
+        annotations: { 'io.kubernetes.container.restartCount': '0' },
+        logPath: `${randomUUID()}.log`,
+        resources: { cpuShares: 102, memoryLimitInBytes: 64 * 1024 * 1024, oomScoreAdj: 1000 },
+        ...over,
+      });
+    };
 
     async function runSandbox(config = sandboxConfig()): Promise<{ id: SandboxId; config: SandboxConfig }> {
       const id = await subjectOf().runtime.runSandbox(config, '');

@@ -1,6 +1,7 @@
 // The fake keeps the port's contract, and its faults, scripts and events do what tests rely on.
 import { describe, expect, it } from 'vitest';
 import { createFakeClock } from '../lib/fake-clock.ts';
+import { leastContainer, leastSandbox } from './configs.fixture.ts';
 import { commands, runtimeContract, workloads, type ContractSubject } from './contract.ts';
 import { createFakeRuntime } from './fake-runtime.ts';
 import type { ContainerConfig, RuntimeEvent, SandboxConfig } from './types.ts';
@@ -43,53 +44,15 @@ function contractSubject(): ContractSubject {
 const subject = contractSubject();
 runtimeContract('the fake', () => subject);
 
-const sandbox = (uid = 'uid-1', attempt = 0): SandboxConfig => ({
-  metadata: { name: 'pod', uid, namespace: 'default', attempt },
-  hostname: 'pod',
-  logDirectory: '/logs',
-  portMappings: [],
-  labels: { 'io.kubernetes.pod.uid': uid },
-  annotations: {},
-  cgroupParent: '',
-  sysctls: {},
-  security: {
-    namespaces: { network: 'pod', pid: 'container', ipc: 'pod' },
-    readonlyRootfs: false,
-    supplementalGroups: [],
-    supplementalGroupsPolicy: 'Merge',
-    privileged: false,
-  },
-});
+const sandbox = (uid = 'uid-1', attempt = 0): SandboxConfig =>
+  leastSandbox({
+    metadata: { name: 'pod', uid, namespace: 'default', attempt },
+    labels: { 'io.kubernetes.pod.uid': uid },
+    logDirectory: '/logs',
+  });
 
-const container = (attempt = 0): ContainerConfig => ({
-  metadata: { name: 'main', attempt },
-  image: { image },
-  command: [],
-  args: [],
-  workingDir: '',
-  envs: [],
-  mounts: [],
-  devices: [],
-  cdiDevices: [],
-  labels: {},
-  annotations: {},
-  logPath: 'main/0.log',
-  stdin: false,
-  stdinOnce: false,
-  tty: false,
-  resources: {},
-  security: {
-    capabilities: { add: [], drop: [] },
-    privileged: false,
-    namespaces: { network: 'pod', pid: 'container', ipc: 'pod' },
-    readonlyRootfs: false,
-    supplementalGroups: [],
-    supplementalGroupsPolicy: 'Merge',
-    noNewPrivs: false,
-    maskedPaths: [],
-    readonlyPaths: [],
-  },
-});
+const container = (attempt = 0): ContainerConfig =>
+  leastContainer(image, [], { metadata: { name: 'main', attempt }, logPath: 'main/0.log' });
 
 describe('faults', () => {
   const make = () => {

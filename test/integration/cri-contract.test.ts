@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, it, onTestFailed } from 'vitest'
 import { createCriRuntime } from '../../cri/containerd/cri-runtime.ts';
 import { type ContractSubject, runtimeContract, workloads } from '../../cri/contract.ts';
 import { demoImage, demoImageName, readBusybox } from '../../cri/local-images.ts';
+import { leastContainer, leastSandbox } from '../../cri/configs.fixture.ts';
 import type { Runtime } from '../../cri/runtime.ts';
 import type { ContainerConfig, EndingEvent, RuntimeEvent, SandboxConfig } from '../../cri/types.ts';
 import { systemClock } from '../../lib/clock.ts';
@@ -60,65 +61,48 @@ for (const { binary, quirks } of versions) {
     runtimeContract(`containerd ${binary}`, subject);
 
     const sandboxConfig = (uid: string, pid: 'pod' | 'container' = 'container'): SandboxConfig => ({
-      metadata: { name: 'real', uid, namespace: 'default', attempt: 0 },
-      hostname: 'real',
+      ...leastSandbox({ metadata: { name: 'real', uid, namespace: 'default', attempt: 0 } }),
       logDirectory: join(folder, 'logs'),
       dns: { servers: ['192.0.2.53'], searches: ['example.test'], options: ['ndots:5'] },
-      portMappings: [],
       labels: { 'io.kubernetes.pod.uid': uid },
-      annotations: {},
       cgroupParent: '/stevedore-contract',
-      sysctls: {},
       security: {
+        ...leastSandbox().security,
         namespaces: { network: 'pod', pid, ipc: 'pod' },
-        readonlyRootfs: false,
-        supplementalGroups: [],
-        supplementalGroupsPolicy: 'Merge',
-        privileged: false,
         seccomp: { type: 'RuntimeDefault' },
       },
     });
-    const containerConfig = (sandbox: SandboxConfig, command: readonly string[]): ContainerConfig => ({
-      metadata: { name: 'main', attempt: 0 },
-      image: { image: demoImageName },
-      command,
-      args: [],
-      workingDir: '/tmp',
-      envs: [{ key: 'GREETING', value: 'hello' }],
-      mounts: [
-        {
-          containerPath: '/data',
-          hostPath: join(folder, 'logs'),
-          readonly: true,
-          recursiveReadOnly: false,
-          selinuxRelabel: false,
-          propagation: 'private',
+    const containerConfig = (sandbox: SandboxConfig, command: readonly string[]): ContainerConfig =>
+      leastContainer(demoImageName, command, {
+        workingDir: '/tmp',
+        envs: [{ key: 'GREETING', value: 'hello' }],
+        mounts: [
+          {
+            containerPath: '/data',
+            hostPath: join(folder, 'logs'),
+            readonly: true,
+            recursiveReadOnly: false,
+            selinuxRelabel: false,
+            propagation: 'private',
+          },
+        ],
+        labels: sandbox.labels,
+        logPath: `${sandbox.metadata.uid}.log`,
+        resources: { oomScoreAdj: 1000 },
+        security: {
+          ...leastContainer('', []).security,
+          capabilities: { add: [], drop: ['ALL'] },
+          namespaces: sandbox.security.namespaces,
+          runAsUser: 1234,
+          runAsGroup: 4321,
+          readonlyRootfs: true,
+          supplementalGroups: [77],
+          noNewPrivs: true,
+          maskedPaths: ['/proc/kcore'],
+          readonlyPaths: ['/proc/sys'],
+          seccomp: { type: 'RuntimeDefault' },
         },
-      ],
-      devices: [],
-      cdiDevices: [],
-      labels: sandbox.labels,
-      annotations: {},
-      logPath: `${sandbox.metadata.uid}.log`,
-      stdin: false,
-      stdinOnce: false,
-      tty: false,
-      resources: { oomScoreAdj: 1000 },
-      security: {
-        capabilities: { add: [], drop: ['ALL'] },
-        privileged: false,
-        namespaces: sandbox.security.namespaces,
-        runAsUser: 1234,
-        runAsGroup: 4321,
-        readonlyRootfs: true,
-        supplementalGroups: [77],
-        supplementalGroupsPolicy: 'Merge',
-        noNewPrivs: true,
-        maskedPaths: ['/proc/kcore'],
-        readonlyPaths: ['/proc/sys'],
-        seccomp: { type: 'RuntimeDefault' },
-      },
-    });
+      });
     async function run(uid: string, command: readonly string[], pid: 'pod' | 'container' = 'container') {
       onTestFailed(async () => console.error(await containerd.tailLog()));
       const sandboxSpec = sandboxConfig(uid, pid);

@@ -8,6 +8,7 @@ import { workloads } from '../../cri/contract.ts';
 import { createDockerRuntime } from '../../cri/docker/docker-runtime.ts';
 import { demoImage, demoImageName, pauseImageName, readBusybox } from '../../cri/local-images.ts';
 import type { Runtime } from '../../cri/runtime.ts';
+import { leastContainer, leastSandbox } from '../../cri/configs.fixture.ts';
 import type {
   ContainerConfig,
   ContainerId,
@@ -57,61 +58,28 @@ describe('Docker Engine', () => {
 
   const sandboxConfig = (over: Partial<SandboxConfig> = {}): SandboxConfig => {
     const uid = `engine-${number++}`;
-    return {
+    return leastSandbox({
       metadata: { name: 'real', uid, namespace: 'default', attempt: 0 },
-      hostname: 'real',
       logDirectory: join(folder, 'logs'),
       dns: { servers: ['192.0.2.53'], searches: ['example.test'], options: ['ndots:5'] },
-      portMappings: [],
       labels: { 'io.kubernetes.pod.uid': uid },
-      annotations: {},
       cgroupParent: '/stevedore-engine',
       sysctls: { 'net.ipv4.ip_local_port_range': '20000 30000' },
-      security: {
-        namespaces: { network: 'pod', pid: 'container', ipc: 'pod' },
-        readonlyRootfs: false,
-        supplementalGroups: [],
-        supplementalGroupsPolicy: 'Merge',
-        privileged: false,
-        seccomp: { type: 'RuntimeDefault' },
-      },
+      security: { ...leastSandbox().security, seccomp: { type: 'RuntimeDefault' } },
       ...over,
-    };
+    });
   };
   const containerConfig = (
-    sandbox: SandboxConfig,
+    { labels, metadata, security }: SandboxConfig,
     command: readonly string[],
     over: Partial<ContainerConfig> = {},
-  ): ContainerConfig => ({
-    metadata: { name: 'main', attempt: 0 },
-    image: { image: demoImageName },
-    command,
-    args: [],
-    workingDir: '',
-    envs: [],
-    mounts: [],
-    devices: [],
-    cdiDevices: [],
-    labels: sandbox.labels,
-    annotations: {},
-    logPath: `${sandbox.metadata.uid}.log`,
-    stdin: false,
-    stdinOnce: false,
-    tty: false,
-    resources: {},
-    security: {
-      capabilities: { add: [], drop: [] },
-      privileged: false,
-      namespaces: sandbox.security.namespaces,
-      readonlyRootfs: false,
-      supplementalGroups: [],
-      supplementalGroupsPolicy: 'Merge',
-      noNewPrivs: false,
-      maskedPaths: [],
-      readonlyPaths: [],
-    },
-    ...over,
-  });
+  ): ContainerConfig =>
+    leastContainer(demoImageName, command, {
+      labels,
+      logPath: `${metadata.uid}.log`,
+      security: { ...leastContainer('', []).security, namespaces: security.namespaces },
+      ...over,
+    });
   const logPath = (sandbox: SandboxConfig): string => join(folder, 'logs', `${sandbox.metadata.uid}.log`);
 
   async function run(command: readonly string[], over: Partial<ContainerConfig> = {}, spec = sandboxConfig()) {

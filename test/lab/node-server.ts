@@ -15,6 +15,7 @@ import { loadClientCa } from '../../agent/tls/client-ca.ts';
 import { loadServingCertificate } from '../../agent/tls/serving.ts';
 import { demoImage, demoImageName, readBusybox } from '../../cri/local-images.ts';
 import type { Runtime } from '../../cri/runtime.ts';
+import { leastContainer, leastSandbox } from '../../cri/configs.fixture.ts';
 import type { ContainerConfig, SandboxConfig, StreamChannels } from '../../cri/types.ts';
 import { resources } from '../../kube/resources.ts';
 import type { Pod } from '../../kube/types/pod.ts';
@@ -52,57 +53,26 @@ export interface NodeServerLab {
 const script =
   'mkdir -p /tmp/www; echo hello-from-http > /tmp/www/index.html; httpd -p 8080 -h /tmp/www; echo begin; sleep 0.2; echo oops >&2; exec cat';
 
-const sandboxConfig = (logs: string): SandboxConfig => ({
-  metadata: { name: realPod, uid: realUid, namespace: 'default', attempt: 0 },
-  hostname: realPod,
-  logDirectory: logs,
-  portMappings: [],
-  labels: {
-    'io.kubernetes.pod.uid': realUid,
-    'io.kubernetes.pod.name': realPod,
-    'io.kubernetes.pod.namespace': 'default',
-  },
-  annotations: {},
-  cgroupParent,
-  sysctls: {},
-  security: {
-    namespaces: { network: 'pod', pid: 'container', ipc: 'pod' },
-    readonlyRootfs: false,
-    supplementalGroups: [],
-    supplementalGroupsPolicy: 'Merge',
-    privileged: false,
-  },
-});
+const sandboxConfig = (logs: string): SandboxConfig =>
+  leastSandbox({
+    metadata: { name: realPod, uid: realUid, namespace: 'default', attempt: 0 },
+    logDirectory: logs,
+    labels: {
+      'io.kubernetes.pod.uid': realUid,
+      'io.kubernetes.pod.name': realPod,
+      'io.kubernetes.pod.namespace': 'default',
+    },
+    cgroupParent,
+  });
 
-const containerConfig = (sandbox: SandboxConfig): ContainerConfig => ({
-  metadata: { name: 'main', attempt: 0 },
-  image: { image: demoImageName },
-  command: ['sh', '-c', script],
-  args: [],
-  workingDir: '/tmp',
-  envs: [],
-  mounts: [],
-  devices: [],
-  cdiDevices: [],
-  labels: { ...sandbox.labels, 'io.kubernetes.container.name': 'main' },
-  annotations: {},
-  logPath: 'main/0.log',
-  stdin: true,
-  stdinOnce: false,
-  tty: false,
-  resources: { cpuShares: 102, memoryLimitInBytes: 512 * 1024 * 1024, oomScoreAdj: 1000 },
-  security: {
-    capabilities: { add: [], drop: [] },
-    privileged: false,
-    namespaces: sandbox.security.namespaces,
-    readonlyRootfs: false,
-    supplementalGroups: [],
-    supplementalGroupsPolicy: 'Merge',
-    noNewPrivs: false,
-    maskedPaths: [],
-    readonlyPaths: [],
-  },
-});
+const containerConfig = (sandbox: SandboxConfig): ContainerConfig =>
+  leastContainer(demoImageName, ['sh', '-c', script], {
+    workingDir: '/tmp',
+    labels: { ...sandbox.labels, 'io.kubernetes.container.name': 'main' },
+    logPath: 'main/0.log',
+    stdin: true,
+    resources: { cpuShares: 102, memoryLimitInBytes: 512 * 1024 * 1024, oomScoreAdj: 1000 },
+  });
 
 /** Runs a program of this machine on the channels, as a runtime that hands over streams does. */
 async function runLocally(command: readonly string[], channels: StreamChannels, signal: AbortSignal): Promise<number> {
