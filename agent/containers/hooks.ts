@@ -6,7 +6,8 @@ import type { Container, LifecycleHandler, Pod } from '../../kube/types/pod.ts';
 import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
 import { hostPort } from '../probes/addresses.ts';
-import { HttpGetError, type HttpTarget, httpGet, httpTarget } from '../probes/http-get.ts';
+import { HttpGetError, httpGet } from '../probes/http-get.ts';
+import { type HttpTarget, httpTarget } from '../probes/http-target.ts';
 import { podName } from './config-error.ts';
 
 export interface HookDeps {

@@ -87,12 +87,12 @@ describe('what pods have left', () => {
     [2, 'max', 950, 0, undefined],
   ])('version %i, limit %s, %i used, %i of it cache', async (version, limit, used, cache, left) => {
     await pods(version, limit, used, cache);
-    const found = await podsLeft({ version, folder: join(folder, 'kubepods') }, 150 * Mi);
+    const found = podsLeft({ version, folder: join(folder, 'kubepods') }, 150 * Mi);
     expect(found === undefined ? undefined : found / Mi).toBe(left);
   });
 
   it('is unknown where there is no such cgroup', async () => {
-    expect(await podsLeft({ version: 1, folder: join(folder, 'none') }, 1)).toBeUndefined();
+    expect(podsLeft({ version: 1, folder: join(folder, 'none') }, 1)).toBeUndefined();
   });
 });
 

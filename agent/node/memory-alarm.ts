@@ -3,9 +3,9 @@
 // come at once. Version 1 tells events through an eventfd only, which Node.js has not: there the second's look is all. Reading costs
 // microseconds.
 import { type FSWatcher, watch } from 'node:fs';
-import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../../lib/clock.ts';
+import { readPseudoFile } from '../stats/pseudo-files.ts';
 import { parseMeminfo } from './host-facts.ts';
 
 export interface MemoryAlarmDeps {
@@ -40,18 +40,17 @@ const files = {
 /** Microseconds in which some task waited for memory. */
 export const parsePsiTotal = (text: string): number => Number(/^some .*total=(\d+)/m.exec(text)?.[1] ?? 0);
 
-const read = (path: string): Promise<string> => readFile(path, 'utf8').catch(() => '');
+const read = (path: string): string => readPseudoFile(path) ?? '';
 
 /** What pods together may still use, in bytes, file cache that can go not counted; undefined where they are not limited. */
-export async function podsLeft({ version, folder }: PodsMemory, enough: number): Promise<number | undefined> {
+export function podsLeft({ version, folder }: PodsMemory, enough: number): number | undefined {
   const { limit, usage, cache } = files[version];
-  const [most, used] = (await Promise.all([read(join(folder, limit)), read(join(folder, usage))])).map((text) =>
-    Number.parseInt(text, 10),
-  );
+  const most = Number.parseInt(read(join(folder, limit)), 10);
+  const used = Number.parseInt(read(join(folder, usage)), 10);
   // Not a number: `max`, or no such folder. The kernel says "unlimited" as the largest multiple of a page.
-  if (most === undefined || used === undefined || Number.isNaN(most - used) || most > 2 ** 62) return undefined;
+  if (Number.isNaN(most - used) || most > 2 ** 62) return undefined;
   if (most - used > enough) return most - used;
-  return most - used + Number(cache.exec(await read(join(folder, 'memory.stat')))?.[1] ?? 0);
+  return most - used + Number(cache.exec(read(join(folder, 'memory.stat')))?.[1] ?? 0);
 }
 
 /** Follows memory.events of a cgroup that may come later or go: `look` once a second. */
@@ -95,19 +94,19 @@ export async function watchMemory(
     told = true;
   });
   events.look();
-  let before = parsePsiTotal(await read(`${proc}/pressure/memory`));
-  const isShort = async (): Promise<boolean> => {
-    const available = parseMeminfo(await read(`${proc}/meminfo`), 'MemAvailable');
+  let before = parsePsiTotal(read(`${proc}/pressure/memory`));
+  const isShort = (): boolean => {
+    const available = parseMeminfo(read(`${proc}/meminfo`), 'MemAvailable');
     if (available > 0 && available < enough) return true;
-    const left = podsMemory && (await podsLeft(podsMemory, enough));
+    const left = podsMemory && podsLeft(podsMemory, enough);
     return left !== undefined && left < enough;
   };
   try {
     while (!signal.aborted) {
       await deps.clock.sleep(everyMs, signal).catch(() => undefined);
       if (signal.aborted) return;
-      const total = parsePsiTotal(await read(`${proc}/pressure/memory`));
-      const trouble = total - before > stalledUs || (await isShort());
+      const total = parsePsiTotal(read(`${proc}/pressure/memory`));
+      const trouble = total - before > stalledUs || isShort();
       if (!told && trouble) onAlarm();
       told = false;
       before = total;

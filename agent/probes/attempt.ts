@@ -4,14 +4,16 @@ import type { Runtime } from '../../cri/runtime.ts';
 import type { ContainerId } from '../../cri/types.ts';
 import { TimeoutError } from '../../lib/abort.ts';
 import type { Clock } from '../../lib/clock.ts';
-import type { Container, Probe } from '../../kube/types/pod.ts';
+import type { Container, HttpGetAction, Probe } from '../../kube/types/pod.ts';
 import { expand } from '../containers/expansion.ts';
 import { hostPort } from './addresses.ts';
 import { checkHealth, codeName, serving, statusName, unimplemented } from './grpc-health.ts';
-import { HttpGetError, httpGet, httpTarget, urlOf } from './http-get.ts';
-import { withPatience } from './patience.ts';
+import { HttpGetError, startHttpGet } from './http-get.ts';
+import type { HttpResponse } from './http-response.ts';
+import { type HttpTarget, httpTarget, urlOf } from './http-target.ts';
+import { patiently, withPatience } from './patience.ts';
 import { resolvePort } from './ports.ts';
-import { tryTcp } from './tcp.ts';
+import { startTcp } from './tcp.ts';
 
 export type ProbeOutcome =
   | { readonly kind: 'success' }
@@ -66,39 +68,53 @@ async function tryExec(deps: AttemptDeps, target: ProbeTarget, signal: AbortSign
   }
 }
 
-async function tryHttp(deps: AttemptDeps, target: ProbeTarget, signal: AbortSignal): Promise<ProbeOutcome> {
-  const to = httpTarget(target.probe.httpGet!, target.container, target.podIp, 'probe');
-  try {
-    const response = await withPatience(deps.clock, 'http probe', timeoutMsOf(target.probe), signal, (inner) =>
-      httpGet(to, 'same-host', inner),
-    );
-    if (response.status >= 200 && response.status < 300) return success;
-    if (response.status >= 300 && response.status < 400)
-      return { kind: 'warning', message: `Probe terminated redirects, Response body: ${response.body}` };
-    return failure(`HTTP probe failed with statuscode: ${response.status}`);
-  } catch (error) {
-    signal.throwIfAborted();
-    if (error instanceof TimeoutError)
-      return timeout(`Get "${urlOf(to)}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)`);
-    if (error instanceof HttpGetError) return failure(error.message);
-    throw error;
-  }
+interface KnownTarget {
+  readonly container: Container;
+  readonly podIp: string;
+  readonly to: HttpTarget;
 }
 
-async function tryTcpSocket(deps: AttemptDeps, target: ProbeTarget, signal: AbortSignal): Promise<ProbeOutcome> {
+const knownTargets = new WeakMap<HttpGetAction, KnownTarget>();
+
+/** The same action of the same container is tried every period. */
+function targetOf(action: HttpGetAction, container: Container, podIp: string): HttpTarget {
+  const known = knownTargets.get(action);
+  if (known?.container === container && known.podIp === podIp) return known.to;
+  const to = httpTarget(action, container, podIp, 'probe');
+  knownTargets.set(action, { container, podIp, to });
+  return to;
+}
+
+function judge(result: HttpResponse | HttpGetError): ProbeOutcome {
+  if (result instanceof HttpGetError) return failure(result.message);
+  if (result.status >= 200 && result.status < 300) return success;
+  if (result.status >= 300 && result.status < 400)
+    return { kind: 'warning', message: `Probe terminated redirects, Response body: ${result.body}` };
+  return failure(`HTTP probe failed with statuscode: ${result.status}`);
+}
+
+function tryHttp(deps: AttemptDeps, target: ProbeTarget, signal: AbortSignal): Promise<ProbeOutcome> {
+  const to = targetOf(target.probe.httpGet!, target.container, target.podIp);
+  return patiently<ProbeOutcome>(
+    deps.clock,
+    timeoutMsOf(target.probe),
+    signal,
+    () => timeout(`Get "${urlOf(to)}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)`),
+    (settle) => startHttpGet(to, 'same-host', (result) => settle(judge(result))),
+  );
+}
+
+function tryTcpSocket(deps: AttemptDeps, target: ProbeTarget, signal: AbortSignal): Promise<ProbeOutcome> {
   const action = target.probe.tcpSocket!;
   const host = action.host || target.podIp;
   const port = resolvePort(action.port, target.container);
-  try {
-    const why = await withPatience(deps.clock, 'tcp probe', timeoutMsOf(target.probe), signal, (inner) =>
-      tryTcp(host, port, inner),
-    );
-    return why === undefined ? success : failure(why);
-  } catch (error) {
-    signal.throwIfAborted();
-    if (error instanceof TimeoutError) return timeout(`dial tcp ${hostPort(host, port)}: i/o timeout`);
-    throw error;
-  }
+  return patiently<ProbeOutcome>(
+    deps.clock,
+    timeoutMsOf(target.probe),
+    signal,
+    () => timeout(`dial tcp ${hostPort(host, port)}: i/o timeout`),
+    (settle) => startTcp(host, port, (why) => settle(why === undefined ? success : failure(why))),
+  );
 }
 
 async function tryGrpc(deps: AttemptDeps, target: ProbeTarget, signal: AbortSignal): Promise<ProbeOutcome> {

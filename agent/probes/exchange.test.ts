@@ -11,8 +11,8 @@ import { systemClock } from '../../lib/clock.ts';
 import { selfSigned } from '../tls/self-signed.ts';
 import { attemptProbe, type ProbeOutcome } from './attempt.ts';
 import { decodeResponse, encodeRequest } from './grpc-health.ts';
-import { httpTarget, urlOf } from './http-get.ts';
 import { createResponseReader } from './http-response.ts';
+import { httpTarget, urlOf } from './http-target.ts';
 import { resolvePort } from './ports.ts';
 
 const closers: (() => void)[] = [];
@@ -106,6 +106,74 @@ describe('httpGet', () => {
       kind: 'warning',
       message: 'Probe terminated redirects, Response body: ',
     });
+  });
+
+  it('keeps answers apart that come in pieces at the same time', async () => {
+    const status = ['200 OK', '404 Not Found', '503 Unavailable', '301 Moved'] as const;
+    const ports = await Promise.all(
+      status.map((line) =>
+        listen(
+          createTcp((socket) => {
+            const text = `HTTP/1.1 ${line}\r\nContent-Length: 4\r\nX: ${line.repeat(9)}\r\n\r\n${line.slice(0, 3)}.`;
+            const parts = text.match(/[\s\S]{1,40}/g) ?? [];
+            socket.on('error', () => undefined);
+            const send = (): void => {
+              const part = parts.shift();
+              if (part !== undefined) socket.write(part, () => setTimeout(send, 2));
+            };
+            send();
+          }),
+        ),
+      ),
+    );
+    const outcomes = await Promise.all([...ports, ...ports].map((port) => attempt({ httpGet: { port } })));
+    const expected = [
+      { kind: 'success' },
+      { kind: 'failure', message: 'HTTP probe failed with statuscode: 404' },
+      { kind: 'failure', message: 'HTTP probe failed with statuscode: 503' },
+      { kind: 'warning', message: 'Probe terminated redirects, Response body: 301.' },
+    ];
+    expect(outcomes).toEqual([...expected, ...expected]);
+  });
+
+  it('leaves no connection behind when it is stopped', async () => {
+    const gone = Promise.withResolvers<void>();
+    const asked = Promise.withResolvers<void>();
+    const port = await listen(
+      createTcp((socket) => {
+        socket.on('error', () => undefined).on('close', () => gone.resolve());
+        socket.on('data', () => asked.resolve());
+      }),
+    );
+    const stop = new AbortController();
+    const trying = attemptProbe(
+      { runtime, clock: systemClock },
+      { container, id: 'id', podIp: '127.0.0.1', probe: { httpGet: { port }, timeoutSeconds: 60 } },
+      stop.signal,
+    );
+    await asked.promise;
+    stop.abort(new Error('stopped'));
+    await expect(trying).rejects.toThrow('stopped');
+    await gone.promise;
+  });
+
+  it('asks another address, or for another container, when that has changed', async () => {
+    const action = { path: '/', port: 'web' };
+    const here = await serve((_request, response) => response.end());
+    const there = await serve((_request, response) => response.writeHead(500).end());
+    const ask = (containerPort: number) =>
+      attemptProbe(
+        { runtime, clock: systemClock },
+        {
+          container: { name: 'c', ports: [{ name: 'web', containerPort }] },
+          id: 'id',
+          podIp: '127.0.0.1',
+          probe: { httpGet: action },
+        },
+        signal,
+      );
+    expect(await ask(here)).toEqual({ kind: 'success' });
+    expect(await ask(there)).toMatchObject({ kind: 'failure' });
   });
 
   it('gives up going round in circles', async () => {

@@ -2,8 +2,8 @@
 
 export interface HttpResponse {
   readonly status: number;
-  /** Names in lower case; of repeated ones the first. */
-  readonly headers: ReadonlyMap<string, string>;
+  /** Where a redirect points to; undefined where this is none. */
+  readonly location: string | undefined;
   /** At most `maxBodyBytes` of it. */
   readonly body: string;
 }
@@ -19,23 +19,39 @@ export const maxBodyBytes = 10 * 1024;
 
 interface Head {
   readonly status: number;
-  readonly headers: ReadonlyMap<string, string>;
-  readonly bodyAt: number;
+  readonly text: string;
 }
 
-function parseHead(text: string, end: number): Head {
-  const lines = text.slice(0, end).split(/\r?\n/);
-  const [statusLine = ''] = lines;
-  const match = /^HTTP\/1\.[01] (\d{3})(?: |$)/.exec(statusLine);
-  if (!match) throw new MalformedResponseError(`malformed HTTP response "${statusLine.slice(0, 100)}"`);
-  const headers = new Map<string, string>();
-  for (const line of lines.slice(1)) {
-    const colon = line.indexOf(':');
-    if (colon <= 0) continue;
-    const name = line.slice(0, colon).trim().toLowerCase();
-    if (!headers.has(name)) headers.set(name, line.slice(colon + 1).trim());
+const redirects: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
+
+// Of repeated ones the first.
+const headers = {
+  location: /^[ \t]*location[ \t]*:(.*)$/im,
+  length: /^[ \t]*content-length[ \t]*:[ \t]*(\d+)[ \t]*$/im,
+  coding: /^[ \t]*transfer-encoding[ \t]*:(.*)$/im,
+} as const;
+
+const headerOf = (head: Head, header: RegExp): string | undefined => header.exec(head.text)?.[1]?.trim();
+
+const firstLine = (text: string): string => {
+  const end = text.indexOf('\n');
+  const line = end < 0 ? text : text.slice(0, end);
+  return (line.endsWith('\r') ? line.slice(0, -1) : line).slice(0, 100);
+};
+
+/** Where the empty line after the head is, and what follows it; undefined: it has not come yet. Lines may end without a carriage return. */
+function endOfHead(text: string): { readonly end: number; readonly bodyAt: number } | undefined {
+  for (let end = text.indexOf('\n'); end >= 0; end = text.indexOf('\n', end + 1)) {
+    const next = text.charCodeAt(end + 1) === 13 ? end + 2 : end + 1;
+    if (text.charCodeAt(next) === 10) return { end, bodyAt: next + 1 };
   }
-  return { status: Number(match[1]), headers, bodyAt: end };
+  return undefined;
+}
+
+function parseHead(text: string): Head {
+  const match = /^HTTP\/1\.[01] (\d{3})(?: |\r?$)/m.exec(text);
+  if (match?.index !== 0) throw new MalformedResponseError(`malformed HTTP response "${firstLine(text)}"`);
+  return { status: Number(match[1]), text };
 }
 
 /** The body of chunks so far, and whether the last one was seen. */
@@ -58,60 +74,62 @@ function unchunk(text: string): { readonly body: string; readonly done: boolean 
 }
 
 export interface ResponseReader {
-  /** Undefined: more is needed. Throws a MalformedResponseError. */
-  push(chunk: Buffer): HttpResponse | undefined;
+  /** The next `length` bytes (default: all) of a chunk, which may be used for something else afterwards. Undefined: more is needed. Throws a MalformedResponseError. */
+  push(chunk: Buffer, length?: number): HttpResponse | undefined;
   /** The other side has closed: what there is, or undefined where the response is not whole. */
   end(): HttpResponse | undefined;
 }
 
 export function createResponseReader(): ResponseReader {
-  // latin1 keeps one character for each byte; the body is decoded at the end.
+  // latin1 keeps one character for each byte; the body is decoded when it is asked for.
   let text = '';
   let head: Head | undefined;
 
-  const finish = (body: string): HttpResponse => ({
-    status: head!.status,
-    headers: head!.headers,
-    body: Buffer.from(body.slice(0, maxBodyBytes), 'latin1').toString('utf8'),
+  const finish = ({ status, text: headText }: Head, body: string): HttpResponse => ({
+    status,
+    location: redirects.has(status) ? headerOf({ status, text: headText }, headers.location) : undefined,
+    get body() {
+      return Buffer.from(body.slice(0, maxBodyBytes), 'latin1').toString('utf8');
+    },
   });
 
-  const readHead = (): boolean => {
+  const readHead = (): Head | undefined => {
     while (!head) {
-      if (text.length > 0 && !'HTTP/1.'.startsWith(text.slice(0, 7)))
-        throw new MalformedResponseError(`malformed HTTP response "${text.split(/\r?\n/)[0]?.slice(0, 100) ?? ''}"`);
-      const match = /\r?\n\r?\n/.exec(text);
-      if (!match) {
+      if (text.length > 0 && !text.startsWith('HTTP/1.'.slice(0, text.length)))
+        throw new MalformedResponseError(`malformed HTTP response "${firstLine(text)}"`);
+      const found = endOfHead(text);
+      if (!found) {
         if (text.length > maxHeadBytes)
           throw new MalformedResponseError('server response headers exceeded 65536 bytes; aborted');
-        return false;
+        return undefined;
       }
-      const parsed = parseHead(text, match.index);
-      text = text.slice(match.index + match[0].length);
+      const parsed = parseHead(text.slice(0, found.end));
+      text = text.slice(found.bodyAt);
       // 1xx are answers before the answer.
       if (parsed.status >= 200) head = parsed;
     }
-    return true;
+    return head;
   };
 
   const complete = (closed: boolean): HttpResponse | undefined => {
-    if (!readHead() || !head) return undefined;
-    const { status, headers } = head;
-    if (status === 204 || status === 304) return finish('');
-    if (/\bchunked\b/i.test(headers.get('transfer-encoding') ?? '')) {
+    const known = readHead();
+    if (!known) return undefined;
+    if (known.status === 204 || known.status === 304) return finish(known, '');
+    if (/\bchunked\b/i.test(headerOf(known, headers.coding) ?? '')) {
       const { body, done } = unchunk(text);
-      return done ? finish(body) : undefined;
+      return done ? finish(known, body) : undefined;
     }
-    const length = headers.get('content-length');
-    if (length !== undefined && /^\d+$/.test(length)) {
-      if (text.length >= Math.min(Number(length), maxBodyBytes)) return finish(text.slice(0, Number(length)));
+    const length = headerOf(known, headers.length);
+    if (length !== undefined) {
+      if (text.length >= Math.min(Number(length), maxBodyBytes)) return finish(known, text.slice(0, Number(length)));
       return undefined;
     }
-    return closed || text.length >= maxBodyBytes ? finish(text) : undefined;
+    return closed || text.length >= maxBodyBytes ? finish(known, text) : undefined;
   };
 
   return {
-    push(chunk) {
-      text += chunk.toString('latin1');
+    push(chunk, length = chunk.length) {
+      text += chunk.toString('latin1', 0, length);
       return complete(false);
     },
     end: () => complete(true),

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { TimeoutError } from '../../lib/abort.ts';
 import type { Clock } from '../../lib/clock.ts';
 import { createFakeClock } from '../../lib/fake-clock.ts';
-import { withPatience } from './patience.ts';
+import { patiently, withPatience } from './patience.ts';
 
 const { signal } = new AbortController();
 const never = (inner: AbortSignal): Promise<never> =>
@@ -44,5 +44,63 @@ describe('the time limit of a probe', () => {
     const work = withPatience(createFakeClock(), 'probe', 1_000, parent.signal, never);
     parent.abort(new Error('stopping'));
     await expect(work).rejects.toThrow('stopping');
+  });
+});
+
+describe('patience with what calls back', () => {
+  const lab = () => {
+    const clock = createFakeClock();
+    const parent = new AbortController();
+    let settle: (result: string) => void = () => undefined;
+    let givenUp = 0;
+    const result = patiently(
+      clock,
+      1_000,
+      parent.signal,
+      () => 'late',
+      (settled: (result: string) => void) => {
+        settle = settled;
+        return () => {
+          givenUp++;
+        };
+      },
+    );
+    return { clock, parent, result, settle: (text: string) => settle(text), givenUp: () => givenUp };
+  };
+
+  it('hands on what came in time, and leaves nothing behind', async () => {
+    const { clock, parent, result, settle, givenUp } = lab();
+    await clock.advance(900);
+    settle('fine');
+    expect(await result).toBe('fine');
+    await clock.advance(5_000);
+    parent.abort(new Error('stopping'));
+    expect(givenUp()).toBe(0);
+  });
+
+  it('gives up when the time is over, and not before', async () => {
+    const { clock, result, givenUp } = lab();
+    await clock.advance(999);
+    expect(givenUp()).toBe(0);
+    await clock.advance(1);
+    expect(await result).toBe('late');
+    expect(givenUp()).toBe(1);
+  });
+
+  it('gives up with its parent', async () => {
+    const { clock, parent, result, givenUp } = lab();
+    parent.abort(new Error('stopping'));
+    await expect(result).rejects.toThrow('stopping');
+    await clock.advance(5_000);
+    expect(givenUp()).toBe(1);
+  });
+
+  it('starts nothing for a parent that has ended, and tells what cannot be started', async () => {
+    const start = () => {
+      throw new Error('no such port');
+    };
+    const ended = AbortSignal.abort(new Error('ended'));
+    await expect(patiently(createFakeClock(), 1_000, ended, () => '', start)).rejects.toThrow('ended');
+    await expect(patiently(createFakeClock(), 1_000, signal, () => '', start)).rejects.toThrow('no such port');
   });
 });

@@ -80,11 +80,11 @@ export function createProbeWorker(deps: ProbeWorkerDeps, options: ProbeWorkerOpt
     wait(tickAt, false);
   };
 
-  const stalled = (outcome: ProbeOutcome, tookMs: number, busyMs: number): boolean =>
+  const stalled = (outcome: ProbeOutcome, tookMs: number, busyBefore: number): boolean =>
     outcome.kind === 'failure' &&
     outcome.timedOut === true &&
     voids < maxVoids &&
-    (tookMs > timeoutMsOf(probe) + stallMs || busyMs > timeoutMsOf(probe) / 2);
+    (tookMs > timeoutMsOf(probe) + stallMs || deps.busyMs() - busyBefore > timeoutMsOf(probe) / 2);
 
   const tryOnce = async (): Promise<ProbeOutcome> => {
     for (let tries = 1; ; tries++) {
@@ -120,7 +120,7 @@ export function createProbeWorker(deps: ProbeWorkerDeps, options: ProbeWorkerOpt
     }
     if (abort.signal.aborted) return;
     const tookMs = clock.monotonicMs() - startedMs;
-    if (stalled(outcome, tookMs, deps.busyMs() - busyBefore)) {
+    if (stalled(outcome, tookMs, busyBefore)) {
       voids++;
       if (!quiet) tickAt -= periodMs;
       timer = clock.setTimer(0, () => void go(quiet));
