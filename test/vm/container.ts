@@ -1,6 +1,7 @@
 // The virtual machine's disk, booted by systemd in namespaces of this host instead of under qemu: the same package, units and story at the full speed of the
 // processors. Not shown here: cgroup v2, AppArmor, kernel modules, the clock, swap and the memory of the host, which are this host's own.
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { rmSync } from 'node:fs';
 import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -93,7 +94,16 @@ export async function startContainer(options: { disk?: string } = {}): Promise<M
     parent?.kill('SIGKILL');
     await ended();
   };
-  const lastResort = (): void => void parent?.kill('SIGKILL');
+  // For a story that is ended from outside: what is left of a container that has just been killed cannot be waited for but here.
+  const lastResort = (): void => {
+    parent?.kill('SIGKILL');
+    rmSync(work, { recursive: true, force: true });
+    const groups = `/sys/fs/cgroup/*/${name}`;
+    execFileSync('sh', [
+      '-c',
+      `for i in $(seq 50); do find ${groups} -depth -type d -exec rmdir {} + 2>/dev/null; ls -d ${groups} >/dev/null 2>&1 || exit 0; sleep 0.1; done`,
+    ]);
+  };
   process.once('exit', lastResort);
 
   const machine: Machine = {

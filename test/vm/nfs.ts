@@ -1,13 +1,10 @@
 // NFS with a real server and a real kernel, on the virtual machine: pods that use volumes of it, the server gone and back, the daemon started again. Run by
-// `run.sh --nfs` in a network namespace of its own. --disk RAW: the machine's disk, from nfs-disk.sh; --write puts the result into docs/conformance.md.
-import { readFile } from 'node:fs/promises';
+// `run.sh --nfs` in a network namespace of its own. --disk RAW: the machine's disk, from run.sh; --write puts the result into docs/conformance.md.
 import { cpus, loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
-import type { Pem } from '../../kube/client-config.ts';
-import { loadKubeconfig } from '../../kube/kubeconfig.ts';
-import { renderKubeconfig } from '../../kube/render-kubeconfig.ts';
 import { type ControlPlane, startControlPlane } from '../lab/control-plane.ts';
 import { network } from './image.ts';
+import { startNode } from './join-less.ts';
 import { type Machine, startMachine } from './machine.ts';
 import { bystander, claim, doomed, late, main as mainPod } from './nfs-manifests.ts';
 import { createReport, expect, type Report, reportTable, writeSection } from './report.ts';
@@ -76,24 +73,8 @@ proxy: {enabled: false}
 cni: {binDir: /usr/lib/cni}
 `;
 
-async function startNode({ machine, plane, nodeReady }: World): Promise<string> {
-  const config = await loadKubeconfig(await plane.nodeKubeconfig(nodeName));
-  const inline = async (pem: Pem | undefined): Promise<Pem> =>
-    pem?.from === 'file' ? { from: 'data', pem: await readFile(pem.path, 'utf8') } : pem!;
-  const given = renderKubeconfig({
-    cluster: 'lab',
-    server: config.server,
-    certificateAuthority: await inline(config.certificateAuthority),
-    user: nodeName,
-    client: { certificate: await inline(config.clientCertificate), key: await inline(config.clientKey) },
-  });
-  const put = (path: string, input: string): Promise<string> => machine.run(`cat > ${path}`, { input });
-  await machine.run('mkdir -p /etc/kubernetes');
-  await put('/etc/kubernetes/ca.crt', await readFile(plane.caFile, 'utf8'));
-  await put('/etc/kubernetes/kubelet.conf', given);
-  await put('/etc/stevedore/config.yaml', configuration);
-  await machine.run('systemctl start stevedore', { timeoutMs: 10 * minutes });
-  await nodeReady(10 * minutes);
+async function start(world: World): Promise<string> {
+  await startNode(world, configuration);
   return 'the packaged unit, as it is, with a kubeconfig; the node is Ready';
 }
 
@@ -320,7 +301,7 @@ async function end(world: World): Promise<string> {
 
 async function story(world: World, report: Report): Promise<void> {
   await report.step("a server of Debian's, on the machine", () => server(world), { vital: true });
-  await report.step('the node starts', () => startNode(world), { vital: true });
+  await report.step('the node starts', () => start(world), { vital: true });
   await report.step('pods use its folders in five ways', () => use(world), { vital: true });
   await report.step('statistics of the claim', () => measured(world));
   await report.step('the daemon is started again: mounts are adopted', () => adopted(world));

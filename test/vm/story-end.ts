@@ -30,7 +30,7 @@ const deleteAll = async (world: World): Promise<void> => {
 
 /** What is left of pods and of the daemon, as lines; empty: nothing. */
 const remainsOfPods = [
-  'ls -d /sys/fs/cgroup/kubepods.slice 2>/dev/null',
+  'ls -d /sys/fs/cgroup/kubepods.slice /sys/fs/cgroup/*/kubepods.slice 2>/dev/null',
   'systemctl list-units --all --no-legend "kubepods*" | grep .',
   'ctr -n k8s.io containers ls -q',
   'iptables-save | grep KUBE; ip6tables-save | grep KUBE; nft list tables | grep -i kube',
@@ -40,14 +40,10 @@ const remainsOfPods = [
   'pgrep -a "systemd-inhibit|busctl"',
 ];
 
-async function idle(world: World): Promise<string> {
+export async function idle(world: World): Promise<string> {
   const { machine } = world;
   await deleteAll(world);
-  const left = (
-    await machine.run(
-      'ls -d /sys/fs/cgroup/kubepods.slice/*-pod*.slice /sys/fs/cgroup/kubepods.slice/*/*-pod*.slice 2>/dev/null || true',
-    )
-  ).trim();
+  const left = (await machine.run('find /sys/fs/cgroup -path "*kubepods.slice/*" -name "*-pod*.slice"')).trim();
   expect(left === '', `slices of pods that are gone: ${left}`);
   const sample = () =>
     machine.run(
@@ -56,7 +52,7 @@ async function idle(world: World): Promise<string> {
   const before = Number((await sample()).split('\n')[0]);
   await sleep(60_000);
   const [ticks = '0', rss = '0', anonymous = '0'] = (await sample()).trim().split('\n');
-  return `no slice of a pod is left; without pods ${((Number(ticks) - before) / 100).toFixed(1)} s of (emulated) CPU in a minute, ${Math.round(Number(rss) / 1024)} MiB resident, ${Math.round(Number(anonymous) / 1024)} MiB anonymous`;
+  return `no slice of a pod is left; without pods ${((Number(ticks) - before) / 100).toFixed(1)} s of ${machine.kind === 'vm' ? '(emulated) ' : ''}CPU in a minute, ${Math.round(Number(rss) / 1024)} MiB resident, ${Math.round(Number(anonymous) / 1024)} MiB anonymous`;
 }
 
 /** An ordinary and a critical pod note when they are told to end: the second only when the first is gone. */

@@ -7,7 +7,7 @@ import { nodeName, type World } from './world.ts';
 const minutes = 60_000;
 
 /** Does something to the daemon and makes sure that no container noticed: same ids and process ids, no restart counted, all ready. */
-async function unnoticed(world: World, work: () => Promise<string>): Promise<string> {
+export async function unnoticed(world: World, work: () => Promise<string>): Promise<string> {
   const { machine, containers, restarts, until, nodeReady, kubectl } = world;
   const [idsBefore, restartsBefore] = [await containers(), await restarts()];
   expect(idsBefore !== '', 'no container runs');
@@ -35,14 +35,16 @@ async function unnoticed(world: World, work: () => Promise<string>): Promise<str
   return `${seen}; ${count} tasks go on under the same ids and pids, pods ready ${Math.round((performance.now() - startedMs) / 1000)} s after`;
 }
 
-/** Waits until the daemon itself shows all pods running and ready; prints the seconds to READY=1 and to then. */
-const adoption = `
+/** Waits until the daemon itself shows all pods running and ready; prints how many, the milliseconds to READY=1 and to then, and the daemon's own of the processors. */
+export const adoption = `
 count() { curl -s -m 5 --unix-socket /run/stevedore/stevedore.sock http://node/status | grep -o '"phase":"Running","ready":true' | wc -l; }
 wanted=$(count); started=$(date +%s%3N)
 systemctl restart stevedore
 ready=$(date +%s%3N)
 until [ "$(count)" -ge "$wanted" ]; do sleep 0.1; done
-echo "$wanted $((ready - started)) $(($(date +%s%3N) - ready))"`;
+adopted=$(date +%s%3N)
+worked=$(awk '{ print ($14 + $15) * 10 }' "/proc/$(systemctl show -p MainPID --value stevedore)/stat")
+echo "$wanted $((ready - started)) $((adopted - ready)) $worked"`;
 
 const restart = (world: World): Promise<string> =>
   unnoticed(world, async () => {
