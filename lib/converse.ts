@@ -38,13 +38,17 @@ export function startConversation(
   });
   let said = '';
   let ended: string | undefined;
+  let exitCode: number | undefined;
   let notice: (() => void) | undefined;
   const finish = (why: string): void => {
     ended ??= why;
     notice?.();
   };
   child.on('error', (error) => finish(error.message));
-  child.on('close', (code, killedBy) => finish(`exit ${code ?? `by ${killedBy}`}`));
+  child.on('close', (code, killedBy) => {
+    exitCode = code ?? undefined;
+    finish(`exit ${code ?? `by ${killedBy}`}`);
+  });
   child.stdin.on('error', () => undefined);
   child.stdout.on('data', (chunk: Buffer) => {
     said += chunk.toString('utf8');
@@ -79,6 +83,7 @@ export function startConversation(
           const code = signal?.aborted ? 'aborted' : ended.startsWith('no answer') ? 'timeout' : 'failed';
           reject(
             new ExecError(command, code, `${ended}${said ? `: ${said.trim().slice(0, 2000)}` : ''}`, {
+              exitCode,
               stdout: said,
             }),
           );

@@ -109,6 +109,8 @@ export interface RulesBackend {
    * a failed one, after foreign changes and by the periodic check. Writes nothing.
    */
   adopt(signal: AbortSignal): Promise<void>;
+  /** Makes what a full apply of these very states needs, while the kernel is still being read; nothing where that would spare nothing. */
+  prepare?(states: readonly ServicePortState[], desired: DesiredState): Promise<void>;
   /**
    * One transaction per table: all of it or, where it rejects with a NetfilterError, nothing that matters. Of code `rejected` the
    * caller bisects. Never called twice at a time.

@@ -13,8 +13,8 @@ import { createIptablesBackend } from './iptables/iptables-backend.ts';
 import { type Exec, findIptables } from './iptables/tool.ts';
 import { openNftables } from './nftables/open.ts';
 import { checkNftables } from './nftables/supported.ts';
-import type { Converse } from './nftables/tool.ts';
 import { createNftMonitor, type NftMonitor } from './nft-monitor.ts';
+import type { Converse } from './staying-tool.ts';
 
 export type BackendKind = RulesBackend['kind'];
 
@@ -113,7 +113,7 @@ export async function openBackend(kind: BackendKind, family: IpFamily, context: 
   const { clock, log, exec, monitor } = context;
   switch (kind) {
     case 'iptables': {
-      const tool = await findIptables(exec, family);
+      const tool = await findIptables(exec, family, context.converse);
       log.info('the rules are written with iptables', { family, variant: tool.variant, version: tool.version });
       return createIptablesBackend({ tool, clock, watchForeign: createForeignWatch({ tool, clock, log, monitor }) });
     }

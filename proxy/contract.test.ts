@@ -83,7 +83,16 @@ const open: Record<RulesBackend['kind'], (family: IpFamily) => RulesBackend> = {
     }),
   iptables: (family) =>
     createIptablesBackend({
-      tool: { family, variant: 'nft', version: '1.8.9', randomFully: true, save: never, restore: never, list: never },
+      tool: {
+        family,
+        variant: 'nft',
+        version: '1.8.9',
+        randomFully: true,
+        save: never,
+        restore: never,
+        rest: () => undefined,
+        list: never,
+      },
       clock: createFakeClock(),
       watchForeign: never,
     }),

@@ -171,8 +171,11 @@ export function createSync(deps: SyncDeps, options: SyncOptions = {}): Sync {
 
   const applyAll = async (signal: AbortSignal): Promise<void> => {
     const startedMs = clock.monotonicMs();
-    await backend.adopt(signal);
+    const reading = backend.adopt(signal);
+    reading.catch(() => undefined);
     const upserts = await allStates();
+    await backend.prepare?.(upserts, desired);
+    await reading;
     const keep = new Set(upserts.map((after) => after.port.key));
     const removals = [...inKernel.keys()].filter((key) => !keep.has(key));
     const everything: Changes = { upserts, removals };

@@ -12,19 +12,18 @@ import {
   sharedChains,
   type Table,
 } from './names.ts';
-import { parseSaved } from './saved.ts';
+import { parseSaved, type SavedTable } from './saved.ts';
 import type { IptablesTool } from './tool.ts';
 
 const jumpTarget = /-j (KUBE-[A-Z0-9-]+)/;
 
 async function cleanTable(
   tool: IptablesTool,
-  clock: Clock,
   table: Table,
+  saved: SavedTable,
   mine: (chain: string) => boolean,
   signal: AbortSignal,
 ): Promise<void> {
-  const saved = await parseSaved(await tool.save(table, signal), createSlices(clock));
   const lines: string[] = [];
   const chains = [...saved.chains.keys()].filter(mine);
   for (const chain of chains) lines.push(`:${chain} - [0:0]`);
@@ -36,7 +35,7 @@ async function cleanTable(
 
 /** The proxy's chains and the jumps to them go; the kubelet's own chain stays where a kubelet left its mark. */
 export async function cleanupIptables(tool: IptablesTool, clock: Clock, signal: AbortSignal): Promise<void> {
-  const mangle = await parseSaved(await tool.save('mangle', signal), createSlices(clock));
+  const { nat, filter, mangle } = await parseSaved(await tool.save(signal), createSlices(clock));
   const kubelet = mangle.chains.has(kubeletCanaryChain);
   const always = new Set<string>([
     ...sharedChains.nat,
@@ -49,7 +48,7 @@ export async function cleanupIptables(tool: IptablesTool, clock: Clock, signal: 
     ...(kubelet ? [] : [kubeletFirewallChain]),
   ]);
   const mine = (chain: string): boolean => always.has(chain) || isServiceChain(chain);
-  await cleanTable(tool, clock, 'nat', mine, signal);
-  await cleanTable(tool, clock, 'filter', mine, signal);
+  await cleanTable(tool, 'nat', nat, mine, signal);
+  await cleanTable(tool, 'filter', filter, mine, signal);
   if (mangle.chains.has(canaryChain)) await tool.restore(`*mangle\n-X ${canaryChain}\nCOMMIT\n`, signal);
 }

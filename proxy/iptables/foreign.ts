@@ -73,10 +73,8 @@ async function missingCanary(tool: IptablesTool, signal: AbortSignal): Promise<s
 }
 
 /** Puts an empty chain into the mangle table; that it is there says that nobody flushed everything. */
-export async function ensureCanary(tool: IptablesTool, signal: AbortSignal): Promise<void> {
-  if ((await tool.list('mangle', canaryChain, signal)) === undefined)
-    await tool.restore(`*mangle\n:${canaryChain} - [0:0]\nCOMMIT\n`, signal);
-}
+export const putCanary = (tool: IptablesTool, signal: AbortSignal): Promise<void> =>
+  tool.restore(`*mangle\n:${canaryChain} - [0:0]\nCOMMIT\n`, signal);
 
 export function createForeignWatch(
   deps: ForeignWatchDeps,

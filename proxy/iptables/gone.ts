@@ -2,9 +2,9 @@
 import type { Front } from '../backend.ts';
 import type { Protocol, ServicePortState } from '../model.ts';
 import { parseIp } from '../addresses.ts';
-import type { Kernel } from './iptables-backend.ts';
 import { sharedChains } from './names.ts';
 import type { RuleText } from './rule-text.ts';
+import type { SavedTables } from './saved.ts';
 
 const idOf = ({ protocol, ip, port }: Front): string => `${protocol} ${ip ?? '*'} ${port}`;
 
@@ -21,7 +21,7 @@ function frontOf(rule: RuleText): Front | undefined {
   };
 }
 
-export function goneFronts(kernel: Kernel, states: readonly ServicePortState[]): Front[] {
+export function goneFronts(kernel: SavedTables, states: readonly ServicePortState[]): Front[] {
   const found = new Map<string, Front>();
   for (const table of ['nat', 'filter'] as const)
     for (const chain of sharedChains[table])

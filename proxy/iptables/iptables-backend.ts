@@ -4,19 +4,19 @@ import type { Clock } from '../../lib/clock.ts';
 import { createSlices } from '../../lib/slices.ts';
 import type { ApplyResult, Changes, ForeignChange, NodeFacts, RulesBackend } from '../backend.ts';
 import { isRejected } from '../backend.ts';
-import type { ServicePortKey } from '../model.ts';
+import type { ServicePortKey, ServicePortState } from '../model.ts';
 import type { DesiredState } from '../state.ts';
 import { cleanupIptables } from './cleanup.ts';
 import { describeService } from './describe.ts';
 import { type Applied, countRules, diffService, noRules, renderApplied } from './diff.ts';
-import { ensureCanary } from './foreign.ts';
-import { planFull } from './full.ts';
+import { putCanary } from './foreign.ts';
+import { planFull, renderWanted, type Wanted } from './full.ts';
 import { goneFronts } from './gone.ts';
-import type { Table } from './names.ts';
+import { canaryChain, type Table } from './names.ts';
 import { readPacketCounts } from './packet-counts.ts';
 import type { RuleEnv } from './rule-text.ts';
 import { serviceRules, type ServiceRules } from './rules.ts';
-import { parseSaved, type SavedTable } from './saved.ts';
+import { emptyTables, parseSaved, type SavedTables } from './saved.ts';
 import { createScript, type Script } from './script.ts';
 import type { IptablesTool } from './tool.ts';
 
@@ -30,13 +30,6 @@ export interface IptablesBackendDeps {
   watchForeign(onChange: (change: ForeignChange) => void, signal: AbortSignal): Promise<void>;
 }
 
-export type Kernel = Record<Table, SavedTable>;
-
-const emptyKernel = (): Kernel => ({
-  nat: { chains: new Map(), jumps: new Map() },
-  filter: { chains: new Map(), jumps: new Map() },
-});
-
 export function createIptablesBackend(deps: IptablesBackendDeps): RulesBackend {
   const { tool, clock } = deps;
   let facts: NodeFacts | undefined;
@@ -44,7 +37,8 @@ export function createIptablesBackend(deps: IptablesBackendDeps): RulesBackend {
   // What is in the kernel for each service port, by what was written last. Right only while `kernel` is undefined.
   let applied = new Map<ServicePortKey, Applied>();
   // What was read from the kernel and not yet made right by a full apply.
-  let kernel: Kernel | undefined;
+  let kernel: SavedTables | undefined;
+  let prepared: Wanted | undefined;
   let totals: Record<Table, number> = { nat: 0, filter: 0 };
 
   const envFor = (desired: DesiredState | undefined): RuleEnv => {
@@ -58,9 +52,7 @@ export function createIptablesBackend(deps: IptablesBackendDeps): RulesBackend {
   };
 
   const adopt = async (signal: AbortSignal): Promise<void> => {
-    const slices = createSlices(clock);
-    const [nat, filter] = await Promise.all([tool.save('nat', signal), tool.save('filter', signal)]);
-    kernel = { nat: await parseSaved(nat, slices), filter: await parseSaved(filter, slices) };
+    kernel = await parseSaved(await tool.save(signal), createSlices(clock));
   };
 
   const write = async (script: Script, signal: AbortSignal): Promise<void> => {
@@ -89,12 +81,19 @@ export function createIptablesBackend(deps: IptablesBackendDeps): RulesBackend {
     };
   };
 
+  const wantedFor = async (states: readonly ServicePortState[], env: RuleEnv): Promise<Wanted> =>
+    prepared?.states === states && JSON.stringify(prepared.env) === JSON.stringify(env)
+      ? prepared
+      : renderWanted(states, env, createSlices(clock));
+
   const applyFull = async (changes: Changes, env: RuleEnv, signal: AbortSignal): Promise<ApplyResult> => {
     if (!kernel) await adopt(signal);
+    const wanted = await wantedFor(changes.upserts, env);
+    prepared = undefined;
     const gone = goneFronts(kernel!, changes.upserts);
-    const plan = await planFull(kernel!, changes.upserts, env, createSlices(clock));
+    const plan = await planFull(kernel!, wanted, createSlices(clock));
     await write(plan.script, signal);
-    await ensureCanary(tool, signal);
+    if (!kernel!.mangle.chains.has(canaryChain)) await putCanary(tool, signal);
     kernel = undefined;
     totals = plan.totals;
     applied = new Map(changes.upserts.map((state) => [state.port.key, { state, comments: env.comments }]));
@@ -102,7 +101,7 @@ export function createIptablesBackend(deps: IptablesBackendDeps): RulesBackend {
   };
 
   // While a full apply is still to come, what the kernel has is known by reading, not by memory.
-  const fromKernel = (known: Kernel, after: ServiceRules): ServiceRules => {
+  const fromKernel = (known: SavedTables, after: ServiceRules): ServiceRules => {
     const shared = (table: Table): Map<string, string[]> => {
       const chains = new Map<string, string[]>();
       for (const [chain, rules] of after.shared[table]) {
@@ -162,9 +161,15 @@ export function createIptablesBackend(deps: IptablesBackendDeps): RulesBackend {
       return changed;
     },
     adopt,
+    async prepare(states, desired) {
+      prepared = await wantedFor(states, envFor(desired));
+    },
     apply: (changes, desired, { signal, full }) =>
       full ? applyFull(changes, envFor(desired), signal) : applyPart(changes, envFor(desired), signal),
-    watchForeign: deps.watchForeign,
+    async watchForeign(onChange, signal) {
+      await deps.watchForeign(onChange, signal);
+      tool.rest();
+    },
     describe: (state, signal) =>
       describeService(
         tool,
@@ -174,12 +179,14 @@ export function createIptablesBackend(deps: IptablesBackendDeps): RulesBackend {
       ),
     async render(desired) {
       const states = [...desired.keys()].flatMap((key) => desired.get(key) ?? []);
-      const { script } = await planFull(emptyKernel(), states, envFor(desired), createSlices(clock));
+      const slices = createSlices(clock);
+      const { script } = await planFull(emptyTables(), await renderWanted(states, envFor(desired), slices), slices);
       return script.text();
     },
     packetCounts: (signal) => readPacketCounts(tool, signal),
     async cleanup(signal) {
       await cleanupIptables(tool, clock, signal);
+      tool.rest();
       applied = new Map();
       kernel = undefined;
       totals = { nat: 0, filter: 0 };

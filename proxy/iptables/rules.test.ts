@@ -4,12 +4,12 @@ import { systemClock } from '../../lib/clock.ts';
 import { createSlices } from '../../lib/slices.ts';
 import { computeState, type Endpoint, type ServicePort, type ServicePortState } from '../model.ts';
 import { diffService, diffShared, noRules } from './diff.ts';
-import { planFull } from './full.ts';
+import { planFull, renderWanted } from './full.ts';
 import { endpointChain, serviceChains } from './names.ts';
 import { fixedRules, nodePortTail } from './fixed.ts';
 import type { RuleEnv } from './rule-text.ts';
 import { serviceRules } from './rules.ts';
-import { parseCounted, parseSaved } from './saved.ts';
+import { emptyTables, parseCounted, parseSaved } from './saved.ts';
 import { createScript } from './script.ts';
 
 const env = (fields: Partial<RuleEnv> = {}): RuleEnv => ({
@@ -289,29 +289,17 @@ describe('differences', () => {
 
   it('adopt what is there by content: nothing to write, and foreign or stale chains told apart', async () => {
     const slices = createSlices(systemClock);
-    const empty = () => ({ chains: new Map(), jumps: new Map() });
-    const first = await planFull({ nat: empty(), filter: empty() }, [two], env(), slices);
-    const kernel = await simulate(first.script.text());
-    const again = await planFull(kernel, [two], env(), slices);
+    const wanted = await renderWanted([two], env(), slices);
+    const first = await planFull(emptyTables(), wanted, slices);
+    const kernel = await parseSaved(first.script.text().replace(/^-I /gm, '-A '), slices);
+    const again = await planFull(kernel, wanted, slices);
     expect(again.script.text()).toBe('');
     expect(again.totals).toEqual(first.totals);
-    const stale = await planFull(kernel, [], env(), slices);
+    const stale = await planFull(kernel, await renderWanted([], env(), slices), slices);
     expect(stale.script.text().match(/^-X /gm)).toHaveLength(3);
     expect(stale.script.text()).not.toContain('-X KUBE-SERVICES');
   });
 });
-
-// What iptables-save would print after this script, for chains that are only set and rules that are only inserted.
-async function simulate(text: string) {
-  const slices = createSlices(systemClock);
-  const parts = text.split('COMMIT\n').filter(Boolean);
-  const of = (table: string) =>
-    parts
-      .filter((part) => part.startsWith(`*${table}`))
-      .join('')
-      .replace(/^-I /gm, '-A ');
-  return { nat: await parseSaved(of('nat'), slices), filter: await parseSaved(of('filter'), slices) };
-}
 
 describe('what the tools print', () => {
   it('counters are taken out of rules', () => {
@@ -324,10 +312,11 @@ describe('what the tools print', () => {
   });
 
   it('foreign chains are passed over, jumps to ours kept', async () => {
-    const saved = await parseSaved(
-      '# x\n*nat\n:PREROUTING ACCEPT [0:0]\n:DOCKER - [0:0]\n:KUBE-SERVICES - [0:0]\n-A PREROUTING -j DOCKER\n-A PREROUTING -j KUBE-SERVICES\n-A DOCKER -j RETURN\n-A KUBE-SERVICES -j RETURN\nCOMMIT\n',
+    const { nat: saved, mangle } = await parseSaved(
+      '# x\n*raw\n:KUBE-RAW - [0:0]\nCOMMIT\n*mangle\n:KUBE-PROXY-CANARY - [0:0]\nCOMMIT\n*nat\n:PREROUTING ACCEPT [0:0]\n:DOCKER - [0:0]\n:KUBE-SERVICES - [0:0]\n-A PREROUTING -j DOCKER\n-A PREROUTING -j KUBE-SERVICES\n-A DOCKER -j RETURN\n-A KUBE-SERVICES -j RETURN\nCOMMIT\n',
       createSlices(systemClock),
     );
+    expect([...mangle.chains.keys()]).toEqual(['KUBE-PROXY-CANARY']);
     expect([...saved.chains]).toEqual([['KUBE-SERVICES', ['-j RETURN']]]);
     expect([...saved.jumps]).toEqual([['PREROUTING', ['-j KUBE-SERVICES']]]);
     expect(diffService(createScript(), noRules, noRules)).toBeUndefined();

@@ -12,36 +12,55 @@ export interface SavedTable {
 
 const isOurs = (chain: string): boolean => chain.startsWith('KUBE-');
 
-/** The one table that the text is of; an empty one where the text holds none. */
-export async function parseSaved(text: string, slices: Slices): Promise<SavedTable> {
-  const table: SavedTable = { chains: new Map(), jumps: new Map() };
-  const chains = table.chains as Map<string, RuleText[]>;
+export type SavedTables = Readonly<Record<'nat' | 'filter' | 'mangle', SavedTable>>;
+
+export const emptyTables = (): SavedTables => {
+  const table = (): SavedTable => ({ chains: new Map(), jumps: new Map() });
+  return { nat: table(), filter: table(), mangle: table() };
+};
+
+/** Tables that the text does not hold are empty. */
+export async function parseSaved(text: string, slices: Slices): Promise<SavedTables> {
+  const tables = emptyTables();
+  let table: SavedTable | undefined;
+  let known: { name: string; rules: RuleText[] } | undefined;
   for (let at = 0; at < text.length; ) {
     const newline = text.indexOf('\n', at);
     const end = newline === -1 ? text.length : newline;
-    const line = text.slice(at, end);
-    at = end + 1;
-    const space = line.indexOf(' ', 3);
-    if (line.startsWith(':')) {
-      const name = line.slice(1, line.indexOf(' '));
-      if (isOurs(name)) chains.set(name, []);
-    } else if (line.startsWith('-A ') && space > 0) {
-      const name = line.slice(3, space);
-      const rule = line.slice(space + 1);
-      if (isOurs(name)) {
-        const rules = chains.get(name);
-        if (rules) rules.push(rule);
-        else chains.set(name, [rule]);
-      } else if (/ -j KUBE-|^-j KUBE-/.test(rule)) {
-        const jumps = table.jumps.get(name);
-        if (jumps) jumps.push(rule);
-        else table.jumps.set(name, [rule]);
-      }
+    const kind = text[at];
+    if (kind === '*') {
+      table = tables[text.slice(at + 1, end) as keyof SavedTables];
+      known = undefined;
+    } else if (table && kind === ':') {
+      const name = text.slice(at + 1, text.indexOf(' ', at));
+      if (isOurs(name)) table.chains.set(name, []);
+    } else if (table && kind === '-') {
+      const space = text.indexOf(' ', at + 3);
+      // Rules of one chain follow one another.
+      if (known && space - at - 3 === known.name.length && text.startsWith(known.name, at + 3))
+        known.rules.push(text.slice(space + 1, end));
+      else known = addRule(table, text.slice(at + 3, space), text.slice(space + 1, end));
     }
+    at = end + 1;
     const pause = slices.giveWay();
     if (pause) await pause;
   }
-  return table;
+  return tables;
+}
+
+/** The chain, where it is ours. */
+function addRule(table: SavedTable, name: string, rule: RuleText): { name: string; rules: RuleText[] } | undefined {
+  if (isOurs(name)) {
+    const chains = table.chains as Map<string, RuleText[]>;
+    const rules = chains.get(name) ?? [];
+    if (rules.push(rule) === 1) chains.set(name, rules);
+    return { name, rules };
+  }
+  if (!/(?:^| )-j KUBE-/.test(rule)) return undefined;
+  const jumps = table.jumps.get(name);
+  if (jumps) jumps.push(rule);
+  else table.jumps.set(name, [rule]);
+  return undefined;
 }
 
 /** A rule as `-S -v` prints it, with its counters taken out. */

@@ -2,6 +2,7 @@
 import { type ExecResult, ExecError, type exec } from '../../lib/exec.ts';
 import type { IpFamily } from '../addresses.ts';
 import { NetfilterError } from '../backend.ts';
+import { type Converse, createStayingTool, type StayingTool } from '../staying-tool.ts';
 
 export type Exec = typeof exec;
 export type Variant = 'nft' | 'legacy';
@@ -13,16 +14,26 @@ export interface IptablesTool {
   readonly version: string;
   /** `MASQUERADE --random-fully` is known. */
   readonly randomFully: boolean;
-  /** What iptables-save prints of the table. */
-  save(table: string, signal: AbortSignal): Promise<string>;
-  /** Runs iptables-restore --noflush. Each table's part is done whole or not at all. */
+  /** What iptables-save prints of all tables there are: to be asked for one takes it as long. */
+  save(signal: AbortSignal): Promise<string>;
+  /** Runs iptables-restore --noflush, or gives the input to one that stays. Each table's part is done whole or not at all. */
   restore(input: string | Uint8Array, signal: AbortSignal): Promise<void>;
+  /** Ends the iptables-restore that stays, if any; the next input starts another. */
+  rest(): void;
   /** The chain's rules with counters, as `-S -v` prints them; undefined where there is no such chain. */
   list(table: string, chain: string, signal: AbortSignal): Promise<readonly string[] | undefined>;
 }
 
 const lockWaitSeconds = 5;
 const restoreTimeoutMs = 10 * 60_000;
+// With -v comments are said again at once, which Android's netd has used since 2017 to give one iptables-restore all its changes. The tool keeps
+// nothing from one COMMIT to the next: it reads what is there when it comes to the next, and once more where others were faster.
+const markLine = '# stevedore: done';
+/** The oldest version whose source was read for that. */
+const staysSince = [1, 8, 7];
+
+/** What the kernel refuses whoever asks. */
+const nobodysFault = /temporarily unavailable|Cannot allocate|No buffer space|Interrupted|Too many open files/i;
 
 function classify(what: string, error: unknown): NetfilterError {
   if (!(error instanceof ExecError)) return new NetfilterError('failed', `${what}: ${String(error)}`, error);
@@ -32,6 +43,14 @@ function classify(what: string, error: unknown): NetfilterError {
   if (error.code === 'aborted') return new NetfilterError('aborted', `${what}: ${error.message}`, error);
   if (/Permission denied|you must be root|Operation not permitted/i.test(said))
     return new NetfilterError('denied', `${what}: ${error.message}`, error);
+  // What the nft kind says of a rule or chain that the kernel refused. It ends with 4 then, as both kinds do where the lock is not to be had.
+  const refused = /\b[A-Z]+_[A-Z_]+ failed \(([^)]*)\)/.exec(said);
+  if (refused)
+    return new NetfilterError(
+      nobodysFault.test(refused[1]!) ? 'failed' : 'rejected',
+      `${what}: ${error.message}`,
+      error,
+    );
   if (error.exitCode === 4 || /xtables lock|Resource temporarily unavailable/i.test(said))
     return new NetfilterError(
       'busy',
@@ -90,14 +109,14 @@ async function chooseKind(exec: Exec, family: IpFamily): Promise<'-nft' | '-lega
 }
 
 /** Rejects with a NetfilterError of code `missing` where this host has no iptables for the family. */
-export const findIptables = async (exec: Exec, family: IpFamily): Promise<IptablesTool> =>
-  openTool(exec, family, namesOf(family, await chooseKind(exec, family)));
+export const findIptables = async (exec: Exec, family: IpFamily, converse?: Converse): Promise<IptablesTool> =>
+  openTool(exec, family, namesOf(family, await chooseKind(exec, family)), converse);
 
 /** That of the two kinds, whichever this host uses. */
 export const iptablesOf = (exec: Exec, family: IpFamily, variant: Variant): Promise<IptablesTool> =>
   openTool(exec, family, namesOf(family, `-${variant}`));
 
-async function openTool(exec: Exec, family: IpFamily, names: Names): Promise<IptablesTool> {
+async function openTool(exec: Exec, family: IpFamily, names: Names, converse?: Converse): Promise<IptablesTool> {
   let said: string;
   try {
     said = (await exec(names.run, ['--version'])).stdout;
@@ -106,33 +125,38 @@ async function openTool(exec: Exec, family: IpFamily, names: Names): Promise<Ipt
   }
   const version = /v(\d+(?:\.\d+)+)/.exec(said)?.[1] ?? '0';
   const variant: Variant = /nf_tables/.test(said) ? 'nft' : 'legacy';
+  const args = ['--noflush', '-w', String(lockWaitSeconds)];
+  const staying: StayingTool = createStayingTool(isAtLeast(version, staysSince) ? converse : undefined, {
+    command: names.restore,
+    args: [...args, '-v'],
+    markLine,
+    mark: `${markLine}\n`,
+  });
   return {
     family,
     variant,
     version,
     randomFully: isAtLeast(version, [1, 6, 2]),
-    async save(table, signal) {
+    async save(signal) {
       try {
-        return (await exec(names.save, ['-t', table], { signal, maxOutputBytes: 1024 * 1024 * 1024 })).stdout;
+        return (await exec(names.save, [], { signal, maxOutputBytes: 1024 * 1024 * 1024 })).stdout;
       } catch (error) {
-        throw classify(`read the ${table} table with ${names.save}`, error);
+        throw classify(`read the rules with ${names.save}`, error);
       }
     },
     async restore(input, signal) {
       try {
-        await exec(names.restore, ['--noflush', '-w', String(lockWaitSeconds)], {
-          input,
-          signal,
-          timeoutMs: restoreTimeoutMs,
-        });
+        const said = typeof input === 'string' ? await staying.ask(input, signal) : undefined;
+        if (said === undefined) await exec(names.restore, args, { input, signal, timeoutMs: restoreTimeoutMs });
       } catch (error) {
         throw classify(`write rules with ${names.restore}`, error);
       }
     },
+    rest: () => staying.rest(),
     async list(table, chain, signal) {
       try {
-        const args = ['-w', String(lockWaitSeconds), '-t', table, '-v', '-S', chain];
-        const { stdout } = await exec(names.run, args, { signal });
+        const asked = ['-w', String(lockWaitSeconds), '-t', table, '-v', '-S', chain];
+        const { stdout } = await exec(names.run, asked, { signal });
         return stdout
           .split('\n')
           .filter((line) => line.startsWith('-A '))

@@ -6,7 +6,8 @@ import type { IpFamily } from '../model.ts';
 import type { NftMonitor } from '../nft-monitor.ts';
 import { createForeignWatch } from './foreign.ts';
 import { createNftablesBackend } from './nftables-backend.ts';
-import { type Converse, createNftTool, type Exec } from './tool.ts';
+import type { Converse } from '../staying-tool.ts';
+import { createNftTool, type Exec } from './tool.ts';
 
 export interface OpenNftablesDeps {
   readonly exec: Exec;

@@ -1,19 +1,12 @@
-// The only file of this folder that calls nft. Small transactions go to an nft that stays: starting one takes ten times as long as
-// changing an element. Classes what it answers.
+// The only file of this folder that calls nft. Small transactions go to an nft that stays. Classes what it answers.
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Conversation } from '../../lib/converse.ts';
 import { ExecError, type exec } from '../../lib/exec.ts';
 import { NetfilterError } from '../backend.ts';
+import { type Converse, createStayingTool } from '../staying-tool.ts';
 
 export type Exec = typeof exec;
-/** Starts a program that answers. */
-export type Converse = (
-  command: string,
-  args: readonly string[],
-  options: { readonly env: Readonly<Record<string, string>> },
-) => Conversation;
 
 export interface NftTool {
   /** Runs a script: one transaction, all of it or nothing. */
@@ -25,14 +18,8 @@ export interface NftTool {
 }
 
 const scriptTimeoutMs = 5 * 60_000;
-/** What is short is answered in milliseconds, on a busy host in a second: an nft that stays and does not answer is given up. */
-const askTimeoutMs = 30_000;
-/** Longer scripts go to an nft of their own; reading them takes it longer than starting. */
-const longestAsk = 32 * 1024;
-/** nft remembers every line it was given: a fresh one after so much text, in characters. */
-const mostPerSession = 4 * 1024 * 1024;
 // Says one line and does not ask the kernel.
-const markCommand = 'describe tcp dport';
+const markLine = 'describe tcp dport';
 const mark = 'payload expression, datatype inet_service';
 
 /** The kernel is not as it was believed to be, or busy: nobody's input is at fault, it must be read again. */
@@ -77,34 +64,14 @@ async function listThroughFile(exec: Exec, args: readonly string[], signal: Abor
 }
 
 export function createNftTool({ exec, converse }: NftToolDeps): NftTool {
-  let session: Conversation | undefined;
-  let given = 0;
-  // An nft built without its interactive part cannot stay.
-  let works: boolean | undefined = converse ? undefined : false;
-
-  const rest = (): void => {
-    session?.end();
-    session = undefined;
-    given = 0;
-  };
-
-  /** Undefined where there is none to be had. */
-  const openSession = async (signal: AbortSignal): Promise<Conversation | undefined> => {
-    if (works === false || !converse) return undefined;
-    if (session && !session.ended && given < mostPerSession) return session;
-    rest();
-    // It would keep what it was given in the home folder.
-    session = converse('nft', ['-i'], { env: { HOME: '/nonexistent' } });
-    try {
-      await session.ask(`${markCommand}\n`, mark, { timeoutMs: 10_000, signal });
-      works = true;
-      return session;
-    } catch {
-      works ??= false;
-      rest();
-      return undefined;
-    }
-  };
+  // It would keep what it was given in the home folder. One built without its interactive part cannot stay.
+  const staying = createStayingTool(converse, {
+    command: 'nft',
+    args: ['-i'],
+    env: { HOME: '/nonexistent' },
+    markLine,
+    mark,
+  });
 
   const runAlone = async (script: string, signal: AbortSignal): Promise<void> => {
     try {
@@ -114,27 +81,24 @@ export function createNftTool({ exec, converse }: NftToolDeps): NftTool {
     }
   };
 
-  const runInSession = async (open: Conversation, script: string, signal: AbortSignal): Promise<void> => {
-    const line = script.trim().split('\n').join('; ');
-    given += line.length;
-    let said: string;
+  /** False where none stays. */
+  const runInSession = async (script: string, signal: AbortSignal): Promise<boolean> => {
+    let said: string | undefined;
     try {
-      said = await open.ask(`${line}\n${markCommand}\n`, mark, { timeoutMs: askTimeoutMs, signal });
+      said = await staying.ask(script.trim().split('\n').join('; '), signal);
     } catch (error) {
-      rest();
       throw classify('write rules with nft', error);
     }
+    if (said === undefined) return false;
     const at = said.indexOf('Error: ');
-    if (at < 0) return;
+    if (at < 0) return true;
     const text = said.slice(at).trim().slice(0, 2000);
     throw classifyText(`write rules with nft: ${text}`, text);
   };
 
   return {
     async run(script, signal) {
-      const open = script.length <= longestAsk ? await openSession(signal) : undefined;
-      if (open) await runInSession(open, script, signal);
-      else await runAlone(script, signal);
+      if (!(await runInSession(script, signal))) await runAlone(script, signal);
     },
     async list(args, signal) {
       // nft hands over its text line by line, which costs both sides more than the listing: a big one goes through a file.
@@ -152,6 +116,6 @@ export function createNftTool({ exec, converse }: NftToolDeps): NftTool {
         throw classify(`list ${args.join(' ')} with nft`, error);
       }
     },
-    rest,
+    rest: () => staying.rest(),
   };
 }

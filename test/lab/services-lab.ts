@@ -53,7 +53,12 @@ export interface ServicesLab {
   get(from: LabHost, address: string, port: number): Promise<string>;
   /** A UDP socket that stays. */
   udp(from: LabHost, address: string, port: number, sourcePort: number): Promise<AskingClient>;
-  startProxy(document?: Record<string, unknown>, deps?: Partial<ProxyDeps>): Promise<RunningProxy>;
+  /** Rejects where the first sync does not come within `firstSyncMs` milliseconds, 20 s by default. */
+  startProxy(
+    document?: Record<string, unknown>,
+    deps?: Partial<ProxyDeps>,
+    options?: { readonly firstSyncMs?: number },
+  ): Promise<RunningProxy>;
   /** Rules of all tables, for a failing test. */
   dump(): Promise<string>;
   stop(): Promise<void>;
@@ -172,7 +177,7 @@ export async function createServicesLab(): Promise<ServicesLab> {
           stop: () => void child.stdin!.end(),
         };
       },
-      async startProxy(document = {}, given = {}) {
+      async startProxy(document = {}, given = {}, options = {}) {
         const fields = v.parse(kubeProxyConfigurationFields, {
           healthzBindAddress: `127.0.0.1:${nextPort++}`,
           metricsBindAddress: `127.0.0.1:${nextPort++}`,
@@ -205,13 +210,36 @@ export async function createServicesLab(): Promise<ServicesLab> {
                 if (execOptions?.input !== undefined) inputs.push(String(execOptions.input));
                 return real.exec(command, args, execOptions);
               },
+              converse(command, args, converseOptions) {
+                const conversation = real.converse!(command, args, converseOptions);
+                return {
+                  pid: conversation.pid,
+                  get ended() {
+                    return conversation.ended;
+                  },
+                  ask(text, mark, askOptions) {
+                    // The first question only asks whether it is there.
+                    if (text.includes('\n', text.indexOf('\n') + 1)) inputs.push(text);
+                    return conversation.ask(text, mark, askOptions);
+                  },
+                  end: () => conversation.end(),
+                };
+              },
             },
           },
           config,
         );
         const stopping = new AbortController();
         const done = proxy.run(stopping.signal);
-        await Promise.race([proxy.waitForFirstSync(AbortSignal.timeout(20_000)), done]);
+        try {
+          await Promise.race([proxy.waitForFirstSync(AbortSignal.timeout(options.firstSyncMs ?? 20_000)), done]);
+        } catch (error) {
+          stopping.abort();
+          await done;
+          throw new Error(`the first sync did not come: ${String(error)}\n${lines.slice(-20).join('')}`, {
+            cause: error,
+          });
+        }
         return {
           proxy,
           lines,

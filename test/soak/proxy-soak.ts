@@ -52,7 +52,7 @@ export async function soakProxy(options: SoakOptions): Promise<SoakResult> {
   let running: RunningProxy | undefined;
   let [changes, restarts, harms] = [0, 0, 0];
 
-  const start = (): Promise<RunningProxy> => lab.startProxy({ mode }, { stateDir });
+  const start = (): Promise<RunningProxy> => lab.startProxy({ mode }, { stateDir }, { firstSyncMs: 300_000 });
   const put = async (next: ModelService, isNew: boolean): Promise<void> => {
     const { service, slice } = objectsOf(next);
     if (isNew) {
