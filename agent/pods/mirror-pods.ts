@@ -21,8 +21,8 @@ export interface MirrorPodsDeps {
   shown(namespace: string, name: string): Pod | undefined;
   /** All sources have told of their pods. */
   synced(): boolean;
-  /** A static pod of this name still runs here, though its manifest is gone. */
-  runs(namespace: string, name: string): boolean;
+  /** A static pod of this name whose manifest is gone, or was changed since, is still ending here. `uid`: of the one that is wanted now. */
+  endsStill(namespace: string, name: string, uid: string | undefined): boolean;
 }
 
 export interface MirrorPods {
@@ -75,8 +75,10 @@ export function createMirrorPods(deps: MirrorPodsDeps): MirrorPods {
     const [namespace = '', name = ''] = key.split('/');
     const pod = deps.wanted(namespace, name);
     const mirror = deps.shown(namespace, name);
+    // Until the pod before has ended the mirror shows that one; its end wakes this key again.
+    if (deps.endsStill(namespace, name, pod?.metadata.uid)) return;
     if (!pod) {
-      if (mirror && isMirrorPod(mirror) && deps.synced() && !deps.runs(namespace, name)) await remove(mirror, signal);
+      if (mirror && isMirrorPod(mirror) && deps.synced()) await remove(mirror, signal);
       return;
     }
     const node = deps.node();

@@ -5,6 +5,7 @@ import type { Pod } from '../../kube/types/pod.ts';
 import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
 import type { KubeletConfiguration } from '../config.ts';
+import { isStaticPod } from '../resources/critical.ts';
 import { createApiSource } from './api-source.ts';
 import { combineSources, type DesiredPods, isMirrorPod } from './desired.ts';
 import { createManifestSources } from './manifest-source.ts';
@@ -48,6 +49,10 @@ export interface PodSources {
 
 const isNamed = ({ metadata }: Pod, namespace: string, name: string): boolean =>
   metadata.name === name && (metadata.namespace ?? 'default') === namespace;
+
+/** Where no manifest has the name any more, whatever still runs under it. */
+const endsStatic = (pod: Pod, wanted: string | undefined): boolean =>
+  wanted === undefined || (pod.metadata.uid !== wanted && isStaticPod(pod));
 
 export function createPodSources(deps: PodSourcesDeps, options: PodSourcesOptions): PodSources {
   const { client, clock, log } = deps;
@@ -94,7 +99,8 @@ export function createPodSources(deps: PodSourcesDeps, options: PodSourcesOption
         wanted: staticPod,
         shown: (namespace, name) => api.byName(namespace, name),
         synced: () => pods.synced,
-        runs: (namespace, name) => deps.allRunning().some((pod) => isNamed(pod, namespace, name)),
+        endsStill: (namespace, name, uid) =>
+          deps.allRunning().some((pod) => isNamed(pod, namespace, name) && endsStatic(pod, uid)),
       });
   // A static pod and its mirror know each other by name only.
   const wakeStatic = ({ metadata }: Pod): void => {
@@ -118,7 +124,9 @@ export function createPodSources(deps: PodSourcesDeps, options: PodSourcesOption
     seenAtMs: (uid) => seenAt.get(uid),
     forget(uid) {
       seenAt.delete(uid);
-      if (mirrorPods) for (const pod of api.list()) if (isMirrorPod(pod)) wakeStatic(pod);
+      if (!mirrorPods) return;
+      for (const pod of api.list()) if (isMirrorPod(pod)) wakeStatic(pod);
+      for (const source of manifests) for (const pod of source.list()) wakeStatic(pod);
     },
     tasks: [
       ...manifests.map((source) => ({

@@ -141,7 +141,7 @@ describe('mirrors', () => {
     const client = createFakeClient({ clock });
     const [pod] = parseManifest(web(), origin);
     let wanted: Pod | undefined = pod;
-    let runs = true;
+    let ending: string | undefined;
     const shown = (): Pod | undefined => client.find(resources.pods, { namespace: 'default', name: 'web-node-1' });
     const mirrorPods = createMirrorPods({
       client,
@@ -151,19 +151,21 @@ describe('mirrors', () => {
       wanted: () => wanted,
       shown,
       synced: () => true,
-      runs: () => runs,
+      endsStill: (_namespace, _name, uid) => ending !== undefined && ending !== uid,
     });
     const look = async (): Promise<void> => {
       mirrorPods.wake('default', 'web-node-1');
       await clock.advance(10);
     };
-    const drop = (): void => {
-      wanted = undefined;
+    /** The manifest is gone, or another now; the pod there was ends. */
+    const change = (to?: Pod): void => {
+      ending = wanted?.metadata.uid;
+      wanted = to;
     };
     const end = (): void => {
-      runs = false;
+      ending = undefined;
     };
-    return { client, pod: pod!, shown, look, drop, end };
+    return { client, pod: pod!, shown, look, change, end };
   };
 
   it('are made, owned by the Node, and made again when somebody deletes them', async () => {
@@ -181,14 +183,28 @@ describe('mirrors', () => {
   });
 
   it('go only when the static pod has ended', async () => {
-    const { shown, look, drop, end } = lab();
+    const { shown, look, change, end } = lab();
     await look();
-    drop();
+    change();
     await look();
     expect(shown()).toBeDefined();
     end();
     await look();
     expect(shown()).toBeUndefined();
+  });
+
+  it('show the pod before until it has ended, when the manifest changed', async () => {
+    const { shown, look, change, end } = lab();
+    await look();
+    const before = shown()?.metadata.uid;
+    const [next] = parseManifest(web(', tty: true'), origin);
+    change(next);
+    await look();
+    expect(shown()?.metadata.uid).toBe(before);
+    end();
+    await look();
+    expect(shown()?.metadata.annotations?.['kubernetes.io/config.mirror']).toBe(next!.metadata.uid);
+    expect(shown()?.metadata.uid).not.toBe(before);
   });
 
   it('leave a pod of that name alone which is none', async () => {
