@@ -72,3 +72,42 @@ export function histogram<Label extends string = never>(
   if (known) return known as Histogram<Label>;
   return new Histogram({ name, help, labelNames: [...labels], buckets: [...buckets], registers: [registry] });
 }
+
+/** One line of a metric; `name` where it is not the metric's own (`…_bucket`, `…_sum`, `…_count`). */
+export interface Sample {
+  readonly name?: string;
+  readonly labels: Readonly<Record<string, string | number>>;
+  readonly value: number;
+}
+
+/**
+ * A metric whose numbers somebody else keeps, for what is counted so often that finding the counter by its labels would be most of the work.
+ * `samples` is asked each time the page is. Throws where the name is taken.
+ */
+export function sampled(
+  registry: Registry,
+  options: { readonly name: string; readonly help: string; readonly type: 'counter' | 'histogram' },
+  samples: () => readonly Sample[],
+): void {
+  const { name, help, type } = options;
+  const metric = {
+    name,
+    help,
+    type,
+    aggregator: 'sum',
+    reset: () => undefined,
+    get: async () => ({
+      name,
+      help,
+      type,
+      aggregator: 'sum',
+      values: samples().map((sample) => ({
+        value: sample.value,
+        labels: sample.labels,
+        metricName: sample.name ?? name,
+      })),
+    }),
+  };
+  // The registry asks no more of a metric than this.
+  registry.registerMetric(metric as unknown as Counter);
+}
