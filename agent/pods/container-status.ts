@@ -12,6 +12,7 @@ import type { ObservedContainer, ObservedPod } from './observed.ts';
 import { isSidecar, newestOf } from './observed.ts';
 import type { PlanFacts } from './plan.ts';
 import { formatBackoff, formatPod, restartsAll, shouldRestart } from './restart.ts';
+import { shownOf } from './shown.ts';
 
 export type ContainerKind = 'init' | 'regular' | 'ephemeral';
 
@@ -163,12 +164,7 @@ export function containerStatus(
   const { pod, observed, memory, facts } = input;
   const { name } = container;
   const records = observed.containers.filter((each) => each.metadata.name === name);
-  const shown = [
-    ...(memory.status?.containerStatuses ?? pod.status?.containerStatuses ?? []),
-    ...(memory.status?.initContainerStatuses ?? pod.status?.initContainerStatuses ?? []),
-    ...(memory.status?.ephemeralContainerStatuses ?? pod.status?.ephemeralContainerStatuses ?? []),
-  ].find((status) => status.name === name);
-
+  const shown = shownOf(input, name);
   const hidden = isBeingStarted(input, records, shown);
   const [newest, previous] = hidden ? records.slice(1) : records;
 

@@ -26,7 +26,7 @@ import { createTerminationLog } from '../containers/termination-message.ts';
 import { isStaticPod } from '../resources/critical.ts';
 import type { PodVolumes } from '../volumes/pod-volumes.ts';
 import type { ContainerLinks } from './container-links.ts';
-import type { PodParts } from './execute.ts';
+import type { PodParts } from './pod-parts.ts';
 import type { ReadyImage } from './memory.ts';
 import { isHostNetwork, newestOf, type ObservedPod } from './observed.ts';
 

@@ -343,6 +343,18 @@ function wantsStart(input: PlanInput, container: Container, newest: ObservedCont
   return shouldRestart(input.pod, container, newest.exitCode);
 }
 
+/** The regular containers have ended for good, or are being killed and run no more: a sidecar that ends meanwhile has nobody to serve. */
+function completes(input: PlanInput, find: (name: string) => ObservedContainer | undefined): boolean {
+  const { pod, memory } = input;
+  return pod.spec.containers.every((container) => {
+    const newest = find(container.name);
+    const kill = memory.containers.get(container.name)?.kill;
+    if (newest?.state === 'running')
+      return kill?.id === newest.id && !kill.restartAnyway && !restartsAfterKill(pod, container);
+    return newest?.state === 'exited' && !wantsStart(input, container, newest);
+  });
+}
+
 type InitProgress = 'initialized' | 'waiting' | 'failed';
 
 /** Init containers one after the other, each sidecar once the one before it has started; sidecars are kept running ever after. */
@@ -361,6 +373,7 @@ function planInit(draft: Draft, input: PlanInput, sandbox: SandboxStatus): InitP
       if (blocked && !here) continue;
       let started = false;
       if (here?.state === 'running') started = planRunning(draft, input, container, here).ready;
+      else if (here?.state === 'exited' && completes(input, inSandbox)) continue;
       else planStart(draft, input, container, sandbox, here ?? newestOf(observed, container.name), false);
       if (!initialized && !started) blocked = true;
       if (blocked && index >= furthest) return 'waiting';

@@ -1,7 +1,7 @@
 // Bringing a pod down: main containers first and together, then the sidecars in the reverse of their order, then sandbox, volumes and
 // cgroup; the API's confirmation; at last what the runtime and the disk still hold of it.
-import type { Container } from '../../kube/types/pod.ts';
 import type { Kill, Termination } from './memory.ts';
+import { containerNamed } from './named.ts';
 import { isSidecar, mayRun, type ObservedContainer } from './observed.ts';
 import { isAbortable } from './operations.ts';
 import { type Draft, type PlanInput, want } from './plan.ts';
@@ -59,19 +59,12 @@ function planStops(
       restartAnyway: false,
     };
     draft.kills.set(container.metadata.name, kill);
-    const ready = planPreStop(draft, input, specOf(input, container.metadata.name), container, kill);
+    const ready = planPreStop(draft, input, containerNamed(pod, container.metadata.name), container, kill);
     const turn = turnOf(container);
     const itsTurn = turn < 0 || overdue || (!mainsRun && turn === last);
     if (!itsTurn) draft.waitingFor.push(`the containers before sidecar ${container.metadata.name} to stop`);
     else if (ready) planStop(draft, input, container, kill);
   }
-}
-
-function specOf(input: PlanInput, name: string): Container | undefined {
-  const { spec } = input.pod;
-  return [...spec.containers, ...(spec.initContainers ?? []), ...(spec.ephemeralContainers ?? [])].find(
-    (container) => container.name === name,
-  );
 }
 
 /** The pod's last things, once all is stopped and released. */

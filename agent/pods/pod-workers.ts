@@ -7,21 +7,22 @@ import type { Clock } from '../../lib/clock.ts';
 import { createKeyedQueue } from '../../lib/keyed-queue.ts';
 import { describeError, type Log } from '../../lib/log.ts';
 import type { Span, Tracer } from '../../lib/tracing/tracer.ts';
-import type { Observer, Touched } from '../observe/observer.ts';
+import type { Observer } from '../observe/observer.ts';
 import { createDeferredResizes } from './deferred-resizes.ts';
 import type { DesiredPod, DesiredPods } from './desired.ts';
-import { createEndings, type Endings } from './endings.ts';
-import type { Executor, OperationContext } from './execute.ts';
+import type { Executor } from './execute.ts';
 import { holdsStatus } from './held-status.ts';
 import { podAttributes } from './pod-spans.ts';
-import { createMemory, memoryOf, type PodMemory, type Termination } from './memory.ts';
+import { memoryOf, type PodMemory, type Termination } from './memory.ts';
+import { createNeighbours } from './neighbours.ts';
 import type { ObservedPod } from './observed.ts';
-import { changesRuntime, keyOfOperation, type Operation } from './operations.ts';
+import { createOperationRunner } from './operation-runner.ts';
 import { type OutstandingResize, type Plan, type PlanFacts, plan } from './plan.ts';
 import type { PodState, PodStates } from './pod-state.ts';
 import { formatPod } from './restart.ts';
 import { computeStatus, type StatusInput } from './status.ts';
 import type { StatusWriter } from './status-writer.ts';
+import { contentChanged, createWorker, hasEnded, shownPod, type Worker } from './worker.ts';
 
 export type Admission =
   | { readonly admitted: true }
@@ -121,50 +122,15 @@ export interface PodLifecycle {
   readonly isStatic: boolean;
 }
 
-interface Worker {
-  /** As its source has it. */
-  source: Pod;
-  /** With what is allocated to it, and with the status that was kept where its source keeps none. */
-  pod: Pod;
-  isStatic: boolean;
-  /** Known from the runtime alone. */
-  readonly found: boolean;
-  readonly memory: PodMemory;
-  readonly endings: Endings;
-  plan: Plan | undefined;
-}
-
 export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOptions): PodWorkers {
   const { clock, log, observer, executor, statusWriter } = deps;
   const workers = new Map<string, Worker>();
-  const operations = new Set<Promise<void>>();
-  /** Cuts short what a call that changes the runtime waits for before it begins. */
-  const stopping = new AbortController();
+  const neighbours = createNeighbours({ workers, pods: deps.pods, observer });
+  const operations = createOperationRunner({ clock, log, observer, executor, wake: (uid) => queue.wake(uid) });
 
   const workerFor = (uid: string, desired: DesiredPod | undefined, observed: ObservedPod): Worker | undefined => {
-    const present = workers.get(uid);
-    if (present) return present;
-    const known = desired?.pod ?? (deps.pods.synced ? deps.orphan(uid, observed) : undefined);
-    if (!known) return undefined;
-    const memory = createMemory();
-    const kept = deps.states.get(uid);
-    memory.termination = kept?.termination;
-    for (const [name, backoff] of Object.entries(kept?.backoffs ?? {})) memoryOf(memory, name).backoff = backoff;
-    const isStatic = desired !== undefined && desired.source !== 'api';
-    const pod = isStatic && kept?.status ? { ...known, status: kept.status } : known;
-    const shownStart = pod.status?.startTime ? Date.parse(pod.status.startTime) : undefined;
-    memory.startTimeMs = shownStart ?? clock.now();
-    memory.timeline.push({ what: 'seen', atMs: clock.now() });
-    const worker: Worker = {
-      source: known,
-      pod,
-      isStatic,
-      found: desired === undefined,
-      memory,
-      endings: createEndings({ clock }),
-      plan: undefined,
-    };
-    workers.set(uid, worker);
+    const worker = workers.get(uid) ?? createWorker(deps, uid, desired, observed);
+    if (worker) workers.set(uid, worker);
     return worker;
   };
 
@@ -175,40 +141,10 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
       return;
     }
     // A changed manifest makes another pod of the same name: the old one ends first.
-    if (worker.isStatic && namesake(worker)) return;
-    memory.admission = await deps.admit(pod, othersOf(worker));
+    if (worker.isStatic && neighbours.namesake(worker)) return;
+    memory.admission = await deps.admit(pod, neighbours.of(worker));
     if (!memory.admission.admitted)
       deps.events.record(podTarget(pod), 'Warning', memory.admission.reason, memory.admission.message);
-  };
-
-  /** A pod that is gone from its source, forced out of the API, has given its room away already: the scheduler counts it no more. */
-  const othersOf = (worker: Worker): Pod[] =>
-    [...workers]
-      .filter(
-        ([uid, each]) =>
-          each !== worker &&
-          each.memory.admission?.admitted &&
-          !each.plan?.terminal &&
-          deps.pods.get(uid) !== undefined,
-      )
-      .map(([, each]) => each.pod);
-
-  const namesake = ({ pod }: Worker): boolean => {
-    const { name, namespace = 'default', uid } = pod.metadata;
-    for (const [other, { pod: each, memory, isStatic }] of workers)
-      if (
-        other !== uid &&
-        each.metadata.name === name &&
-        (each.metadata.namespace ?? 'default') === namespace &&
-        // Of two new ones neither waits for the other.
-        !(isStatic && memory.admission === undefined)
-      )
-        return true;
-    return observer.uids().some((other) => {
-      if (other === uid || workers.has(other)) return false;
-      const labels = observer.last(other).sandboxes.find((sandbox) => sandbox.state === 'ready')?.labels;
-      return labels?.['io.kubernetes.pod.name'] === name && labels?.['io.kubernetes.pod.namespace'] === namespace;
-    });
   };
 
   const deferred = createDeferredResizes();
@@ -255,65 +191,6 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
       if (fresh) deps.events.record(podTarget(pod, `spec.containers{${name}}`), 'Normal', 'Killing', kill.message);
     }
     worker.plan = made;
-  };
-
-  const start = (uid: string, worker: Worker, observed: ObservedPod, operation: Operation): void => {
-    const { memory } = worker;
-    const key = keyOfOperation(operation);
-    const abort = new AbortController();
-    const startedAtMs = clock.now();
-    memory.running.set(key, { operation, startedAtMs, abort });
-    if (operation.kind === 'stop-container') observer.stopping(operation.id);
-    const touched: Touched[] = [];
-    const context: OperationContext = {
-      pod: worker.pod,
-      memory,
-      observed,
-      touched: (what) => void touched.push(what),
-      ended: (id, signal) => worker.endings.wait(id, AbortSignal.any([signal, stopping.signal])),
-    };
-    const run = executor
-      .execute(context, operation, abort.signal)
-      .then(
-        () => {
-          memory.retries.delete(key);
-          memory.retryDelays.reset(key);
-          if (operation.kind === 'remove-container' || operation.kind === 'remove-sandbox')
-            observer.drop(uid, operation.id);
-          else if (touched.length > 0) for (const each of touched) observer.invalidate(uid, each);
-          else if (changesRuntime(operation.kind)) observer.invalidate(uid);
-        },
-        (error: unknown) => {
-          if (changesRuntime(operation.kind)) observer.invalidate(uid);
-          if (abort.signal.aborted || stopping.signal.aborted) return;
-          const nowMs = clock.now();
-          const delayMs = memory.retryDelays.next(key, nowMs);
-          const before = memory.retries.get(key);
-          const message = `${operation.kind}: ${describeError(error)}`;
-          // A runtime under load answers once with a closed connection for a container that just ended, and the next try finds all well:
-          // only what fails twice is told, and the same failure once, however often it is tried again.
-          const warn = before !== undefined && before.told !== message;
-          memory.retries.set(key, {
-            failures: (before?.failures ?? 0) + 1,
-            retryAtMs: nowMs + delayMs,
-            message,
-            told: warn ? message : before?.told,
-          });
-          log[warn ? 'warn' : 'debug'](`${operation.kind} failed; tried again`, {
-            pod: formatPod(worker.pod),
-            error,
-            retryInMs: delayMs,
-          });
-        },
-      )
-      .finally(() => {
-        memory.running.delete(key);
-        const nowMs = clock.now();
-        if (memory.timeline.length < 200) memory.timeline.push({ what: key, atMs: nowMs, tookMs: nowMs - startedAtMs });
-        queue.wake(uid);
-        operations.delete(run);
-      });
-    operations.add(run);
   };
 
   const show = (uid: string, worker: Worker, observed: ObservedPod, made: Plan): void => {
@@ -385,7 +262,7 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
     remember(worker, made);
     // Started before the status is computed: what is under way is part of what is shown.
     for (const key of made.abort) worker.memory.running.get(key)?.abort.abort(new CancelledError('no longer wanted'));
-    for (const operation of made.start) start(uid, worker, observed, operation);
+    for (const operation of made.start) operations.start(uid, worker, observed, operation);
     show(uid, worker, observed, made);
     keep(uid, worker);
     const phase = made.terminal ? 'ended' : made.termination ? 'terminating' : 'running';
@@ -405,7 +282,7 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
     const uid = worker.pod.metadata.uid ?? '';
     worker.pod = resize.review(
       worker.pod,
-      deferred.beside(uid, othersOf(worker), resize.fits, resize.allocated(worker.pod)),
+      deferred.beside(uid, neighbours.of(worker), resize.fits, resize.allocated(worker.pod)),
     );
     // Until a container that is restarted for it runs again, the resize is not over.
     const restarting = [...memory.containers.values()].some((known) => known.kill?.forResize);
@@ -451,8 +328,6 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
     },
     { backoff: { initialMs: 100, maxMs: 10_000 } },
   );
-
-  const shown = (worker: Worker): Pod => ({ ...worker.pod, status: worker.memory.status ?? worker.pod.status ?? {} });
 
   return {
     wake: (uid) => queue.wake(uid),
@@ -502,10 +377,10 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
         terminating: memory.termination,
       };
     },
-    list: () => [...workers.values()].map(shown),
+    list: () => [...workers.values()].map(shownPod),
     get(uid) {
       const worker = workers.get(uid);
-      return worker && shown(worker);
+      return worker && shownPod(worker);
     },
     holdsResources: (uid) => workers.has(uid) && !workers.get(uid)!.memory.released,
     lifecycles: () =>
@@ -516,25 +391,10 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
       })),
     async stop() {
       await queue.stop();
-      const reason = new CancelledError('the agent stops');
-      stopping.abort(reason);
-      for (const { memory } of workers.values())
-        for (const { abort, operation } of memory.running.values())
-          if (operation.kind !== 'start-container') abort.abort(reason);
-      await Promise.allSettled(operations);
+      await operations.stop([...workers.values()].map(({ memory }) => memory));
     },
   };
 }
 
 /** The kubelet tries a resize that was deferred again this often though nothing was heard. */
 const resizeRetryMs = 180_000;
-
-/** The API, or what was kept, shows that the pod has ended for good: it is not looked at as one to be started. */
-const hasEnded = ({ pod }: Worker): boolean => pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed';
-
-/** Whether something that volumes show has changed: labels, annotations, the spec. */
-function contentChanged(before: Pod, after: Pod): boolean {
-  const view = ({ metadata, spec }: Pod): string =>
-    JSON.stringify([metadata.labels, metadata.annotations, metadata.generation ?? spec]);
-  return view(before) !== view(after);
-}
