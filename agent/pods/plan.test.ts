@@ -183,6 +183,28 @@ describe('init containers', () => {
   });
 });
 
+describe('a sidecar that ends', () => {
+  const podWith = (restartPolicy: 'Always' | 'Never') =>
+    podOf([{ name: 'main' }], { restartPolicy, initContainers: [{ name: 'side', restartPolicy: 'Always' }] });
+  const kill = { id: 'main-0', sinceMs: t0, graceSeconds: 30, message: '', restartAnyway: false };
+  const starts = (restartPolicy: 'Always' | 'Never', main: ObservedContainer, killed: boolean): string[] => {
+    const memory = ready(['main', 'side']);
+    if (killed) memoryOf(memory, 'main').kill = kill;
+    return kinds(plan(input(podWith(restartPolicy), running(main, exited('side', 1)), memory)).start).filter((each) =>
+      each.startsWith('start-'),
+    );
+  };
+
+  it('is not started again while what it serves is being killed for good', () => {
+    expect(starts('Never', container('main'), true)).toEqual([]);
+  });
+
+  it('is, where that runs, or will run again', () => {
+    expect(starts('Never', container('main'), false)).toEqual(['start-container side']);
+    expect(starts('Always', container('main'), true)).toEqual(['start-container side']);
+  });
+});
+
 describe('restarts', () => {
   it('are at once the first time, then back off 10 s doubling to 300 s', () => {
     const pod = podOf([{ name: 'a' }]);
