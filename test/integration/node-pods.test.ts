@@ -166,6 +166,42 @@ describe('a container that fails', () => {
     await kubectl('delete', 'pod', 'killed', '--wait=false');
   });
 
+  it.each([
+    ['own', ''],
+    ['shared', 'shareProcessNamespace: true'],
+  ])(
+    'is started again when nothing of it runs any more, and tells how it ended: %s process namespace',
+    async (kind, line) => {
+      const name = `ends-${kind}`;
+      // The server outlives the shell where the kernel does not end it; the next one cannot have its port then, and ends with 99.
+      const script = [
+        'httpd -p 8080 -h /tmp || exit 99; echo begun',
+        'until rm /tmp/end 2>/dev/null; do sleep 0.05; done',
+        'echo last words > /dev/termination-log; exit 3',
+      ].join('; ');
+      await node.cluster.apply(`
+apiVersion: v1
+kind: Pod
+metadata: { name: ${name} }
+spec:
+  terminationGracePeriodSeconds: 1
+  ${line}
+  containers: [{ name: c, image: 'localhost/stevedore/demo:1', command: [sh, -c, '${script}'] }]
+`);
+      await node.waitForPod(name, isReady);
+      await kubectl('exec', name, '--', 'touch', '/tmp/end');
+      const after = await node.waitForPod(name, (pod) => restartsOf(pod) > 0 && isReady(pod));
+      expect(after.status?.containerStatuses?.[0]).toMatchObject({
+        restartCount: 1,
+        lastState: { terminated: { exitCode: 3, reason: 'Error', message: 'last words\n' } },
+      });
+      expect(await kubectl('logs', name, '--previous')).toBe('begun\n');
+      await sleep(1_000);
+      expect(restartsOf(await node.waitForPod(name, isReady))).toBe(1);
+      await kubectl('delete', 'pod', name, '--wait=false');
+    },
+  );
+
   it('by its liveness probe, is started again', async () => {
     await node.cluster.apply(
       demo(
