@@ -39,7 +39,9 @@ function setUp(given: {
         ended = true;
         return Promise.reject(said ?? new ExecError(command, 'timeout', 'no answer'));
       },
-      end: () => void (ended = true),
+      end() {
+        ended = true;
+      },
     };
   };
   return {

@@ -1,5 +1,6 @@
 // Deletes endpoints that are no longer drawn a moment after they went: a packet that drew one just before still looks it up.
 import type { Clock, Timer } from '../../lib/clock.ts';
+import type { ElementMap } from './element-map.ts';
 import type { ElementId } from './names.ts';
 import type { Book } from './plan.ts';
 import type { ElementChange } from './script.ts';
@@ -12,7 +13,7 @@ export interface LateDeletionsDeps {
   /** What is in the kernel is known. */
   isKnown(): boolean;
   serial(work: () => Promise<void>): Promise<void>;
-  delete(due: ReadonlyMap<ElementId, ElementChange>, signal: AbortSignal): Promise<void>;
+  delete(due: ElementMap<ElementChange>, signal: AbortSignal): Promise<void>;
   onFailure(error: unknown, signal: AbortSignal): void;
 }
 

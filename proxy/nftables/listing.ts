@@ -1,6 +1,7 @@
 // Reads what `nft list table` prints, in slices: with 100,000 elements it is some megabytes.
 import type { Slices } from '../../lib/slices.ts';
 import { parseIp } from '../addresses.ts';
+import { createElementMap, type ElementMap } from './element-map.ts';
 import { type ElementId, elementId, epochSet, isAffinityMap } from './names.ts';
 
 export interface Counted {
@@ -11,7 +12,7 @@ export interface Counted {
 /** Our table as it is in the kernel. */
 export interface Listing {
   /** Elements by id; the value of a set's element is empty. Those of affinity maps are left out. */
-  readonly elements: Map<ElementId, string>;
+  readonly elements: ElementMap<string>;
   /** Lines that declare maps and sets, by name. */
   readonly declarations: Map<string, readonly string[]>;
   /** Rules by chain, without the line that names the hook. */
@@ -22,7 +23,7 @@ export interface Listing {
 }
 
 export const emptyListing = (): Listing => ({
-  elements: new Map(),
+  elements: createElementMap(),
   declarations: new Map(),
   chains: new Map(),
   hooks: new Map(),

@@ -4,12 +4,12 @@ import { createHash, randomBytes } from 'node:crypto';
 import { readFileIfThere, writeFileAtomic } from '../../lib/files.ts';
 import type { Slices } from '../../lib/slices.ts';
 import type { IpFamily } from '../model.ts';
-import type { ElementId } from './names.ts';
+import { createElementMap, type ElementMap } from './element-map.ts';
 import { declarations } from './skeleton.ts';
 
 export interface Memory {
   readonly epoch: string;
-  readonly elements: Map<ElementId, string>;
+  readonly elements: ElementMap<string>;
   /** Rules as nft lists them, a string a chain. */
   readonly chains: Map<string, string>;
   readonly maps: Set<string>;
@@ -52,7 +52,7 @@ export async function readMemory(path: string, family: IpFamily, slices: Slices)
     return undefined;
   }
   if (head.layout !== layoutOf(family)) return undefined;
-  const elements = new Map<ElementId, string>();
+  const elements = createElementMap<string>();
   for (let from = headEnd + 1; from < text.length - 'end\n'.length; ) {
     const end = text.indexOf('\n', from);
     const tab = text.indexOf('\t', from);

@@ -144,10 +144,10 @@ describe('the nftables backend', () => {
     expect(nft.scripts.join('')).not.toContain(' . 80 . 3 }');
     expect(nft.elements(table, 'eps-tcp').size).toBe(4);
     await clock.advance(1_100);
-    expect([...nft.elements(table, 'eps-tcp').keys()]).toEqual([
+    expect([...nft.elements(table, 'eps-tcp').keys()].sort()).toEqual([
+      '10.96.0.1 . 80 . 0',
       '10.96.0.1 . 80 . 1',
       '10.96.0.1 . 80 . 2',
-      '10.96.0.1 . 80 . 0',
     ]);
   });
 

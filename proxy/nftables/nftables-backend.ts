@@ -61,6 +61,10 @@ export interface NftablesBackendOptions {
   readonly partSize?: number;
 }
 
+function* verdictsOf(changes: Plan['changes']): Generator<string | undefined> {
+  for (const [, { after }] of changes) yield after;
+}
+
 export function createNftablesBackend(
   deps: NftablesBackendDeps,
   { partSize = 16_000 }: NftablesBackendOptions = {},
@@ -186,12 +190,7 @@ export function createNftablesBackend(
     const head = noStructure();
     ensureFixed(head, structure, env);
     for (const programmed of plan.touched.values()) if (programmed) ensureAffinity(head, structure, env, programmed);
-    ensureTargets(
-      head,
-      structure,
-      env,
-      [...plan.changes.values()].map(({ after }) => after),
-    );
+    ensureTargets(head, structure, env, verdictsOf(plan.changes));
     await write({ head: head.lines, changes: plan.changes, tail: [] }, signal);
     await adopt(signal);
     return resultOf(plan.changes.size + head.lines.length);
@@ -212,12 +211,7 @@ export function createNftablesBackend(
     try {
       const head = noStructure();
       for (const programmed of plan.touched.values()) if (programmed) ensureAffinity(head, structure, env, programmed);
-      ensureTargets(
-        head,
-        structure,
-        env,
-        [...plan.changes.values()].map(({ after }) => after),
-      );
+      ensureTargets(head, structure, env, verdictsOf(plan.changes));
       const tail = noStructure();
       for (const key of hadAffinity)
         if ((book.programmed.get(key)?.state.port.affinitySeconds ?? 0) === 0)
@@ -277,12 +271,7 @@ export function createNftablesBackend(
       const head = noStructure();
       ensureFixed(head, empty, env);
       for (const programmed of fresh.programmed.values()) ensureAffinity(head, empty, env, programmed);
-      ensureTargets(
-        head,
-        empty,
-        env,
-        [...plan.changes.values()].map(({ after }) => after),
-      );
+      ensureTargets(head, empty, env, verdictsOf(plan.changes));
       const tail = noStructure();
       ensureBase(tail, empty, env);
       const elements = await elementLines(table, plan.changes, createSlices(clock));

@@ -5,6 +5,7 @@ import type { Clock } from '../../lib/clock.ts';
 import type { NodeFacts } from '../backend.ts';
 import type { Protocol, ServicePortKey, ServicePortState } from '../model.ts';
 import { arrange } from './arrange.ts';
+import { createElementMap, type ElementMap } from './element-map.ts';
 import { elementsOf, endpointText, frontsOf, type Front, type Programmed, sharedOf } from './elements.ts';
 import type { Listing } from './listing.ts';
 import { type ElementId, elementId, isEndpointMap, mapOf, protocolName } from './names.ts';
@@ -32,7 +33,7 @@ export const emptyBook = (): Book => ({
 });
 
 export interface Plan {
-  readonly changes: Map<ElementId, ElementChange>;
+  readonly changes: ElementMap<ElementChange>;
   /** Service ports with session affinity that lost endpoints, or have just got it. */
   readonly purge: Set<ServicePortKey>;
   /** Where verdicts lead; planAll only. */
@@ -95,7 +96,7 @@ interface Builder {
 
 /** `kernel`: given where the book is empty and the kernel was read; then elements are compared with it. */
 function createBuilder(book: Book, facts: NodeFacts, kernel: Listing | undefined): Builder {
-  const raw = new Map<ElementId, { before: string | undefined; after: string | undefined }>();
+  const raw = createElementMap<{ before: string | undefined; after: string | undefined }>();
   const purge = new Set<ServicePortKey>();
   const touched = new Map<ServicePortKey, Programmed | undefined>();
   const undo: (() => void)[] = [];
@@ -223,12 +224,12 @@ const undoAll = (undo: (() => void)[]): void => {
 /** What really changes: endpoints are deleted late, and what waits for its deletion may be wanted again. */
 async function settle(
   book: Book,
-  raw: ReadonlyMap<ElementId, ElementChange>,
+  raw: ElementMap<ElementChange>,
   adopting: boolean,
   undo: (() => void)[],
   slices: Slices,
-): Promise<Map<ElementId, ElementChange>> {
-  const changes = new Map<ElementId, ElementChange>();
+): Promise<ElementMap<ElementChange>> {
+  const changes = createElementMap<ElementChange>();
   const before = { count: book.count, late: new Map<ElementId, string | undefined>() };
   const setLate = (id: ElementId, value: string | undefined): void => {
     before.late.set(id, book.late.get(id));

@@ -7,9 +7,10 @@
 import type { Clock } from '../../lib/clock.ts';
 import { createSlices } from '../../lib/slices.ts';
 import type { RuleEnv } from './chains.ts';
+import { createElementMap } from './element-map.ts';
 import { elementsOf } from './elements.ts';
 import { type Memory, newEpoch, readMemory, writeMemory } from './memory.ts';
-import { type ElementId, epochSet, tableFamily, tableName } from './names.ts';
+import { epochSet, tableFamily, tableName } from './names.ts';
 import type { Book } from './plan.ts';
 import type { Structure } from './structure.ts';
 import type { NftTool } from './tool.ts';
@@ -64,7 +65,7 @@ export function createRecall({ tool, family, clock, file }: RecallDeps): Recall 
     },
     async leave(book, structure, env) {
       if (file === undefined) return;
-      const elements = new Map<ElementId, string>(book.late);
+      const elements = createElementMap(book.late);
       const slices = createSlices(clock);
       for (const programmed of book.programmed.values()) {
         for (const [id, value] of elementsOf(programmed, env)) elements.set(id, value);

@@ -1,5 +1,6 @@
 // A transaction as text for `nft -f -`, and in which order a big one may be cut. Pure.
 import type { Slices } from '../../lib/slices.ts';
+import type { ElementMap } from './element-map.ts';
 import { type ElementId, isEndpointMap, keyOf, mapOf } from './names.ts';
 
 /** What becomes of one element: from `before` to `after`; undefined where it is not there. */
@@ -14,11 +15,19 @@ const rank = (map: string): number =>
 
 const perLine = 500;
 
-function commands(verb: 'add' | 'delete', table: string, byMap: ReadonlyMap<string, string[]>): string[] {
+async function commands(
+  verb: 'add' | 'delete',
+  table: string,
+  byMap: ReadonlyMap<string, string[]>,
+  slices: Slices,
+): Promise<string[]> {
   const lines: string[] = [];
   for (const [map, items] of byMap)
-    for (let at = 0; at < items.length; at += perLine)
+    for (let at = 0; at < items.length; at += perLine) {
       lines.push(`${verb} element ${table} ${map} { ${items.slice(at, at + perLine).join(', ')} }`);
+      const pause = slices.giveWay();
+      if (pause) await pause;
+    }
   return lines;
 }
 
@@ -43,17 +52,13 @@ export async function elementLines(
     const pause = slices.giveWay();
     if (pause) await pause;
   }
-  return [...commands('delete', table, deleted), ...commands('add', table, added)];
+  return [...(await commands('delete', table, deleted, slices)), ...(await commands('add', table, added, slices))];
 }
 
 type Part = readonly (readonly [ElementId, ElementChange])[];
 
 /** Cuts changes into parts of about `size`, each safe by itself when they are made in this order. */
-export async function cutChanges(
-  changes: ReadonlyMap<ElementId, ElementChange>,
-  size: number,
-  slices: Slices,
-): Promise<Part[]> {
+export async function cutChanges(changes: ElementMap<ElementChange>, size: number, slices: Slices): Promise<Part[]> {
   if (changes.size === 0) return [];
   if (changes.size <= size * 1.5) return [[...changes]];
   const groups = new Map<number, (readonly [ElementId, ElementChange])[]>();

@@ -1,14 +1,14 @@
 // Writes a plan: in one transaction where it is small, else in parts that are safe one after another.
 import type { Clock } from '../../lib/clock.ts';
 import { createSlices } from '../../lib/slices.ts';
-import type { ElementId } from './names.ts';
+import type { ElementMap } from './element-map.ts';
 import { cutChanges, type ElementChange, elementLines } from './script.ts';
 import type { NftTool } from './tool.ts';
 
 export interface WriteInput {
   /** Lines before the elements, which lead to what these make. */
   readonly head: readonly string[];
-  readonly changes: ReadonlyMap<ElementId, ElementChange>;
+  readonly changes: ElementMap<ElementChange>;
   readonly tail: readonly string[];
   /** All in one transaction, however much it is. */
   readonly whole?: boolean;
