@@ -1,4 +1,5 @@
-// The node's listeners: :10250 for the API server and metrics, 127.0.0.1:10248/healthz for the host's own watchdogs.
+// The node's listeners: :10250 for the API server and metrics, 127.0.0.1:10248/healthz for the host's own watchdogs, and the read-only
+// port where the configuration asks for it.
 import { hostname } from 'node:os';
 import type { Runtime } from '../cri/runtime.ts';
 import type { KubeClient } from '../kube/client.ts';
@@ -11,6 +12,7 @@ import { createCertificateMetrics } from './server/certificate-metrics.ts';
 import { createHealthServer } from './server/health-server.ts';
 import type { PodDirectory } from './server/directory.ts';
 import { createNodeServer, type NodeServerDeps } from './server/node-server.ts';
+import { createReadOnlyServer } from './server/read-only-server.ts';
 import { loadClientCa } from './tls/client-ca.ts';
 import { createCertificateStore } from './tls/certificate-store.ts';
 import { loadServingCertificate } from './tls/serving.ts';
@@ -48,7 +50,7 @@ function bindFailed(what: string, address: string, port: number, error: unknown)
   return new Error(`${what} cannot listen on ${address}:${port}: ${why}`, { cause: error });
 }
 
-/** Binds both; rejects with a message for the operator. `run` ends when its signal aborts, and closes them. */
+/** Binds all; rejects with a message for the operator. `run` ends when its signal aborts, and closes them. */
 export async function startServers(
   deps: ServersDeps,
   options: ServersOptions,
@@ -116,6 +118,10 @@ export async function startServers(
     },
   );
   const healthServer = createHealthServer({ health }, { address: config.healthzBindAddress, port: config.healthzPort });
+  const readOnly = createReadOnlyServer(
+    { ...deps, ...deps.figures, health },
+    { address: config.address, port: config.readOnlyPort },
+  );
   await server.listen().catch((error: unknown) => {
     throw bindFailed('the node’s server', config.address, config.port, error);
   });
@@ -123,6 +129,11 @@ export async function startServers(
     await healthServer.listen().catch(async (error: unknown) => {
       await server.close();
       throw bindFailed('/healthz', config.healthzBindAddress, config.healthzPort, error);
+    });
+  if (config.readOnlyPort > 0)
+    await readOnly.listen().catch(async (error: unknown) => {
+      await Promise.all([server.close(), config.healthzPort > 0 ? healthServer.close() : undefined]);
+      throw bindFailed('the read-only port', config.address, config.readOnlyPort, error);
     });
   return {
     async run(signal) {
@@ -136,7 +147,11 @@ export async function startServers(
           });
       } finally {
         unsubscribe?.();
-        await Promise.all([server.close(), config.healthzPort > 0 ? healthServer.close() : undefined]);
+        await Promise.all([
+          server.close(),
+          config.healthzPort > 0 ? healthServer.close() : undefined,
+          config.readOnlyPort > 0 ? readOnly.close() : undefined,
+        ]);
       }
     },
   };
