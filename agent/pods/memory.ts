@@ -54,6 +54,8 @@ export interface Kill {
   readonly message: string;
   /** Start it again whatever the restart policy says and without back-off: its definition changed. */
   readonly restartAnyway: boolean;
+  /** It runs again whatever it ends with, after its back-off: it failed a probe, and the policy is not Never. */
+  readonly again?: boolean;
   /** It is restarted to get other resources. */
   readonly forResize?: boolean;
 }

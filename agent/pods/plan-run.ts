@@ -286,12 +286,9 @@ function decideKill(input: PlanInput, container: Container, observed: ObservedCo
   const { failed } = facts.probe(container, observed.id);
   if (!failed) return undefined;
   const probe = failed === 'startup' ? container.startupProbe : container.livenessProbe;
-  const restart = restartsAfterKill(pod, container) ? ', will be restarted' : '';
-  return begin(
-    `${label} ${name} failed ${failed} probe${restart}`,
-    Math.max(1, probe?.terminationGracePeriodSeconds ?? graceOf(pod)),
-    false,
-  );
+  const again = restartsAfterKill(pod, container);
+  const message = `${label} ${name} failed ${failed} probe${again ? ', will be restarted' : ''}`;
+  return { ...begin(message, Math.max(1, probe?.terminationGracePeriodSeconds ?? graceOf(pod)), false), again };
 }
 
 function planContainers(draft: Draft, input: PlanInput, sandbox: SandboxStatus): boolean {
@@ -339,7 +336,7 @@ function wantsStart(input: PlanInput, container: Container, newest: ObservedCont
   }
   if (newest?.state !== 'exited') return true;
   const kill = input.memory.containers.get(container.name)?.kill;
-  if (kill?.id === newest.id && kill.restartAnyway) return true;
+  if (kill?.id === newest.id && (kill.restartAnyway || kill.again)) return true;
   return shouldRestart(input.pod, container, newest.exitCode);
 }
 
@@ -349,8 +346,7 @@ function completes(input: PlanInput, find: (name: string) => ObservedContainer |
   return pod.spec.containers.every((container) => {
     const newest = find(container.name);
     const kill = memory.containers.get(container.name)?.kill;
-    if (newest?.state === 'running')
-      return kill?.id === newest.id && !kill.restartAnyway && !restartsAfterKill(pod, container);
+    if (newest?.state === 'running') return kill?.id === newest.id && !kill.restartAnyway && !kill.again;
     return newest?.state === 'exited' && !wantsStart(input, container, newest);
   });
 }

@@ -189,7 +189,7 @@ describe('a sidecar that ends', () => {
   const kill = { id: 'main-0', sinceMs: t0, graceSeconds: 30, message: '', restartAnyway: false };
   const starts = (restartPolicy: 'Always' | 'Never', main: ObservedContainer, killed: boolean): string[] => {
     const memory = ready(['main', 'side']);
-    if (killed) memoryOf(memory, 'main').kill = kill;
+    if (killed) memoryOf(memory, 'main').kill = { ...kill, again: restartPolicy === 'Always' };
     return kinds(plan(input(podWith(restartPolicy), running(main, exited('side', 1)), memory)).start).filter((each) =>
       each.startsWith('start-'),
     );
@@ -259,6 +259,23 @@ describe('restarts', () => {
     expect(made.start).toMatchObject([{ kind: 'stop-container', graceSeconds: 5 }]);
     expect(made.kills.get('a')?.message).toBe('Container a failed liveness probe, will be restarted');
   });
+
+  it.each([
+    ['OnFailure', ['start-container a']],
+    ['Never', []],
+  ] as const)(
+    'what was stopped for a failed probe and ended with 0 runs again, under %s: %j',
+    (restartPolicy, starts) => {
+      const pod = podOf([{ name: 'a' }], { restartPolicy });
+      const memory = ready(['a']);
+      const failing = facts({ probe: () => ({ started: false, failed: 'startup', ready: false }) });
+      const made = plan(input(pod, running(container('a')), memory, { facts: failing }));
+      memoryOf(memory, 'a').kill = made.kills.get('a')!;
+      const after = plan(input(pod, running(exited('a', 0)), memory));
+      expect(kinds(after.start).filter((each) => each.startsWith('start-'))).toEqual(starts);
+      expect(after.terminal).toBe(restartPolicy === 'Never');
+    },
+  );
 
   it('a changed definition restarts the container at once, whatever its policy', () => {
     const pod = podOf([{ name: 'a' }], { restartPolicy: 'Never' });

@@ -351,6 +351,38 @@ describe('room on the node', () => {
   });
 });
 
+describe('a container that is stopped to run again', () => {
+  it.each([
+    ['for a failed probe, under OnFailure', 'OnFailure' as const, true],
+    ['for another image, under Never', 'Never' as const, false],
+  ])('%s, does not end its pod on the way, though it exits with 0', async (_name, restartPolicy, probed) => {
+    let failed: 'liveness' | undefined;
+    const lab = createPodLab({ probe: () => ({ started: true, failed, ready: true }) });
+    const phases = new Set<string | undefined>();
+    lab.runtime.behave('i', { onStop: { afterMs: 300, exitCode: 0 } });
+    const containers = one('main');
+    lab.bind('a', { restartPolicy, containers });
+    await lab.clock.advance(3_000);
+    if (probed) failed = 'liveness';
+    else {
+      const pod = structuredClone(lab.pod('a')!);
+      pod.spec.containers[0]!.image = 'j';
+      await lab.client.update(resources.pods, pod);
+    }
+    lab.agent().workers.wake('uid-a');
+    await lab.clock.advance(100);
+    failed = undefined;
+    for (let i = 0; i < 500; i++) {
+      await lab.clock.advance(10);
+      phases.add(lab.pod('a')?.status?.phase);
+    }
+    expect([...phases]).toEqual(['Running']);
+    expect(lab.running('a')).toEqual(['main']);
+    expect(lab.pod('a')?.status?.containerStatuses?.[0]?.restartCount).toBe(1);
+    await lab.stop();
+  });
+});
+
 describe('a rule that restarts all containers', () => {
   const rules = {
     restartPolicy: 'Never' as const,

@@ -120,11 +120,20 @@ function phaseOf(
   // The reason goes with the phase, which is terminal only once nothing runs any more.
   if (override && (terminal || memory.termination?.cause === 'rejected')) return { phase: 'Failed', ...override };
   // What is killed to begin anew is no end.
-  const phase =
-    memory.restartAll && before.phase && !terminal ? before.phase : computePhaseOf(pod, statuses, terminal, begun);
+  const anew = memory.restartAll || runsAgain(input);
+  const phase = anew && before.phase && !terminal ? before.phase : computePhaseOf(pod, statuses, terminal, begun);
   const kept = phase === before.phase ? { reason: before.reason, message: before.message } : {};
   return { phase, ...kept };
 }
+
+/** A container that we ended runs again whatever its exit code. */
+const runsAgain = ({ memory, observed }: StatusInput): boolean =>
+  [...memory.containers.values()].some(
+    ({ kill }) =>
+      kill !== undefined &&
+      (kill.restartAnyway || kill.again) &&
+      observed.containers.some(({ id, state }) => id === kill.id && state === 'exited'),
+  );
 
 function computePhaseOf(
   pod: Pod,
