@@ -72,6 +72,8 @@ for hierarchy in /sys/fs/cgroup/*/; do
   mkdir -p "$hierarchy/$name"
   case $hierarchy in
   */cpuset/) for file in cpuset.cpus cpuset.mems; do cat "$hierarchy/$file" >"$hierarchy/$name/$file"; done ;;
+  # To the scheduler a group is one process: with the weight of one, a whole host would get next to nothing beside others' work.
+  */cpu/) echo 4096 >"$hierarchy/$name/cpu.shares" ;;
   esac
   echo $$ >"$hierarchy/$name/cgroup.procs"
 done

@@ -15,6 +15,9 @@ const outerEnd = 'vmtap0';
 const script = fileURLToPath(new URL('container-boot.sh', import.meta.url));
 const ip = async (...args: string[]): Promise<void> => void (await exec('ip', args));
 
+// nsenter leaves a process in the groups of its caller.
+const enterCgroups = 'for group in /sys/fs/cgroup/*/cgroup.procs; do echo $$ >$group; done';
+
 const timed = async (work: () => Promise<unknown>): Promise<number> => {
   const startedMs = performance.now();
   await work();
@@ -46,7 +49,7 @@ export async function startContainer(options: { disk?: string } = {}): Promise<M
           'LANG=C.UTF-8',
           'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
         ],
-        ...['/bin/bash', '-c', `cd /root\n${script}`],
+        ...['/bin/bash', '-c', `${enterCgroups}\ncd /root\n${script}`],
       ],
       { timeoutMs: limits.timeoutMs ?? 120_000, ...(limits.input === undefined ? {} : { input: limits.input }) },
     );

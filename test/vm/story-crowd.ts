@@ -32,7 +32,7 @@ const deployment = {
   },
 };
 
-async function start({ apply, kubectl, until }: World): Promise<string> {
+export async function crowdStart({ apply, kubectl, until }: World): Promise<string> {
   const startedMs = performance.now();
   await apply(deployment);
   await until(
@@ -72,7 +72,7 @@ const remove = async ({ kubectl, until }: World): Promise<string> => {
 };
 
 export async function crowd(world: World, report: Report): Promise<void> {
-  await report.step(`${size} pods with a readiness probe`, () => start(world));
+  await report.step(`${size} pods with a readiness probe`, () => crowdStart(world));
   await report.step(`systemctl restart with ${size} pods`, () => restart(world));
   await report.step(`${size} pods deleted`, () => remove(world));
 }
