@@ -190,9 +190,9 @@ async function measurePoint(services: number): Promise<Record<string, unknown>> 
             return conversation.ended;
           },
           ask(asked, mark, askOptions) {
-            // The first line is the transaction; what follows only marks the end of its answer.
-            const [line = ''] = asked.split('\n');
-            if (!line.startsWith('describe')) inputs.push(`${line}\n`);
+            // The last line only marks the end of the answer.
+            const transaction = asked.slice(0, asked.lastIndexOf('\n', asked.length - 2) + 1);
+            if (transaction !== '') inputs.push(transaction);
             return conversation.ask(asked, mark, askOptions);
           },
           end: () => conversation.end(),

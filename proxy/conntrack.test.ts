@@ -4,6 +4,7 @@ import { createFakeClock } from '../lib/fake-clock.ts';
 import { ExecError, type exec } from '../lib/exec.ts';
 import { silentLog } from '../lib/log.ts';
 import { changedFrontends, createConntrackCleaner, type Flow, isStale, parseFlow } from './conntrack.ts';
+import { fakePort } from './fake-ports.ts';
 import { computeState, type Endpoint, type ServicePort, type ServicePortState } from './model.ts';
 
 const endpoint = (ip: string, fields: Partial<Endpoint> = {}): Endpoint => ({
@@ -17,25 +18,15 @@ const endpoint = (ip: string, fields: Partial<Endpoint> = {}): Endpoint => ({
 });
 
 function stateOf(ips: readonly (string | Endpoint)[], fields: Partial<ServicePort> = {}): ServicePortState {
-  const port: ServicePort = {
-    key: 'ns/dns:/UDP',
-    family: 'IPv4',
-    namespace: 'ns',
+  const port = fakePort({
     name: 'dns',
-    portName: '',
     protocol: 'UDP',
     clusterIP: '10.96.0.10',
     port: 53,
     nodePort: 30053,
     externalIPs: ['192.0.2.1'],
-    loadBalancerVIPs: [],
-    sourceRanges: [],
-    affinitySeconds: 0,
-    internalPolicyLocal: false,
-    externalPolicyLocal: false,
-    healthCheckNodePort: 0,
     ...fields,
-  };
+  });
   const endpoints = ips.map((ip) => (typeof ip === 'string' ? endpoint(ip) : ip));
   return computeState(port, endpoints, { nodeName: 'n1', zone: undefined });
 }

@@ -1,6 +1,7 @@
 // What every rules backend must do with packets: scenarios of service ports, and flows with what becomes of them. Pure; the suite that
 // sends real packets is test/integration/proxy-contract.test.ts.
 import type { NodeFacts } from './backend.ts';
+import { fakePort } from './fake-ports.ts';
 import {
   computeState,
   type Endpoint,
@@ -8,7 +9,6 @@ import {
   type Protocol,
   type ServicePort,
   type ServicePortState,
-  servicePortKey,
 } from './model.ts';
 
 /**
@@ -121,25 +121,15 @@ function stateOf(world: World, draft: Draft, number: number): ServicePortState {
   const ip = (block: number): string =>
     v4 ? `10.${block}.7.${number}` : `fd00:10:96::${block}:${number.toString(16)}`;
   const protocol = draft.protocol ?? 'TCP';
-  const port: ServicePort = {
-    key: servicePortKey('contract', `s${number}`, '', protocol),
+  const port = fakePort({
     family: world.family,
     namespace: 'contract',
     name: `s${number}`,
-    portName: '',
     protocol,
     clusterIP: ip(96),
     port: servicePortNumber,
-    nodePort: 0,
-    externalIPs: [],
-    loadBalancerVIPs: [],
-    sourceRanges: [],
-    affinitySeconds: 0,
-    internalPolicyLocal: false,
-    externalPolicyLocal: false,
-    healthCheckNodePort: 0,
     ...draft.fields?.({ externalIP: ip(97), vip: ip(98) }),
-  };
+  });
   const nodePort = port.nodePort === 0 ? 0 : nodePortBase + number;
   const endpoints = (Object.entries(draft.endpoints) as [EndpointName, Condition][]).map(
     ([name, condition]): Endpoint => ({

@@ -1,26 +1,9 @@
 // Which endpoints traffic may go to, case by case.
 import { describe, expect, it } from 'vitest';
+import { fakePort } from './fake-ports.ts';
 import { computeState, type Endpoint, type ServicePort } from './model.ts';
 
-const port = (fields: Partial<ServicePort> = {}): ServicePort => ({
-  key: 'ns/web:http/TCP',
-  family: 'IPv4',
-  namespace: 'ns',
-  name: 'web',
-  portName: 'http',
-  protocol: 'TCP',
-  clusterIP: '10.96.0.1',
-  port: 80,
-  nodePort: 0,
-  externalIPs: [],
-  loadBalancerVIPs: [],
-  sourceRanges: [],
-  affinitySeconds: 0,
-  internalPolicyLocal: false,
-  externalPolicyLocal: false,
-  healthCheckNodePort: 0,
-  ...fields,
-});
+const port = (fields: Partial<ServicePort> = {}): ServicePort => fakePort({ portName: 'http', ...fields });
 
 const endpoint = (ip: string, fields: Partial<Endpoint> = {}): Endpoint => ({
   ip,

@@ -2,8 +2,9 @@
 // the chains it touches; what it did not write itself it reads from the kernel first, and takes over by content.
 import type { Clock } from '../../lib/clock.ts';
 import { createSlices } from '../../lib/slices.ts';
-import type { ApplyResult, Changes, ForeignChange, NodeFacts, RulesBackend } from '../backend.ts';
+import type { ApplyResult, Changes, ForeignChange, RulesBackend } from '../backend.ts';
 import { isRejected } from '../backend.ts';
+import { createHeldFacts } from '../held-facts.ts';
 import type { ServicePortKey, ServicePortState } from '../model.ts';
 import type { DesiredState } from '../state.ts';
 import { cleanupIptables } from './cleanup.ts';
@@ -32,8 +33,7 @@ export interface IptablesBackendDeps {
 
 export function createIptablesBackend(deps: IptablesBackendDeps): RulesBackend {
   const { tool, clock } = deps;
-  let facts: NodeFacts | undefined;
-  let factsText = '';
+  const facts = createHeldFacts();
   // What is in the kernel for each service port, by what was written last. Right only while `kernel` is undefined.
   let applied = new Map<ServicePortKey, Applied>();
   // What was read from the kernel and not yet made right by a full apply.
@@ -42,9 +42,8 @@ export function createIptablesBackend(deps: IptablesBackendDeps): RulesBackend {
   let totals: Record<Table, number> = { nat: 0, filter: 0 };
 
   const envFor = (desired: DesiredState | undefined): RuleEnv => {
-    if (!facts) throw new Error('configure() must be called before rules are made');
     return {
-      ...facts,
+      ...facts.now(),
       family: tool.family,
       comments: desired === undefined || desired.endpointCount() <= largeClusterEndpoints,
       randomFully: tool.randomFully,
@@ -153,13 +152,7 @@ export function createIptablesBackend(deps: IptablesBackendDeps): RulesBackend {
   return {
     kind: 'iptables',
     family: tool.family,
-    configure(next) {
-      const text = JSON.stringify(next);
-      const changed = text !== factsText;
-      facts = next;
-      factsText = text;
-      return changed;
-    },
+    configure: facts.configure,
     adopt,
     async prepare(states, desired) {
       prepared = await wantedFor(states, envFor(desired));

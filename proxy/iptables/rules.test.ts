@@ -2,6 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { systemClock } from '../../lib/clock.ts';
 import { createSlices } from '../../lib/slices.ts';
+import { fakePort } from '../fake-ports.ts';
 import { computeState, type Endpoint, type ServicePort, type ServicePortState } from '../model.ts';
 import { diffService, diffShared, noRules } from './diff.ts';
 import { planFull, renderWanted } from './full.ts';
@@ -26,25 +27,7 @@ const env = (fields: Partial<RuleEnv> = {}): RuleEnv => ({
   ...fields,
 });
 
-const port = (fields: Partial<ServicePort> = {}): ServicePort => ({
-  key: 'ns/web:http/TCP',
-  family: 'IPv4',
-  namespace: 'ns',
-  name: 'web',
-  portName: 'http',
-  protocol: 'TCP',
-  clusterIP: '10.96.0.1',
-  port: 80,
-  nodePort: 0,
-  externalIPs: [],
-  loadBalancerVIPs: [],
-  sourceRanges: [],
-  affinitySeconds: 0,
-  internalPolicyLocal: false,
-  externalPolicyLocal: false,
-  healthCheckNodePort: 0,
-  ...fields,
-});
+const port = (fields: Partial<ServicePort> = {}): ServicePort => fakePort({ portName: 'http', ...fields });
 
 const ready = (ip: string, isLocal = false): Endpoint => ({
   ip,

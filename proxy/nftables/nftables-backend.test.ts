@@ -5,7 +5,8 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { createFakeClock, type FakeClock } from '../../lib/fake-clock.ts';
 import type { NodeFacts, RulesBackend } from '../backend.ts';
-import { computeState, type Endpoint, type ServicePort, type ServicePortState, servicePortKey } from '../model.ts';
+import { computeState, type Endpoint, type ServicePort, type ServicePortState } from '../model.ts';
+import { fakePort } from '../fake-ports.ts';
 import type { DesiredState } from '../state.ts';
 import { elementsOf, frontsOf, type Programmed, sharedOf } from './elements.ts';
 import { createFakeNft, type FakeNft } from './fake-nft.ts';
@@ -26,25 +27,8 @@ const { signal } = new AbortController();
 /** Ends with the process: what a backend would do later, it does no more. */
 let life = new AbortController();
 
-const portOf = (number: number, fields: Partial<ServicePort> = {}): ServicePort => ({
-  key: servicePortKey('ns', `s${number}`, '', fields.protocol ?? 'TCP'),
-  family: 'IPv4',
-  namespace: 'ns',
-  name: `s${number}`,
-  portName: '',
-  protocol: 'TCP',
-  clusterIP: `10.96.0.${number}`,
-  port: 80,
-  nodePort: 0,
-  externalIPs: [],
-  loadBalancerVIPs: [],
-  sourceRanges: [],
-  affinitySeconds: 0,
-  internalPolicyLocal: false,
-  externalPolicyLocal: false,
-  healthCheckNodePort: 0,
-  ...fields,
-});
+const portOf = (number: number, fields: Partial<ServicePort> = {}): ServicePort =>
+  fakePort({ name: `s${number}`, clusterIP: `10.96.0.${number}`, ...fields });
 const endpointOf = (number: number): Endpoint => ({
   ip: `10.200.1.${number}`,
   port: 8080,

@@ -6,14 +6,8 @@
 //      └──────────────────────────────────────┘
 import type { Clock, Timer } from '../../lib/clock.ts';
 import { createSlices } from '../../lib/slices.ts';
-import {
-  type ApplyResult,
-  type Changes,
-  type ForeignChange,
-  NetfilterError,
-  type NodeFacts,
-  type RulesBackend,
-} from '../backend.ts';
+import { type ApplyResult, type Changes, type ForeignChange, NetfilterError, type RulesBackend } from '../backend.ts';
+import { createHeldFacts } from '../held-facts.ts';
 import type { IpFamily, ServicePortState } from '../model.ts';
 import type { DesiredState } from '../state.ts';
 import { createAffinityPurger } from './affinity.ts';
@@ -71,8 +65,7 @@ export function createNftablesBackend(
 ): RulesBackend {
   const { tool, family, clock } = deps;
   const table = `${tableFamily(family)} ${tableName}`;
-  let facts: NodeFacts | undefined;
-  let factsText = '';
+  const facts = createHeldFacts();
   // What was read and not yet made right by a full apply; `absent` where there is no table.
   let kernel: Listing | 'absent' | undefined;
   let known = false;
@@ -92,10 +85,7 @@ export function createNftablesBackend(
     return next;
   };
 
-  const envNow = (): RuleEnv => {
-    if (!facts) throw new Error('configure() must be called before rules are made');
-    return { ...facts, family };
-  };
+  const envNow = (): RuleEnv => ({ ...facts.now(), family });
 
   const read = async (signal: AbortSignal, counters = false): Promise<Listing | undefined> => {
     const text = await tool.list(['table', tableFamily(family), tableName], signal);
@@ -231,13 +221,7 @@ export function createNftablesBackend(
   return {
     kind: 'nftables',
     family,
-    configure(next) {
-      const text = JSON.stringify(next);
-      const changed = text !== factsText;
-      facts = next;
-      factsText = text;
-      return changed;
-    },
+    configure: facts.configure,
     adopt: (signal) => serial(() => adopt(signal)),
     apply: (changes, _desired, { signal, full }) =>
       serial(() => (full ? applyFull(changes.upserts, signal) : applyPart(changes, signal))),
