@@ -73,6 +73,10 @@ function unchunk(text: string): { readonly body: string; readonly done: boolean 
   }
 }
 
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are the characters that are one byte in UTF-8
+const ascii = /^[\u0000-\u007f]*$/;
+const decoded = (bytes: string): string => (ascii.test(bytes) ? bytes : Buffer.from(bytes, 'latin1').toString('utf8'));
+
 export interface ResponseReader {
   /** The next `length` bytes (default: all) of a chunk, which may be used for something else afterwards. Undefined: more is needed. Throws a MalformedResponseError. */
   push(chunk: Buffer, length?: number): HttpResponse | undefined;
@@ -81,16 +85,14 @@ export interface ResponseReader {
 }
 
 export function createResponseReader(): ResponseReader {
-  // latin1 keeps one character for each byte; the body is decoded when it is asked for.
+  // latin1 keeps one character for each byte; the body is decoded at the end.
   let text = '';
   let head: Head | undefined;
 
   const finish = ({ status, text: headText }: Head, body: string): HttpResponse => ({
     status,
     location: redirects.has(status) ? headerOf({ status, text: headText }, headers.location) : undefined,
-    get body() {
-      return Buffer.from(body.slice(0, maxBodyBytes), 'latin1').toString('utf8');
-    },
+    body: decoded(body.slice(0, maxBodyBytes)),
   });
 
   const readHead = (): Head | undefined => {
