@@ -7,7 +7,6 @@
 import { createKeyedQueue } from '../../lib/keyed-queue.ts';
 import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
-import type { Image } from '../../cri/types.ts';
 import type { Runtime } from '../../cri/runtime.ts';
 import type { KubeClient } from '../../kube/client.ts';
 import type { EventRecorder, EventTarget } from '../../kube/events.ts';
@@ -16,10 +15,12 @@ import { type CreateReflector, createReflector } from '../../kube/reflector.ts';
 import { resources } from '../../kube/resources.ts';
 import type { Node, NodeAddress, NodeStatus, Taint } from '../../kube/types/core.ts';
 import type { KubeletConfiguration } from '../config.ts';
-import { computeAddresses, parseNodeIps, readAddressFacts } from './addresses.ts';
+import { createAddressFinder } from './address-finder.ts';
+import { parseNodeIps } from './addresses.ts';
 import { type ExtendedResources, nodeResources } from './capacity.ts';
 import { type ConditionValue, noPressure, type Pressure, pressureConditions, readyCondition } from './conditions.ts';
 import { goArchitecture, type HostFacts, readHostFacts } from './host-facts.ts';
+import { createImageList } from './image-list.ts';
 import { initialNode, type NodeIdentity, providedIpAnnotation, refusedLabels } from './initial-node.ts';
 import type { InstanceMetadata } from './instance-metadata.ts';
 import { createNodeLease } from './lease.ts';
@@ -105,8 +106,6 @@ export interface NodeAgent {
 
 type Key = 'register' | 'status' | 'lease';
 
-const imagesMaxAgeMs = 30_000;
-const resolveEveryMs = 300_000;
 const clockJumpMs = 10_000;
 
 export function createNodeAgent(deps: NodeAgentDeps, options: NodeAgentOptions): NodeAgent {
@@ -133,10 +132,6 @@ export function createNodeAgent(deps: NodeAgentDeps, options: NodeAgentOptions):
   let facts: HostFacts | undefined;
   let instance: InstanceMetadata | undefined;
   let pressure: Pressure = noPressure;
-  let images: { readonly list: readonly Image[]; readonly atMs: number } | undefined;
-  let addresses: readonly NodeAddress[] | undefined;
-  let addressError: string | undefined;
-  let resolvedAtMs: number | undefined;
   let reported: { readonly atMs: number; readonly everyMs: number } | undefined;
   let podCidr: string | undefined;
   let wall: { readonly now: number; readonly monotonic: number } | undefined;
@@ -161,6 +156,11 @@ export function createNodeAgent(deps: NodeAgentDeps, options: NodeAgentOptions):
   const announce = (event: string): void =>
     events.record(eventTarget, 'Normal', event, `Node ${nodeName} status is now: ${event}`);
 
+  const addresses = createAddressFinder(
+    { clock, log, addresses: deps.addresses },
+    { hostname, nodeIps, externalCloudProvider },
+  );
+  const images = createImageList({ runtime: deps.runtime, clock, log });
   const runtime = createRuntimeWatch(
     { runtime: deps.runtime, clock, log, onChange: () => queue.wake('status') },
     { cniConfDir: options.cniConfDir },
@@ -177,39 +177,6 @@ export function createNodeAgent(deps: NodeAgentDeps, options: NodeAgentOptions):
     instanceLabels: instance?.labels ?? {},
   });
 
-  const findAddresses = async (): Promise<void> => {
-    const present = latest?.status?.addresses ?? [];
-    try {
-      if (deps.addresses) addresses = await deps.addresses(present);
-      else {
-        const resolve =
-          nodeIps.length === 0 && (resolvedAtMs === undefined || clock.monotonicMs() - resolvedAtMs > resolveEveryMs);
-        if (resolve) resolvedAtMs = clock.monotonicMs();
-        // Between look-ups the name's addresses are those that were found.
-        const found = await readAddressFacts(hostname, resolve);
-        const resolved = resolve ? found.resolved : (addresses ?? []).map(({ address }) => address);
-        addresses = computeAddresses({ hostname, nodeIps, externalCloudProvider }, { ...found, resolved }, present);
-      }
-      addressError = undefined;
-    } catch (error) {
-      const text = error instanceof Error ? error.message : String(error);
-      if (text !== addressError) log.warn('the node has no address', { error: text });
-      addressError = text;
-      resolvedAtMs = undefined;
-    }
-  };
-
-  const listImages = async (signal: AbortSignal): Promise<readonly Image[]> => {
-    if (images && clock.monotonicMs() - images.atMs < imagesMaxAgeMs) return images.list;
-    try {
-      images = { list: await deps.runtime.listImages({ signal }), atMs: clock.monotonicMs() };
-    } catch (error) {
-      signal.throwIfAborted();
-      log.debug('images cannot be listed', { error });
-    }
-    return images?.list ?? [];
-  };
-
   const said = (sources: Iterable<ReadySource>): string[] =>
     [...sources].map((source) => source()).filter((text) => text !== undefined);
 
@@ -223,7 +190,7 @@ export function createNodeAgent(deps: NodeAgentDeps, options: NodeAgentOptions):
     readyCondition(
       [
         ...runtimeErrors(runtime.state(), clock.monotonicMs()),
-        ...(addressError === undefined ? [] : [addressError]),
+        ...said([addresses.error]),
         ...said(readySources),
         ...(wasReady(before) ? [] : said(startSources)),
       ],
@@ -233,18 +200,18 @@ export function createNodeAgent(deps: NodeAgentDeps, options: NodeAgentOptions):
 
   const compute = async (before: NodeStatus, signal: AbortSignal) => {
     facts = deps.hostFacts ? await deps.hostFacts() : await readHostFacts({ rootDir: options.rootDir });
-    await findAddresses();
+    await addresses.find(latest?.status?.addresses ?? []);
     const values = conditions(before);
     const status = computeStatus(
       before,
       {
         facts,
         resources: nodeResources(facts, config, deps.extendedResources?.()),
-        addresses: addresses ?? before.addresses ?? [],
+        addresses: addresses.found() ?? before.addresses ?? [],
         runtime: runtime.state(),
         kubeletVersion: options.kubeletVersion,
         port: config.port,
-        images: await listImages(signal),
+        images: await images.list(signal),
         maxImages: config.nodeStatusMaxImages,
         volumesInUse: deps.volumesInUse?.(),
         declaredFeatures: options.declaredFeatures ?? [],
@@ -452,7 +419,7 @@ export function createNodeAgent(deps: NodeAgentDeps, options: NodeAgentOptions):
       queue.wake('status');
     },
     imagesChanged() {
-      images = undefined;
+      images.changed();
       queue.wake('status');
     },
     async run(signal) {
