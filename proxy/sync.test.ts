@@ -95,6 +95,28 @@ describe('sync', () => {
     },
   );
 
+  it.each([0, 50])(
+    'blames no service port for what others took away, told of it %i ms after the refusal',
+    async (ms) => {
+      const t = setUp(['a', 'b']);
+      await t.clock.advance(1000);
+      t.backend.refused.add(keyOf('a'));
+      const under = t.backend.applied.length;
+      t.set('a', service('a', 81));
+      await t.clock.advance(ms);
+      t.backend.refused.clear();
+      t.backend.flush();
+      await t.clock.advance(500);
+      expect(t.refusals).toEqual([]);
+      expect(t.backend.applied.slice(under)).toEqual([
+        { keys: [keyOf('a')], full: false },
+        { keys: [keyOf('a'), keyOf('b')], full: true },
+      ]);
+      expect(t.programmed()).toEqual([keyOf('a'), keyOf('b')]);
+      await t.end();
+    },
+  );
+
   it('takes a burst in few writes, and waits no longer than 100 ms', async () => {
     const t = setUp(['a']);
     await t.clock.advance(1000);

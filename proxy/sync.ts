@@ -223,6 +223,9 @@ export function createSync(deps: SyncDeps, options: SyncOptions = {}): Sync {
       await applyPart(part, signal);
     } catch (error) {
       if (!isRejected(error)) throw error;
+      // What is refused because others took away what it builds on is nobody's fault: news of them may still be under way.
+      if (!checkPending) await clock.sleep(foreignQuietMs, signal);
+      if (checkPending) return;
       await bisect(part, error, signal);
       // The kernel may not be as it was believed to be: what was refused now may be fine after reading it.
       if (refused.size > 0) fullDueMs = Math.min(fullDueMs, clock.monotonicMs() + refusedRetryMs);
