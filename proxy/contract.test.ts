@@ -17,7 +17,7 @@ import { createIptablesBackend } from './iptables/iptables-backend.ts';
 import { parseIptables, tracePacketIptables } from './iptables/trace.ts';
 import { createNftablesBackend } from './nftables/nftables-backend.ts';
 import { parseScript, tracePacket } from './nftables/trace.ts';
-import type { IpFamily } from './model.ts';
+import { type IpFamily, servicePortKey } from './model.ts';
 import type { DesiredState } from './state.ts';
 import type { Trace, TracedPacket } from './trace.ts';
 
@@ -108,6 +108,14 @@ const tracer: Record<RulesBackend['kind'], (text: string) => (packet: TracedPack
   },
 };
 
+// Few kernels have sockets for it: what real packets do not show, the rules must.
+const overSctp = (scenario: Scenario): Scenario => {
+  const { state } = scenario;
+  const port = { ...state.port, protocol: 'SCTP' as const };
+  const key = servicePortKey(port.namespace, port.name, port.portName, port.protocol);
+  return { ...scenario, state: { ...state, port: { ...port, key } } };
+};
+
 /** What the trace says, in the contract's words. */
 function outcomeOf(world: World, { fate }: Trace): unknown {
   if (fate.kind !== 'endpoints') return fate.kind;
@@ -131,11 +139,15 @@ const wantedOf = (world: World, round: Round, flow: Flow): unknown => {
 
 describe.each(['iptables', 'nftables'] as const)('flows through %s', (kind) => {
   const cases = (['IPv4', 'IPv6'] as const).flatMap((family) =>
-    flowContract(worlds[family]).map((round) => [family, round.name, round] as const),
+    (['as written', 'over SCTP'] as const).flatMap((protocol) =>
+      flowContract(worlds[family]).map((round) => [family, round.name, protocol, round] as const),
+    ),
   );
-  it.each(cases)('%s, %s', async (family, _name, round) => {
+  it.each(cases)('%s, %s, %s', async (family, _name, protocol, round) => {
     const world = worlds[family];
-    const scenarios = round.scenarios.filter(({ only }) => only === undefined || only === kind);
+    const scenarios = round.scenarios
+      .filter(({ only }) => only === undefined || only === kind)
+      .map((scenario) => (protocol === 'over SCTP' ? overSctp(scenario) : scenario));
     const backend = open[kind](family);
     backend.configure(round.facts);
     const trace = tracer[kind](await backend.render(desiredOf(scenarios)));
