@@ -1,5 +1,5 @@
 // Docker Engine of Debian as the runtime, under systemd, with each of its cgroup drivers: on the virtual machine (cgroup v2), or with --container in a container (v1).
-// Run by `run.sh --docker` in a network namespace of its own. --disk RAW: the machine's disk, with docker.io; --write puts the result into docs/conformance.md.
+// Run by `run.sh --docker` in a network namespace of its own. --disk RAW: the machine's disk, with docker.io; --driver systemd or cgroupfs: one of the two; --write puts the result into docs/conformance.md.
 import { cpus, loadavg } from 'node:os';
 import { parseArgs } from 'node:util';
 import { type ControlPlane, startControlPlane } from '../lab/control-plane.ts';
@@ -17,6 +17,7 @@ const { values } = parseArgs({
   options: {
     disk: { type: 'string' },
     container: { type: 'boolean', default: false },
+    driver: { type: 'string', multiple: true, default: ['systemd', 'cgroupfs'] },
     write: { type: 'boolean', default: false },
   },
 });
@@ -219,7 +220,8 @@ async function main(): Promise<number> {
       ).trim();
     const report = createReport({ say, explain: explain(machine, world) });
     try {
-      for (const driver of ['systemd', 'cgroupfs'] as const) await withDriver({ ...world, containers }, report, driver);
+      for (const driver of ['systemd', 'cgroupfs'] as const)
+        if (values.driver.includes(driver)) await withDriver({ ...world, containers }, report, driver);
     } catch (error) {
       say(`the story ends here: ${String(error)}\n`);
     }
