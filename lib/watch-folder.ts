@@ -8,15 +8,20 @@ export interface FolderWatch {
   close(): void;
 }
 
-/** Throws where the folder is not there (ENOENT) or the host has no watches left (ENOSPC). `only` limits it to one entry's name. */
-export function watchFolder(folder: string, only?: string): FolderWatch {
+/**
+ * Throws where the folder is not there (ENOENT) or the host has no watches left (ENOSPC). `only` limits it to one entry's name. `cameOrWent` is told
+ * of each time that an entry of this name appeared or disappeared: one that is replaced by a rename appears once, one that is removed and
+ * made again does both.
+ */
+export function watchFolder(folder: string, only?: string, cameOrWent?: (name: string) => void): FolderWatch {
   let changed = false;
   let wake: (() => void) | undefined;
   const note = (): void => {
     changed = true;
     wake?.();
   };
-  const watcher: FSWatcher = watch(folder, { persistent: false }, (_event, name) => {
+  const watcher: FSWatcher = watch(folder, { persistent: false }, (event, name) => {
+    if (event === 'rename' && name !== null) cameOrWent?.(name);
     if (only === undefined || name === null || name === only) note();
   });
   // The folder went away: let the caller look, it will find out.

@@ -35,7 +35,12 @@ interface Reading {
   readonly lists: boolean;
   read(signal: AbortSignal): Promise<Manifests>;
   watch?(): FolderWatch;
+  /** The manifests that were removed and made again since this was asked last. */
+  remade?(): ReadonlySet<string>;
 }
+
+/** How long a manifest that was removed and made again counts as gone: its pod's worker has seen it by then. */
+const goneMs = 1_000;
 
 const same = (one: Pod, other: Pod): boolean =>
   one.metadata.uid === other.metadata.uid &&
@@ -75,6 +80,7 @@ function createManifestSource(deps: ManifestSourceDeps, reading: Reading): Manif
 
   const look = async (signal: AbortSignal): Promise<void> => {
     let manifests: Manifests;
+    const remade = [...(reading.remade?.() ?? [])].filter((from) => known.has(from));
     try {
       manifests = await reading.read(signal);
       complained.delete('');
@@ -83,7 +89,11 @@ function createManifestSource(deps: ManifestSourceDeps, reading: Reading): Manif
       return;
     }
     for (const from of known.keys()) if (!manifests.has(from)) known.delete(from);
-    for (const [from, text] of manifests) parse(from, text);
+    for (const [from, text] of manifests) {
+      // It was gone in between: its pod ends, and begins anew.
+      if (remade.includes(from) && known.get(from)?.text === text) known.delete(from);
+      else parse(from, text);
+    }
     const now = new Map([...known.values()].flatMap(({ pods }) => pods.map((pod) => [pod.metadata.uid ?? '', pod])));
     const changed = new Set([...byUid.keys(), ...now.keys()].filter((uid) => byUid.get(uid) !== now.get(uid)));
     byUid.clear();
@@ -92,6 +102,10 @@ function createManifestSource(deps: ManifestSourceDeps, reading: Reading): Manif
     synced = true;
     for (const uid of changed) deps.onChange(uid);
     if (first) deps.onSync();
+    if (remade.length > 0) {
+      await clock.sleep(goneMs, signal).catch(() => undefined);
+      nap.wake();
+    }
   };
 
   const follow = async (signal: AbortSignal): Promise<void> => {
@@ -166,13 +180,25 @@ export function createFileSource(
   },
 ): ManifestSource {
   const { path, nodeName, everyMs } = options;
+  const turns = new Map<string, readonly number[]>();
+  const recent = (times: readonly number[] = []): number[] => times.filter((time) => deps.clock.now() - time < goneMs);
   return createManifestSource(deps, {
     name: 'file',
     nodeName,
     everyMs,
     lists: false,
     read: () => readManifests(path),
-    watch: () => watchFolder(path),
+    watch: () =>
+      watchFolder(path, undefined, (name) => turns.set(name, [...recent(turns.get(name)), deps.clock.now()])),
+    remade() {
+      const remade: string[] = [];
+      for (const [name, times] of turns) {
+        const count = recent(times).length;
+        if (count > 1) remade.push(join(path, name));
+        if (count !== 1) turns.delete(name);
+      }
+      return new Set(remade);
+    },
   });
 }
 

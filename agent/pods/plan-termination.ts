@@ -35,7 +35,7 @@ export function planTermination(draft: Draft, input: PlanInput, termination: Ter
   if (standing.length > 0 || stopping || !memory.released) return;
 
   if (!memory.cgroupRemoved) want(draft, input, { kind: 'remove-cgroup' });
-  planFarewell(draft, input);
+  planFarewell(draft, input, termination);
 }
 
 function planStops(
@@ -68,9 +68,14 @@ function planStops(
 }
 
 /** The pod's last things, once all is stopped and released. */
-function planFarewell(draft: Draft, input: PlanInput): void {
+function planFarewell(draft: Draft, input: PlanInput, termination: Termination): void {
   const { desired, pod, memory, observed } = input;
   if (desired !== undefined) {
+    // Its manifest went and came back meanwhile: it begins anew, with the containers that were as its past.
+    if (termination.cause === 'removed' && pod.metadata.deletionTimestamp === undefined) {
+      draft.done = memory.cgroupRemoved;
+      return;
+    }
     if (pod.metadata.deletionTimestamp === undefined) return;
     if (!memory.deletionConfirmed) {
       draft.waitingFor.push('the API server to confirm the deletion');

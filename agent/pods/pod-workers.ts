@@ -272,7 +272,10 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
     span?.rename(made.terminal ? 'syncTerminatedPod' : made.termination ? 'syncTerminatingPod' : 'syncPod');
     span?.set(podAttributes(worker.pod, operation));
     deps.reconciled?.(operation, clock.monotonicMs() - begunMs, uid);
-    if (made.done) forget(uid);
+    if (!made.done) return;
+    forget(uid);
+    // Its source has it again.
+    if (deps.pods.get(uid)) queue.wake(uid);
   };
 
   const reviewResize = (worker: Worker, observed: ObservedPod): OutstandingResize | undefined => {

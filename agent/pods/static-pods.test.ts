@@ -127,6 +127,16 @@ describe('a folder of manifests', () => {
     expect(source.list()).toEqual([first]);
     await put(web(', tty: true'));
     await until(() => source.list()[0]?.metadata.uid !== first?.metadata.uid);
+    // Written anew with the same words it stays; removed and made again at once it goes and comes back.
+    const [changed] = source.list();
+    await systemClock.sleep(1_200);
+    await put(web(', tty: true'));
+    await systemClock.sleep(1_200);
+    expect(source.list()).toEqual([changed]);
+    await rm(join(folder, 'web.yaml'));
+    await writeFile(join(folder, 'web.yaml'), web(', tty: true'));
+    await until(() => source.list().length === 0);
+    await until(() => source.list()[0]?.metadata.uid === changed?.metadata.uid);
     await rm(join(folder, 'web.yaml'));
     await until(() => source.list().length === 0);
     abort.abort();
@@ -243,6 +253,30 @@ describe('a static pod', () => {
     await lab.clock.advance(10_000);
     expect(lab.runtime.sandboxes().map(({ config }) => config.metadata.uid)).toEqual([second!.metadata.uid]);
     expect(lab.running('web-node-1')).toEqual(['c']);
+    await lab.stop();
+  });
+
+  it('whose manifest goes and comes back while it ends begins anew, and counts as restarted', async () => {
+    const [pod] = parseManifest(web().replace('i:1', 'i'), origin);
+    const pods = [pod!];
+    const lab = createPodLab({ statics: source(pods) });
+    lab.runtime.behave('i', { onStop: { afterMs: 3_000 } });
+    const wake = (): void => lab.agent().workers.wake(pod!.metadata.uid!);
+    await lab.clock.advance(1_000);
+    wake();
+    await lab.clock.advance(1_000);
+    pods.splice(0);
+    wake();
+    await lab.clock.advance(1_000);
+    pods.push(pod!);
+    wake();
+    await lab.clock.advance(1_000);
+    expect(lab.runtime.sandboxes()).toHaveLength(1);
+    await lab.clock.advance(10_000);
+    expect(lab.running('web-node-1')).toEqual(['c']);
+    const now = lab.agent().workers.get(pod!.metadata.uid!)?.status;
+    expect(now?.phase).toBe('Running');
+    expect(now?.containerStatuses?.[0]?.restartCount).toBe(1);
     await lab.stop();
   });
 
