@@ -108,7 +108,8 @@ export function createFakeClient(options: FakeClientOptions = {}): FakeClient {
     name: name.name,
     subresource: (opts as WriteOptions).subresource,
     body: structuredClone(body),
-    options: opts,
+    // A signal that aborted holds the stack of what aborted it, and with that whole agents that a test has ended.
+    options: { ...opts, signal: undefined },
   });
 
   const found = (verb: FakeVerb, resource: Resource, name: ObjectName): KubeObject => {
