@@ -270,6 +270,18 @@ describe('differences', () => {
     expect(shared([], [])).toContain(':KUBE-SERVICES');
   });
 
+  it('as input are text where they are short, else the same in bytes', async () => {
+    const slices = createSlices(systemClock);
+    const [short, long] = [createScript(), createScript()];
+    for (let at = 0; at < 3; at++) short.setChain('nat', `KUBE-SEP-${at}`, ['-j RETURN']);
+    for (let at = 0; at < 3_000; at++) long.setChain('nat', `KUBE-SEP-${at}`, ['-j RETURN']);
+    short.insert('filter', 'KUBE-SERVICES', '-j RETURN');
+    expect(await short.input(slices)).toBe(short.text());
+    const bytes = await long.input(slices);
+    expect(bytes).toBeInstanceOf(Uint8Array);
+    expect(Buffer.from(bytes).toString()).toBe(long.text());
+  });
+
   it('adopt what is there by content: nothing to write, and foreign or stale chains told apart', async () => {
     const slices = createSlices(systemClock);
     const wanted = await renderWanted([two], env(), slices);

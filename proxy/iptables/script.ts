@@ -40,6 +40,8 @@ export interface ScriptOptions {
 
 /** Lines that are put together in one go. */
 const linesAtOnce = 1_000;
+/** What is longer is turned into bytes, piece by piece; what is shorter can be given to a tool that stays. In characters. */
+const longestText = 64 * 1024;
 
 const tableOf = (step: Step): Table => (step === 'nat' ? 'nat' : 'filter');
 
@@ -92,18 +94,18 @@ export function createScript(): Script {
     },
     text: (options) => [...parts(options)].map((lines) => lines.join('')).join(''),
     async input(slices, options) {
-      const chunks: string[] = [];
       const bytes: Uint8Array[] = [];
+      let text = '';
       for (const lines of parts(options))
         for (let at = 0; at < lines.length; at += linesAtOnce) {
-          chunks.push(lines.slice(at, at + linesAtOnce).join(''));
-          if (chunks.length < 2) continue;
-          bytes.push(Buffer.from(chunks.splice(0).join('')));
+          text += lines.slice(at, at + linesAtOnce).join('');
+          if (text.length < longestText) continue;
+          bytes.push(Buffer.from(text));
+          text = '';
           const pause = slices.giveWay();
           if (pause) await pause;
         }
-      const rest = chunks.join('');
-      return bytes.length === 0 ? rest : Buffer.concat([...bytes, Buffer.from(rest)]);
+      return bytes.length === 0 ? text : Buffer.concat([...bytes, Buffer.from(text)]);
     },
   };
 }
