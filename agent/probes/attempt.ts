@@ -93,27 +93,29 @@ function judge(result: HttpResponse | HttpGetError): ProbeOutcome {
   return failure(`HTTP probe failed with statuscode: ${result.status}`);
 }
 
-function tryHttp(deps: AttemptDeps, target: ProbeTarget, signal: AbortSignal): Promise<ProbeOutcome> {
+type Settle = (outcome: ProbeOutcome) => void;
+
+function startHttp(deps: AttemptDeps, target: ProbeTarget, settle: Settle): () => void {
   const to = targetOf(target.probe.httpGet!, target.container, target.podIp);
   return patiently<ProbeOutcome>(
     deps.clock,
     timeoutMsOf(target.probe),
-    signal,
     () => timeout(`Get "${urlOf(to)}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)`),
-    (settle) => startHttpGet(to, 'same-host', (result) => settle(judge(result))),
+    (settled) => startHttpGet(to, 'same-host', (result) => settled(judge(result))),
+    settle,
   );
 }
 
-function tryTcpSocket(deps: AttemptDeps, target: ProbeTarget, signal: AbortSignal): Promise<ProbeOutcome> {
+function startTcpSocket(deps: AttemptDeps, target: ProbeTarget, settle: Settle): () => void {
   const action = target.probe.tcpSocket!;
   const host = action.host || target.podIp;
   const port = resolvePort(action.port, target.container);
   return patiently<ProbeOutcome>(
     deps.clock,
     timeoutMsOf(target.probe),
-    signal,
     () => timeout(`dial tcp ${hostPort(host, port)}: i/o timeout`),
-    (settle) => startTcp(host, port, (why) => settle(why === undefined ? success : failure(why))),
+    (settled) => startTcp(host, port, (why) => settled(why === undefined ? success : failure(why))),
+    settle,
   );
 }
 
@@ -146,17 +148,31 @@ async function tryGrpc(deps: AttemptDeps, target: ProbeTarget, signal: AbortSign
   }
 }
 
-/** Rejects only with the signal's reason. */
-export async function attemptProbe(deps: AttemptDeps, target: ProbeTarget, signal: AbortSignal): Promise<ProbeOutcome> {
+/** For what takes a signal and is tried seldom. */
+function startPromised(attempt: (signal: AbortSignal) => Promise<ProbeOutcome>, settle: Settle): () => void {
+  const abort = new AbortController();
+  attempt(abort.signal).then(
+    (outcome) => {
+      if (!abort.signal.aborted) settle(outcome);
+    },
+    (error: unknown) => {
+      if (!abort.signal.aborted) settle({ kind: 'error', message: because(error) });
+    },
+  );
+  return () => abort.abort();
+}
+
+/** Starts one try. `settle` is called once, later, and never after the function that is returned, which gives the try up. */
+export function startProbe(deps: AttemptDeps, target: ProbeTarget, settle: Settle): () => void {
   const { probe } = target;
   try {
-    if (probe.exec) return await tryExec(deps, target, signal);
-    if (probe.httpGet) return await tryHttp(deps, target, signal);
-    if (probe.tcpSocket) return await tryTcpSocket(deps, target, signal);
-    if (probe.grpc) return await tryGrpc(deps, target, signal);
-    return { kind: 'error', message: `missing probe handler for ${target.container.name}` };
+    if (probe.exec) return startPromised((signal) => tryExec(deps, target, signal), settle);
+    if (probe.httpGet) return startHttp(deps, target, settle);
+    if (probe.tcpSocket) return startTcpSocket(deps, target, settle);
+    if (probe.grpc) return startPromised((signal) => tryGrpc(deps, target, signal), settle);
+    throw new Error(`missing probe handler for ${target.container.name}`);
   } catch (error) {
-    signal.throwIfAborted();
-    return { kind: 'error', message: because(error) };
+    // What cannot even be asked, for example a port of no name.
+    return startPromised(() => Promise.reject(error), settle);
   }
 }

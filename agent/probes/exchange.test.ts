@@ -9,7 +9,7 @@ import { RuntimeError } from '../../cri/errors.ts';
 import type { Container, Probe } from '../../kube/types/pod.ts';
 import { systemClock } from '../../lib/clock.ts';
 import { selfSigned } from '../tls/self-signed.ts';
-import { attemptProbe, type ProbeOutcome } from './attempt.ts';
+import { type AttemptDeps, type ProbeOutcome, type ProbeTarget, startProbe } from './attempt.ts';
 import { decodeResponse, encodeRequest } from './grpc-health.ts';
 import { createResponseReader } from './http-response.ts';
 import { httpTarget, urlOf } from './http-target.ts';
@@ -29,14 +29,11 @@ async function listen(server: Server, host = '127.0.0.1'): Promise<number> {
 const serve = (listener: RequestListener): Promise<number> => listen(createHttp(listener));
 
 const container: Container = { name: 'c', ports: [{ name: 'web', containerPort: 8080 }] };
-const signal = AbortSignal.timeout(15_000);
 const runtime = { execSync: async () => Promise.reject(new Error('not used')) };
+const outcomeOf = (deps: AttemptDeps, target: ProbeTarget): Promise<ProbeOutcome> =>
+  new Promise((resolve) => void startProbe(deps, target, resolve));
 const attempt = (probe: Probe, podIp = '127.0.0.1'): Promise<ProbeOutcome> =>
-  attemptProbe(
-    { runtime, clock: systemClock },
-    { container, id: 'id', podIp, probe: { timeoutSeconds: 1, ...probe } },
-    signal,
-  );
+  outcomeOf({ runtime, clock: systemClock }, { container, id: 'id', podIp, probe: { timeoutSeconds: 1, ...probe } });
 
 describe('httpGet', () => {
   it('asks as the kubelet does', async () => {
@@ -145,16 +142,18 @@ describe('httpGet', () => {
         socket.on('data', () => asked.resolve());
       }),
     );
-    const stop = new AbortController();
-    const trying = attemptProbe(
+    let settled = false;
+    const giveUp = startProbe(
       { runtime, clock: systemClock },
       { container, id: 'id', podIp: '127.0.0.1', probe: { httpGet: { port }, timeoutSeconds: 60 } },
-      stop.signal,
+      () => {
+        settled = true;
+      },
     );
     await asked.promise;
-    stop.abort(new Error('stopped'));
-    await expect(trying).rejects.toThrow('stopped');
+    giveUp();
     await gone.promise;
+    expect(settled).toBe(false);
   });
 
   it('asks another address, or for another container, when that has changed', async () => {
@@ -162,7 +161,7 @@ describe('httpGet', () => {
     const here = await serve((_request, response) => response.end());
     const there = await serve((_request, response) => response.writeHead(500).end());
     const ask = (containerPort: number) =>
-      attemptProbe(
+      outcomeOf(
         { runtime, clock: systemClock },
         {
           container: { name: 'c', ports: [{ name: 'web', containerPort }] },
@@ -170,7 +169,6 @@ describe('httpGet', () => {
           podIp: '127.0.0.1',
           probe: { httpGet: action },
         },
-        signal,
       );
     expect(await ask(here)).toEqual({ kind: 'success' });
     expect(await ask(there)).toMatchObject({ kind: 'failure' });
@@ -412,7 +410,7 @@ describe('exec', () => {
     execSync: () => Promise<{ exitCode: number; stdout: Uint8Array; stderr: Uint8Array }>,
     commands: (readonly string[])[] = [],
   ) =>
-    attemptProbe(
+    outcomeOf(
       {
         runtime: {
           execSync: async (_id, command) => {
@@ -428,7 +426,6 @@ describe('exec', () => {
         podIp: '',
         probe: { exec: { command: ['cat', '$(F)'] }, timeoutSeconds: 1 },
       },
-      signal,
     );
   const result = (exitCode: number) => async () => ({
     exitCode,

@@ -43,36 +43,27 @@ export async function withPatience<T>(
 }
 
 /**
- * The same at a tenth of the price, for what is tried hundreds of times a second: `start` calls back with its result, later and at most once,
- * and returns what gives it up. Resolves with that result, or with `late()` when patience is over; rejects with the signal's reason.
+ * The same for what calls back, without a signal or a promise of its own, since hundreds are tried every second. `start` calls back with its
+ * result, later and at most once, and returns what gives it up; it is given up when patience is over, and the result is `late()`. `settle` is called once,
+ * and never after the function that is returned, which gives all up.
  */
 export function patiently<T>(
   clock: Clock,
   timeoutMs: number,
-  signal: AbortSignal,
   late: () => T,
   start: (settle: (result: T) => void) => () => void,
-): Promise<T> {
-  return new Promise((resolve, reject) => {
-    signal.throwIfAborted();
-    const end = (): void => {
-      timer.cancel();
-      signal.removeEventListener('abort', onAbort);
-    };
-    const giveUp = start((result) => {
-      end();
-      resolve(result);
-    });
-    const timer = startPatience(clock, timeoutMs, () => {
-      end();
-      giveUp();
-      resolve(late());
-    });
-    const onAbort = (): void => {
-      end();
-      giveUp();
-      reject(signal.reason);
-    };
-    signal.addEventListener('abort', onAbort);
+  settle: (result: T) => void,
+): () => void {
+  const giveUp = start((result) => {
+    timer.cancel();
+    settle(result);
   });
+  const timer = startPatience(clock, timeoutMs, () => {
+    giveUp();
+    settle(late());
+  });
+  return () => {
+    timer.cancel();
+    giveUp();
+  };
 }

@@ -13,7 +13,8 @@ export interface ProbeWorkerDeps {
   readonly clock: Clock;
   /** See lib/event-loop.ts. */
   readonly busyMs: () => number;
-  attempt(signal: AbortSignal): Promise<ProbeOutcome>;
+  /** Starts one try; see startProbe. */
+  attempt(settle: (outcome: ProbeOutcome) => void): () => void;
   /** Every outcome that counts, for Events and metrics; `quiet` ones were tried between two periods. */
   report(outcome: ProbeOutcome, quiet: boolean, tookMs: number): void;
   /** The threshold was reached. May be called again with the same result. */
@@ -49,7 +50,9 @@ export function createProbeWorker(deps: ProbeWorkerDeps, options: ProbeWorkerOpt
   const { kind, probe } = options;
   const periodMs = (probe.periodSeconds || 10) * 1000;
   const needed = { success: probe.successThreshold || 1, failure: probe.failureThreshold || 3 };
-  const abort = new AbortController();
+  let stopped = false;
+  /** Of the try that is under way. */
+  let giveUp: (() => void) | undefined;
   let timer: Timer | undefined;
   let last: 'success' | 'failure' | undefined;
   let run = 0;
@@ -62,7 +65,7 @@ export function createProbeWorker(deps: ProbeWorkerDeps, options: ProbeWorkerOpt
   const isEager = (): boolean => !settled && probe.exec === undefined && kind !== 'liveness';
 
   const wait = (untilMs: number, quiet: boolean): void => {
-    timer = clock.setTimer(Math.max(0, untilMs - clock.now()), () => void go(quiet));
+    timer = clock.setTimer(Math.max(0, untilMs - clock.now()), () => go(quiet));
   };
 
   const next = (outcome: ProbeOutcome): void => {
@@ -86,13 +89,6 @@ export function createProbeWorker(deps: ProbeWorkerDeps, options: ProbeWorkerOpt
     voids < maxVoids &&
     (tookMs > timeoutMsOf(probe) + stallMs || deps.busyMs() - busyBefore > timeoutMsOf(probe) / 2);
 
-  const tryOnce = async (): Promise<ProbeOutcome> => {
-    for (let tries = 1; ; tries++) {
-      const outcome = await deps.attempt(abort.signal);
-      if (outcome.kind !== 'error' || tries >= maxErrorTries) return outcome;
-    }
-  };
-
   /** True where the probe is held from now on. */
   const count = (result: 'success' | 'failure', message: string, quiet: boolean): boolean => {
     // A quiet try may find the container up; that it is not up yet is for the next tick to say.
@@ -103,27 +99,16 @@ export function createProbeWorker(deps: ProbeWorkerDeps, options: ProbeWorkerOpt
     if (run < needed[result]) return false;
     settled = true;
     const held = kind === 'startup' || (kind === 'liveness' && result === 'failure');
-    if (held) abort.abort();
+    if (held) stopped = true;
     deps.settle(result, message);
     return held;
   };
 
-  async function go(quiet: boolean): Promise<void> {
-    if (!quiet) tickAt += periodMs;
-    const startedMs = clock.monotonicMs();
-    const busyBefore = deps.busyMs();
-    let outcome: ProbeOutcome;
-    try {
-      outcome = await tryOnce();
-    } catch {
-      return; // stopped
-    }
-    if (abort.signal.aborted) return;
-    const tookMs = clock.monotonicMs() - startedMs;
+  const finish = (outcome: ProbeOutcome, quiet: boolean, tookMs: number, busyBefore: number): void => {
     if (stalled(outcome, tookMs, busyBefore)) {
       voids++;
       if (!quiet) tickAt -= periodMs;
-      timer = clock.setTimer(0, () => void go(quiet));
+      timer = clock.setTimer(0, () => go(quiet));
       return;
     }
     voids = 0;
@@ -133,14 +118,33 @@ export function createProbeWorker(deps: ProbeWorkerDeps, options: ProbeWorkerOpt
       const message = outcome.kind === 'failure' ? outcome.message : '';
       if (count(outcome.kind === 'failure' ? 'failure' : 'success', message, quiet)) return;
     }
-    if (!abort.signal.aborted) next(outcome);
+    // What was told may have stopped us.
+    if (!stopped) next(outcome);
+  };
+
+  function go(quiet: boolean): void {
+    if (!quiet) tickAt += periodMs;
+    const startedMs = clock.monotonicMs();
+    const busyBefore = deps.busyMs();
+    let tries = 0;
+    const once = (): void => {
+      tries++;
+      giveUp = deps.attempt((outcome) => {
+        giveUp = undefined;
+        if (outcome.kind === 'error' && tries < maxErrorTries) once();
+        else finish(outcome, quiet, clock.monotonicMs() - startedMs, busyBefore);
+      });
+    };
+    once();
   }
 
   wait(options.firstAtMs, false);
   return {
     stop() {
+      stopped = true;
       timer?.cancel();
-      abort.abort();
+      giveUp?.();
+      giveUp = undefined;
     },
   };
 }

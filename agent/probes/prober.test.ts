@@ -33,12 +33,16 @@ function lab(probes: Partial<Container>, answer: (at: number, kind: string) => P
     onChange: () => changes.push(clock.now() - start),
     random: () => 0.5,
     busyMs: () => busy,
-    attempt: async (_deps, target, signal) => {
+    attempt: (_deps, target, settle) => {
       const kind = kindOf(target.probe);
       tries.push(`${kind}@${clock.now() - start}`);
-      const outcome = await answer(clock.now() - start, kind);
-      signal.throwIfAborted();
-      return outcome;
+      let givenUp = false;
+      void Promise.resolve(answer(clock.now() - start, kind)).then((outcome) => {
+        if (!givenUp) settle(outcome);
+      });
+      return () => {
+        givenUp = true;
+      };
     },
   });
   const sync = (more: Partial<ProbedContainer> = {}, terminating = false, ip = '10.0.0.5'): void =>

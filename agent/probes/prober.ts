@@ -6,7 +6,7 @@ import { eventLoopBusyMs } from '../../lib/event-loop.ts';
 import type { Log } from '../../lib/log.ts';
 import { type EventRecorder, podTarget } from '../../kube/events.ts';
 import type { Container, Pod, Probe } from '../../kube/types/pod.ts';
-import { attemptProbe, type ProbeOutcome } from './attempt.ts';
+import { type ProbeOutcome, startProbe } from './attempt.ts';
 import type { ProbeMetrics } from './probe-metrics.ts';
 import { createProbeWorker, type ProbeKind, type ProbeWorker } from './probe-worker.ts';
 
@@ -41,7 +41,7 @@ export interface ProberDeps {
   /** Default lib/event-loop.ts. */
   readonly busyMs?: () => number;
   /** Default: the real thing. For tests. */
-  readonly attempt?: typeof attemptProbe;
+  readonly attempt?: typeof startProbe;
 }
 
 export interface Prober {
@@ -92,7 +92,7 @@ const fieldPathOf = (pod: Pod, container: Container): string =>
 
 export function createProber(deps: ProberDeps): Prober {
   const { clock } = deps;
-  const attempt = deps.attempt ?? attemptProbe;
+  const attempt = deps.attempt ?? startProbe;
   const random = deps.random ?? Math.random;
   const entries = new Map<ContainerId, Entry>();
   const byPod = new Map<string, Set<ContainerId>>();
@@ -134,8 +134,8 @@ export function createProber(deps: ProberDeps): Prober {
       {
         clock,
         busyMs: deps.busyMs ?? eventLoopBusyMs,
-        attempt: (signal) =>
-          attempt(deps, { container: entry.container, id: entry.id, probe, podIp: entry.podIp }, signal),
+        attempt: (settle) =>
+          attempt(deps, { container: entry.container, id: entry.id, probe, podIp: entry.podIp }, settle),
         report: (outcome, quiet, tookMs) => {
           deps.metrics?.observe(entry.pod, entry.container, kind, outcome, tookMs);
           if (!quiet || outcome.kind === 'warning') record(entry, kind, outcome);
