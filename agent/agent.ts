@@ -155,10 +155,13 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
     {
       clock,
       log,
-      onChange() {
+      onChange(holders) {
         node.refresh();
-        // The health of devices is part of their pods' status.
-        for (const uid of devices.allocations().pods().keys()) workers.nudge(uid);
+        for (const uid of holders) {
+          workers.nudge(uid);
+          // The health of devices is part of their pods' status.
+          workers.wake(uid);
+        }
       },
       metrics,
       active: (uid) => {

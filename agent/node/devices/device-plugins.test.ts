@@ -11,6 +11,7 @@ import { createRegistry, type MetricsRegistry } from '../../../lib/metrics.ts';
 import { createKubeletMetrics } from '../../server/kubelet-metrics.ts';
 import type { Pod } from '../../../kube/types/pod.ts';
 import { choose } from './choose-devices.ts';
+import { allocatedResourcesStatus } from './container-devices.ts';
 import { createDevicePlugins, type DevicePlugins } from './device-plugins.ts';
 import {
   AllocateRequest,
@@ -158,9 +159,9 @@ describe('device plugins', () => {
     await rm(folder, { recursive: true, force: true });
   });
 
-  const start = async (): Promise<DevicePlugins> => {
+  const start = async (onChange: (holders: readonly string[]) => void = () => undefined): Promise<DevicePlugins> => {
     const plugins = await createDevicePlugins(
-      { clock: systemClock, log: silentLog, onChange: () => undefined, metrics: createKubeletMetrics(registry) },
+      { clock: systemClock, log: silentLog, onChange, metrics: createKubeletMetrics(registry) },
       { rootDir: folder },
     );
     const running = plugins.run(stop.signal);
@@ -286,6 +287,34 @@ describe('device plugins', () => {
     await until('away', () => plugins.extendedResources().allocatable[resource] === 0);
     expect(plugins.extendedResources().capacity[resource]).toBe(1);
     expect((await plugins.admit(pod('p', '1')))?.message).toContain('no healthy devices present');
+  });
+
+  it('who holds a device is told of with each change of its health', async () => {
+    const told: (readonly string[])[] = [];
+    const plugins = await start((holders) => told.push(holders));
+    await sleep(50);
+    const plugin = await startPlugin(folder);
+    ends.push(plugin.close);
+    plugin.show([['g1', true]]);
+    await register();
+    await until('counted', () => plugins.extendedResources().allocatable[resource] === 1);
+    expect(await plugins.admit(pod('a', '1'))).toBeUndefined();
+    expect(told.flat()).toEqual([]);
+    plugin.show([['g1', false]]);
+    await until('told', () => told.flat().includes('a'));
+    expect(allocatedResourcesStatus(plugins, 'a', 'c')).toMatchObject([
+      { resources: [{ resourceID: 'g1', health: 'Unhealthy' }] },
+    ]);
+  });
+
+  it('a plugin that does not answer for its options is told so', async () => {
+    await start();
+    await sleep(50);
+    const deaf = await serveUnix(join(folder, 'device-plugins/deaf.sock'), [
+      unary('/v1beta1.DevicePlugin/Other', Empty, Empty, () => ({})),
+    ]);
+    ends.push(() => deaf.close());
+    await expect(register({ endpoint: 'deaf.sock' })).rejects.toThrow('failed to get device plugin options');
   });
 
   it('registrations that make no sense are refused', async () => {

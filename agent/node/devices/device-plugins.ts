@@ -24,8 +24,8 @@ import { serveUnix, unary } from './unix-grpc-server.ts';
 export interface DevicePluginsDeps {
   readonly clock: Clock;
   readonly log: Log;
-  /** Devices came, went or changed their health: capacity has to be shown anew. */
-  onChange(): void;
+  /** Devices came, went or changed their health: capacity has to be shown anew, and so has the status of the pods that hold devices of the kind. */
+  onChange(holders: readonly string[]): void;
   /** Whether the pod is still there or about to start: devices of others are free. Absent: only `release` frees any. */
   active?(uid: string): boolean;
   /** For metrics. */
@@ -108,6 +108,8 @@ export async function createDevicePlugins(
   await mkdir(folder, { recursive: true, mode: 0o750 });
   const allocations = await openAllocations(join(folder, 'stevedore_checkpoint.json'));
   const resources = new Map<string, Resource>();
+  const tell = (name: string): void =>
+    deps.onChange([...allocations.pods()].flatMap(([uid, pod]) => (resourcesOf(pod).includes(name) ? [uid] : [])));
   const goAway = (name: string, resource: Resource): void => {
     resource.plugin = undefined;
     resource.awaySinceMs = clock.monotonicMs();
@@ -115,7 +117,7 @@ export async function createDevicePlugins(
     clock.setTimer(goneAfterMs, () => {
       if (resource.awaySinceMs === undefined || clock.monotonicMs() - resource.awaySinceMs < goneAfterMs) return;
       allocations.know(name, false).catch((error: unknown) => log.warn('a record was not written', { folder, error }));
-      deps.onChange();
+      tell(name);
     });
   };
   for (const name of allocations.known()) {
@@ -141,7 +143,7 @@ export async function createDevicePlugins(
           ]),
         );
         log.info('devices', { resource: name, devices: devices.length });
-        deps.onChange();
+        tell(name);
       }
     } catch (error) {
       if (!end.signal.aborted)
@@ -153,7 +155,7 @@ export async function createDevicePlugins(
       plugin.close();
       if (resource.plugin === plugin) {
         goAway(name, resource);
-        deps.onChange();
+        tell(name);
       }
     }
   };

@@ -75,7 +75,8 @@ export async function connectPlugin(socket: string): Promise<Plugin> {
     options = await call('GetDevicePluginOptions', Empty, DevicePluginOptions, {}, connectTimeoutMs);
   } catch (error) {
     client.close();
-    throw error;
+    const message = error instanceof Error ? error.message : String(error);
+    throw new Error(`failed to get device plugin options: ${message}`, { cause: error });
   }
   return {
     options,
