@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { resources } from '../../kube/resources.ts';
 import { silentLog } from '../../lib/log.ts';
+import type { PodParts } from './pod-parts.ts';
 import { createPodLab } from '../../test/lab/pod-lab.ts';
 
 const one = (name = 'c') => [{ name, image: 'i' }];
@@ -349,6 +350,30 @@ describe('room on the node', () => {
     expect(beside.c).toEqual(['a']);
     await lab.stop();
   });
+});
+
+it('a preStop hook that outlives the grace is left to its container’s end, not cut short', async () => {
+  const cut: number[] = [];
+  const hook: PodParts['hook'] = (_kind, _call, signal) =>
+    new Promise((_resolve, reject) =>
+      signal.addEventListener('abort', () => {
+        cut.push(lab.clock.now() - begunMs);
+        reject(signal.reason as Error);
+      }),
+    );
+  const lab = createPodLab({ parts: { hook } });
+  lab.runtime.behave('i', { onStop: { afterMs: 1_500 } });
+  lab.bind('a', { containers: [{ name: 'c', image: 'i', lifecycle: { preStop: { exec: { command: ['x'] } } } }] });
+  await lab.clock.advance(3_000);
+  const begunMs = lab.clock.now();
+  await lab.delete('a', 5);
+  await lab.clock.advance(6_000);
+  expect(lab.running('a')).toEqual(['c']);
+  expect(cut).toEqual([]);
+  await lab.clock.advance(60_000);
+  expect(lab.pod('a')).toBeUndefined();
+  expect(cut[0]).toBeGreaterThan(30_000);
+  await lab.stop();
 });
 
 describe('a container that is stopped to run again', () => {

@@ -1,9 +1,12 @@
 // The hooks of a container: after its start and before its stop.
-import { withTimeout } from '../../lib/abort.ts';
+import { abandonOn, CancelledError, withTimeout } from '../../lib/abort.ts';
 import { describeError } from '../../lib/log.ts';
 import type { ExecuteDeps, Handlers, OperationContext } from './handling.ts';
 import { memoryOf } from './memory.ts';
 import { containerNamed } from './named.ts';
+
+/** Longer than the least time between the stop signal and the kill: by then no process of the hook is left. */
+const leftToItselfMs = 30_000;
 
 export function createHooks(deps: ExecuteDeps): Handlers<'run-post-start' | 'run-pre-stop'> {
   const { clock, parts } = deps;
@@ -42,11 +45,15 @@ export function createHooks(deps: ExecuteDeps): Handlers<'run-post-start' | 'run
       const container = containerNamed(pod, name);
       const known = memoryOf(memory, name);
       if (!container) return;
+      // A hook that outlives its time is waited for no more, and goes on until its container is killed, as the kubelet has it.
+      const own = new AbortController();
       try {
+        const hook = parts.hook('preStop', { pod, container, id, podIp: podIpOf(context) }, own.signal);
         await withTimeout(clock, 'preStop hook', Math.max(1, deadlineMs - clock.now()), signal, (inner) =>
-          parts.hook('preStop', { pod, container, id, podIp: podIpOf(context) }, inner),
+          abandonOn(hook, inner),
         );
       } catch (error) {
+        clock.setTimer(leftToItselfMs, () => own.abort(new CancelledError('its container is gone')));
         if (!signal.aborted) {
           deps.log.info('a preStop hook failed; the container is stopped without it', {
             pod: `${pod.metadata.namespace}/${pod.metadata.name}`,

@@ -89,8 +89,5 @@ export function resourcePage(summary: s.Summary | undefined, timeMs: number): st
   page
     .family('resource_scrape_error', 'gauge', '1 if there was an error while getting container metrics, 0 otherwise')
     .sample('', failed);
-  page
-    .family('scrape_error', 'gauge', '1 if there was an error while getting container metrics, 0 otherwise')
-    .sample('', failed);
   return page.text();
 }
