@@ -1,7 +1,7 @@
 // The last part of the story: the host goes down in order, leaves the cluster, joins it again, and the package is purged.
-import { setTimeout as sleep } from 'node:timers/promises';
 import { ending, web } from './manifests.ts';
 import { expect, type Report } from './report.ts';
+import { idleFigures } from './story-idle.ts';
 import { joinCluster } from './story-join.ts';
 import { lenient, nodeName, type World } from './world.ts';
 
@@ -45,14 +45,7 @@ export async function idle(world: World): Promise<string> {
   await deleteAll(world);
   const left = (await machine.run('find /sys/fs/cgroup -path "*kubepods.slice/*" -name "*-pod*.slice"')).trim();
   expect(left === '', `slices of pods that are gone: ${left}`);
-  const sample = () =>
-    machine.run(
-      "pid=$(systemctl show -p MainPID --value stevedore); awk '{print $14 + $15}' /proc/$pid/stat; awk '/VmRSS|RssAnon/ {print $2}' /proc/$pid/status",
-    );
-  const before = Number((await sample()).split('\n')[0]);
-  await sleep(60_000);
-  const [ticks = '0', rss = '0', anonymous = '0'] = (await sample()).trim().split('\n');
-  return `no slice of a pod is left; without pods ${((Number(ticks) - before) / 100).toFixed(1)} s of ${machine.kind === 'vm' ? '(emulated) ' : ''}CPU in a minute, ${Math.round(Number(rss) / 1024)} MiB resident, ${Math.round(Number(anonymous) / 1024)} MiB anonymous`;
+  return `no slice of a pod is left; without pods ${await idleFigures(world)}`;
 }
 
 /** An ordinary and a critical pod note when they are told to end: the second only when the first is gone. */

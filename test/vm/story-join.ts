@@ -1,6 +1,7 @@
 // The first part of the story: the package is installed on a fresh host, which is looked at, refused for good reasons, and joined.
 import { expect, type Report } from './report.ts';
 import { failToJoin } from './story-failures.ts';
+import { fresh } from './story-idle.ts';
 import { nodeName, type World } from './world.ts';
 
 const minutes = 60_000;
@@ -93,4 +94,5 @@ export async function installAndJoin(world: World, report: Report, mistakes = tr
   await report.step('stevedore check', () => check(world));
   if (mistakes) await failToJoin(world, report);
   await report.step('stevedore join', () => joinCluster(world), { vital: true });
+  await report.step('the node before its first pod', () => fresh(world));
 }
