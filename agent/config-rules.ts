@@ -32,11 +32,6 @@ const unsupportedManagers: Rule = (c) => [
   ...when(c.reservedMemory.length > 0, 'reservedMemory', 'needs the Static memory manager, which is not supported'),
   ...when(Object.keys(c.qosReserved).length > 0, 'qosReserved', 'is not supported: remove it'),
   ...when(c.runOnce, 'runOnce', 'was removed from Kubernetes: remove it'),
-  ...when(
-    c.featureGates.DynamicResourceAllocation === true,
-    'featureGates.DynamicResourceAllocation',
-    'dynamic resource allocation is not supported: pods with resource claims are refused on this node',
-  ),
 ];
 
 const images: Rule = (c) => [
@@ -195,6 +190,15 @@ const said = (config: KubeletConfiguration, field: keyof KubeletConfiguration): 
 
 const same = (a: unknown, b: unknown): boolean => JSON.stringify(a) === JSON.stringify(b);
 
+/** What this agent does whatever is asked: nothing to remark where just that is asked. */
+const expectedGates: Readonly<Record<string, boolean>> = { DynamicResourceAllocation: false };
+
+// On for good in the kubelet since 1.35: a configuration that says so is no reason not to run.
+const gateRemarks: Readonly<Record<string, string>> = {
+  DynamicResourceAllocation:
+    'dynamic resource allocation is not supported: pods with resource claims are refused on this node',
+};
+
 /** One remark for each field that is set and not honoured, and one for each feature gate that this agent does not know. */
 export function remarkKubeletConfiguration(
   config: KubeletConfiguration,
@@ -206,7 +210,10 @@ export function remarkKubeletConfiguration(
     return same(said(config, name), said(defaults, name)) ? [] : when(true, field, `is not honoured: ${why}`);
   });
   const gates = Object.keys(config.featureGates)
-    .filter((gate) => !honouredGates.includes(gate) && gate !== 'DynamicResourceAllocation')
-    .map((gate) => ({ path: ['featureGates', gate], message: 'is not honoured: this agent has no such switch' }));
+    .filter((gate) => !honouredGates.includes(gate) && config.featureGates[gate] !== expectedGates[gate])
+    .map((gate) => ({
+      path: ['featureGates', gate],
+      message: `is not honoured: ${gateRemarks[gate] ?? 'this agent has no such switch'}`,
+    }));
   return [...fields, ...gates];
 }

@@ -119,13 +119,6 @@ describe('configuration documents', () => {
       kubelet('cpuManagerPolicy: static'),
       ['a.yaml:3:19: cpuManagerPolicy: "static" is not supported: only "none" is (containers share all CPUs)'],
     ],
-    [
-      'dynamic resource allocation',
-      kubelet('featureGates:\n  DynamicResourceAllocation: true'),
-      [
-        'a.yaml:4:30: featureGates.DynamicResourceAllocation: dynamic resource allocation is not supported: pods with resource claims are refused on this node',
-      ],
-    ],
     ['a key given twice', kubelet('port: 1\nport: 2'), ['a.yaml:4:1: Map keys must be unique']],
     [
       'another API version',
@@ -148,6 +141,14 @@ describe('configuration documents', () => {
     ],
     ['no map', '- a', ['a.yaml:1:1: a configuration document is a map of fields']],
   ])('%s is pointed at', (_what, text, problems) => expect(problemsOf(() => read(text))).toEqual(problems));
+
+  it('dynamic resource allocation is remarked upon and keeps nobody from running', () => {
+    const asked = (value: boolean) => read(kubelet(`featureGates:\n  DynamicResourceAllocation: ${value}`)).warnings;
+    expect(asked(true)).toEqual([
+      'a.yaml:4:3: featureGates.DynamicResourceAllocation: is not honoured: dynamic resource allocation is not supported: pods with resource claims are refused on this node',
+    ]);
+    expect(asked(false)).toEqual([]);
+  });
 
   it('what is known and not honoured is named once', () => {
     expect(
