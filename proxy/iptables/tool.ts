@@ -30,7 +30,7 @@ const restoreTimeoutMs = 10 * 60_000;
 // nothing from one COMMIT to the next: it reads what is there when it comes to the next, and once more where others were faster.
 const markLine = '# stevedore: done';
 /** The oldest version whose source was read for that. */
-const staysSince = [1, 8, 7];
+const staysSince = [1, 8, 9];
 
 /** What the kernel refuses whoever asks. */
 const nobodysFault = /temporarily unavailable|Cannot allocate|No buffer space|Interrupted|Too many open files/i;

@@ -1,12 +1,13 @@
 // Walks a packet over our nftables table, as nft lists it or as it is given to nft: the rules this backend writes, and no others. Pure.
 import { cidrContains, parseIp } from '../addresses.ts';
 import type { Fate, Trace, TracedPacket, TraceStep, TracedEndpoint } from '../trace.ts';
+import type { ElementMap } from './element-map.ts';
 import { elementId, hairpinSet, rangesSet, tableFamily } from './names.ts';
 
 export interface Ruleset {
   readonly chains: ReadonlyMap<string, readonly string[]>;
   /** Elements by id; the value of a set's element is empty. */
-  readonly elements: ReadonlyMap<string, string>;
+  readonly elements: Pick<ElementMap<string>, 'get' | 'has' | 'keys'>;
 }
 
 /** Reads a script as `render` gives it. */
