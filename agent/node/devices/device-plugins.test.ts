@@ -210,15 +210,20 @@ describe('device plugins', () => {
 
     const server = await servePodResources({ plugins, activePods: () => [pod('a', '1')] }, folder);
     ends.push(server.close);
-    const answer = await call(
-      join(folder, 'pod-resources/kubelet.sock'),
-      '/v1.PodResourcesLister/List',
-      [ListPodResourcesRequest, ListPodResourcesResponse],
-      {},
-    );
-    expect(answer.podResources).toMatchObject([
-      { name: 'a', containers: [{ name: 'c', devices: [{ resourceName: resource, deviceIds: ['g2'] }] }] },
+    const list = (apiVersion: string) =>
+      call(
+        join(folder, 'pod-resources/kubelet.sock'),
+        `/${apiVersion}.PodResourcesLister/List`,
+        [ListPodResourcesRequest, ListPodResourcesResponse],
+        {},
+      );
+    const devices = { resourceName: resource, deviceIds: ['g2'] };
+    expect((await list('v1')).podResources).toMatchObject([
+      { name: 'a', containers: [{ name: 'c', devices: [{ ...devices, topology: { nodes: [{ ID: 0n }] } }] }] },
     ]);
+    const [first] = (await list('v1alpha1')).podResources;
+    expect(first).toMatchObject({ name: 'a', namespace: 'default', containers: [{ name: 'c', devices: [devices] }] });
+    expect(first?.containers[0]?.devices[0]?.topology).toBeUndefined();
 
     stop.abort();
     stop = new AbortController();

@@ -49,10 +49,30 @@ export function podResources(deps: PodResourcesDeps, pod: Pod): PodResources {
   };
 }
 
+/**
+ * As the first version of the API has it, v1alpha1: regular containers, and of devices no topology. Its messages are v1's with fewer
+ * fields, by the same numbers.
+ */
+function firstVersion({ spec }: Pod, resources: PodResources): PodResources {
+  const regular = new Set(spec.containers.map(({ name }) => name));
+  return {
+    ...resources,
+    containers: resources.containers
+      .filter(({ name }) => regular.has(name))
+      .map(({ name, devices }) => ({
+        name,
+        devices: devices.map((device) => ({ ...device, topology: undefined })),
+      })),
+  };
+}
+
 /** Serves until closed, on `pod-resources/kubelet.sock` below the root folder. */
 export function servePodResources(deps: PodResourcesDeps, rootDir: string): Promise<UnixServer> {
   const service = '/v1.PodResourcesLister/';
   return serveUnix(join(rootDir, 'pod-resources/kubelet.sock'), [
+    unary('/v1alpha1.PodResourcesLister/List', ListPodResourcesRequest, ListPodResourcesResponse, () => ({
+      podResources: deps.activePods().map((pod) => firstVersion(pod, podResources(deps, pod))),
+    })),
     unary(`${service}List`, ListPodResourcesRequest, ListPodResourcesResponse, () => ({
       podResources: deps.activePods().map((pod) => podResources(deps, pod)),
     })),
