@@ -67,10 +67,10 @@ export async function serveUnix(socket: string, methods: readonly Method[]): Pro
   await mkdir(dirname(socket), { recursive: true, mode: 0o750 });
   await rm(socket, { force: true });
   const server = new Server({ 'grpc.max_receive_message_length': 16 * 1024 * 1024 });
-  const name = (path: string): string => path.slice(path.lastIndexOf('/') + 1);
+  // By their whole paths: two versions of a service have methods of the same name.
   server.addService(
-    Object.fromEntries(methods.map(({ path, definition }) => [name(path), definition])) as never,
-    Object.fromEntries(methods.map(({ path, handle }) => [name(path), handle])),
+    Object.fromEntries(methods.map(({ path, definition }) => [path, definition])) as never,
+    Object.fromEntries(methods.map(({ path, handle }) => [path, handle])),
   );
   await new Promise<void>((resolve, reject) => {
     server.bindAsync(`unix://${socket}`, ServerCredentials.createInsecure(), (error) =>
