@@ -295,10 +295,8 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
     onRelist: (error, tookMs) => podMetrics.relisted(error, tookMs),
     oomKills,
     onLost: () => metrics.discardedEvents.inc(),
-    onChange: (uid) => {
-      workers.wake(uid);
-      directory.changed(uid);
-    },
+    onChange: (uid) => workers.wake(uid),
+    onSeen: (uid) => directory.changed(uid),
   });
 
   const parts = createPodParts(

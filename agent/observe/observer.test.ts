@@ -35,6 +35,7 @@ function lab(
   const changes: string[] = [];
   let send: (event: RuntimeEvent) => void = () => undefined;
   let away = false;
+  const seen: (string | undefined)[] = [];
   const asked: string[] = [];
   const runtime = {
     listSandboxes: async () => {
@@ -62,11 +63,13 @@ function lab(
     terminationMessage: async () => undefined,
     oomKills: { begin: async () => undefined, killed: async (_uid, id) => kernelKilled(id), forget: () => undefined },
     onChange: (uid) => changes.push(uid),
+    onSeen: (uid) => seen.push(observer.last(uid).containers[0]?.state),
   });
   return {
     clock,
     observer,
     changes,
+    seen,
     asked,
     tell: (event: RuntimeEvent) => send(event),
     setAway: (now: boolean): void => {
@@ -261,6 +264,22 @@ describe('the observer', () => {
     await observer.observe('u');
     observer.drop('u', 'c0' as never);
     expect((await observer.observe('u')).containers).toEqual([]);
+  });
+
+  it('tells when something else is known of a pod, also where the runtime told nothing', async () => {
+    let state: 'running' | 'exited' = 'running';
+    const { observer, changes, seen } = lab(() => [container(state)]);
+    await observer.relist();
+    await observer.observe('u');
+    state = 'exited';
+    changes.length = 0;
+    // We have stopped it: that is known from the call, and no event is news then.
+    observer.invalidate('u', { container: 'c0' as never, sandboxId: 's' as never });
+    await observer.observe('u');
+    observer.drop('u', 'c0' as never);
+    observer.forget('u');
+    expect(seen).toEqual(['running', 'exited', undefined, undefined]);
+    expect(changes).toEqual([]);
   });
 
   it('hears no more of a pod that is forgotten', async () => {

@@ -20,6 +20,8 @@ export interface ObserverDeps extends InspectionsDeps {
   readonly log: Log;
   /** Something of the pod changed, or may have. */
   onChange(uid: string): void;
+  /** What is known of the pod is what was seen now. After `onChange`, and also where nothing was heard: after what we did ourselves. */
+  onSeen?(uid: string): void;
   /** A relist ended; undefined where it went well. */
   onRelist?(error: unknown, tookMs: number): void;
   /** Events of the runtime were lost; everything is listed. */
@@ -127,6 +129,7 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
     for (const each of [...observed.sandboxes, ...observed.containers]) owners.set(each.id, uid);
     entry.observed = observed;
     entry.signature = signature;
+    deps.onSeen?.(uid);
     chaseHints(uid, observed);
     return observed;
   };
@@ -322,12 +325,14 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
         containers: containers.filter((each) => each.id !== id),
       };
       entry.signature = signatureOf(entry.observed.sandboxes, entry.observed.containers);
+      deps.onSeen?.(uid);
     },
     forget: (uid) => {
       const entry = entries.get(uid);
       if (!entry) return;
       for (const each of [...entry.observed.sandboxes, ...entry.observed.containers]) unknow(each.id);
       entries.delete(uid);
+      deps.onSeen?.(uid);
       deps.oomKills?.forget(uid);
     },
     uids: () =>

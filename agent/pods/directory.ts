@@ -13,7 +13,7 @@ export interface DirectoryDeps {
 }
 
 export interface Directory extends PodDirectory {
-  /** Something of the pod changed; those who wait for an end look again. */
+  /** Another thing is known of the pod than before; those who wait for an end look again. */
   changed(uid: string): void;
 }
 

@@ -71,6 +71,8 @@ export interface LabOptions {
   /** Default: all are admitted. */
   readonly admit?: PodWorkersDeps['admit'];
   readonly tracer?: Tracer;
+  /** Hears when something else is known of a pod. */
+  readonly onSeen?: (uid: string) => void;
   /** How many sandboxes may be begun at once; default: any number. */
   readonly lanes?: number;
   /** What the workers log. Default: nowhere. */
@@ -124,6 +126,7 @@ export function createPodLab(options: LabOptions = {}) {
       log: silentLog,
       terminationMessage: async () => undefined,
       onChange: (uid) => workers.wake(uid),
+      onSeen: (uid) => options.onSeen?.(uid),
     });
     const sandbox = (pod: Pod, attempt: number) =>
       sandboxConfig(
