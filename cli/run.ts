@@ -50,8 +50,8 @@ export function registerRun(program: Command): void {
     .option('-v, --v <level>', 'log level: debug, info, warn or error')
     .action(async (flags: RunFlags) => {
       process.exitCode = await run(flags);
-      // What does not end by itself, a call of the runtime that hangs say, does not keep the daemon.
-      setTimeout(() => process.exit(), 2_000).unref();
+      // All that has an order has ended. What does not end by itself, a call of the runtime that hangs or a command in a shell say, does not keep the daemon, nor its successor.
+      setTimeout(() => process.exit(), 250).unref();
     });
 }
 
