@@ -1,6 +1,6 @@
 #!/bin/bash
 # `npm run test:vm`: the story of a node on a virtual machine. As root, on Debian; makes the disk at the first run (needs apt's servers, minutes), then
-# everything happens in a network namespace of its own. Arguments go to story.ts: --keep, --write; --container takes namespaces of this host instead of
+# everything happens in a network namespace of its own. Arguments go to story.ts: --keep, --write, --machine-only (what a container cannot show); --container takes namespaces of this host instead of
 # qemu, for minutes instead of hours. With --nfs first it is the story of nfs.ts, with --docker that of docker.ts (which knows --container too).
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/../.."

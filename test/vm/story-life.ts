@@ -1,6 +1,7 @@
 // The third part of the story: the daemon is restarted, killed, upgraded, the network and the power are cut, the host is rebooted.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { expect, type Report } from './report.ts';
+import { runPods } from './story-pods.ts';
 import { underPressure } from './story-pressure.ts';
 import { nodeName, type World } from './world.ts';
 
@@ -163,12 +164,22 @@ async function recovers(world: World, how: string, seconds: number): Promise<str
 }
 
 export async function lifeOfNode(world: World, report: Report): Promise<void> {
-  const { machine } = world;
   await report.step('systemctl restart keeps pods', () => restart(world));
   await report.step('kill -9 keeps pods', () => kill(world));
   await report.step('a daemon that hangs is started again by the watchdog', () => hang(world));
   await report.step('apt install ./newer.deb keeps pods and connections', () => upgrade(world));
   await report.step('cut off from the network', () => cutNetwork(world));
+  await fallsAndRises(world, report);
+}
+
+/** What has its own kernel and may be short of memory. */
+export async function lifeOfMachine(world: World, report: Report): Promise<void> {
+  await runPods(world, report);
+  await fallsAndRises(world, report);
+}
+
+async function fallsAndRises(world: World, report: Report): Promise<void> {
+  const { machine } = world;
   await underPressure(world, report);
   await report.step('reboot', async () => recovers(world, 'rebooted', await machine.reboot()));
   await report.step('power cut', async () => recovers(world, 'power cut', await machine.powerCut()));

@@ -1,5 +1,5 @@
 // The story of a node on a virtual machine (or, with --container, a host in a container), from a fresh host to a purged one: run by run.sh, in a network namespace that holds the machine, the control
-// plane and nothing that leads out. --packages FOLDER; --figures: only what is measured on a host at rest; --keep leaves everything running at the end; --write puts the result into docs/conformance.md.
+// plane and nothing that leads out. --packages FOLDER; --figures: only what is measured on a host at rest; --machine-only: only what a container cannot show; --keep leaves everything running at the end; --write puts the result into docs/conformance.md.
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { cpus, loadavg } from 'node:os';
 import { join } from 'node:path';
@@ -13,7 +13,7 @@ import { createReport, reportTable, writeSection } from './report.ts';
 import { crowd } from './story-crowd.ts';
 import { endOfNode, idle } from './story-end.ts';
 import { installAndJoin } from './story-join.ts';
-import { lifeOfNode } from './story-life.ts';
+import { lifeOfMachine, lifeOfNode } from './story-life.ts';
 import { runPods } from './story-pods.ts';
 import { createWorld, type World } from './world.ts';
 
@@ -22,6 +22,7 @@ const { values } = parseArgs({
     packages: { type: 'string', default: '' },
     container: { type: 'boolean', default: false },
     figures: { type: 'boolean', default: false },
+    'machine-only': { type: 'boolean', default: false },
     keep: { type: 'boolean', default: false },
     write: { type: 'boolean', default: false },
   },
@@ -68,14 +69,16 @@ async function main(): Promise<number> {
     const world = await createWorld(machine, plane, packages);
     const report = createReport({ say, explain: explain(machine, () => world) });
     try {
-      await installAndJoin(world, report, !values.figures);
-      if (!values.figures) {
+      const part = values.figures || values['machine-only'];
+      await installAndJoin(world, report, !part);
+      if (values['machine-only']) await lifeOfMachine(world, report);
+      else if (!values.figures) {
         await runPods(world, report);
         await lifeOfNode(world, report);
       }
       // Emulated processors would need hours for so many.
       if (values.container) await crowd(world, report);
-      if (values.figures) await report.step('pods deleted, the node idle', () => idle(world));
+      if (part) await report.step('pods deleted, the node idle', () => idle(world));
       else await endOfNode(world, report);
     } catch (error) {
       say(`the story ends here: ${error instanceof Error ? error.message : String(error)}\n`);
