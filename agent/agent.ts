@@ -581,6 +581,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
         {
           plugins: devices,
           activePods: () => workers.list().filter(({ metadata }) => workers.holdsResources(metadata.uid ?? '')),
+          metrics,
         },
         rootDir,
       );

@@ -263,6 +263,41 @@ function hostMetrics(r: MetricsRegistry) {
       labels: ['resource_name'],
       buckets: defaultBuckets,
     }),
+    podResourcesRequests: counter(r, {
+      name: 'kubelet_pod_resources_endpoint_requests_total',
+      help: 'Number of requests to the PodResources API, by version of the API',
+      labels: ['server_api_version'],
+    }),
+    podResourcesLists: counter(r, {
+      name: 'kubelet_pod_resources_endpoint_requests_list',
+      help: 'Number of requests to the List method of the PodResources API, by version of the API',
+      labels: ['server_api_version'],
+    }),
+    podResourcesAllocatables: counter(r, {
+      name: 'kubelet_pod_resources_endpoint_requests_get_allocatable',
+      help: 'Number of requests to the GetAllocatableResources method of the PodResources API, by version of the API',
+      labels: ['server_api_version'],
+    }),
+    podResourcesGets: counter(r, {
+      name: 'kubelet_pod_resources_endpoint_requests_get',
+      help: 'Number of requests to the Get method of the PodResources API, by version of the API',
+      labels: ['server_api_version'],
+    }),
+    podResourcesListErrors: counter(r, {
+      name: 'kubelet_pod_resources_endpoint_errors_list',
+      help: 'Number of requests to the List method of the PodResources API that failed, by version of the API',
+      labels: ['server_api_version'],
+    }),
+    podResourcesAllocatableErrors: counter(r, {
+      name: 'kubelet_pod_resources_endpoint_errors_get_allocatable',
+      help: 'Number of requests to the GetAllocatableResources method of the PodResources API that failed, by version of the API',
+      labels: ['server_api_version'],
+    }),
+    podResourcesGetErrors: counter(r, {
+      name: 'kubelet_pod_resources_endpoint_errors_get',
+      help: 'Number of requests to the Get method of the PodResources API that failed, by version of the API',
+      labels: ['server_api_version'],
+    }),
     orphanedVolumesCleaned: gauge(r, {
       name: 'kubelet_orphan_pod_cleaned_volumes',
       help: 'The number of orphaned pod volumes cleaned in the last round',

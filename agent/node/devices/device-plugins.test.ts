@@ -26,7 +26,12 @@ import {
   PreStartContainerResponse,
   RegisterRequest,
 } from './gen/device-plugin.ts';
-import { ListPodResourcesRequest, ListPodResourcesResponse } from './gen/pod-resources.ts';
+import {
+  GetPodResourcesRequest,
+  GetPodResourcesResponse,
+  ListPodResourcesRequest,
+  ListPodResourcesResponse,
+} from './gen/pod-resources.ts';
 import { servePodResources } from './pod-resources-server.ts';
 import { type Method, serveUnix, type UnixServer, unary } from './unix-grpc-server.ts';
 
@@ -208,7 +213,9 @@ describe('device plugins', () => {
     });
     expect(await plugins.admit(pod('b', '1'))).toBeUndefined();
 
-    const server = await servePodResources({ plugins, activePods: () => [pod('a', '1')] }, folder);
+    const counts = createRegistry();
+    const metrics = createKubeletMetrics(counts);
+    const server = await servePodResources({ plugins, activePods: () => [pod('a', '1')], metrics }, folder);
     ends.push(server.close);
     const list = (apiVersion: string) =>
       call(
@@ -224,6 +231,22 @@ describe('device plugins', () => {
     const [first] = (await list('v1alpha1')).podResources;
     expect(first).toMatchObject({ name: 'a', namespace: 'default', containers: [{ name: 'c', devices: [devices] }] });
     expect(first?.containers[0]?.devices[0]?.topology).toBeUndefined();
+    await expect(
+      call(
+        join(folder, 'pod-resources/kubelet.sock'),
+        '/v1.PodResourcesLister/Get',
+        [GetPodResourcesRequest, GetPodResourcesResponse],
+        { podName: 'b', podNamespace: 'default' },
+      ),
+    ).rejects.toThrow('pod b in namespace default not found');
+    const requests = (await counts.metrics()).split('\n').filter((line) => line.startsWith('kubelet_pod_resources'));
+    expect(requests.toSorted()).toEqual([
+      'kubelet_pod_resources_endpoint_errors_get{server_api_version="v1"} 1',
+      'kubelet_pod_resources_endpoint_requests_get{server_api_version="v1"} 1',
+      'kubelet_pod_resources_endpoint_requests_list{server_api_version="v1"} 1',
+      'kubelet_pod_resources_endpoint_requests_total{server_api_version="v1"} 2',
+      'kubelet_pod_resources_endpoint_requests_total{server_api_version="v1alpha1"} 1',
+    ]);
 
     stop.abort();
     stop = new AbortController();
