@@ -90,6 +90,28 @@ describe('a pod from its binding to its end', () => {
     await lab.stop();
   });
 
+  it.each([
+    ['all exit with 0: succeeded, without the reason', 0, [], { phase: 'Succeeded' }],
+    ['one does not: failed, with the reason', 0, ['j'], { phase: 'Failed', reason: 'Preempting', message: 'told' }],
+    ['none does: failed, with the reason', 143, [], { phase: 'Failed', reason: 'Preempting', message: 'told' }],
+  ])('preempted, %s; the condition is there in any case', async (_name, exitCode, failing, expected) => {
+    const lab = createPodLab();
+    lab.runtime.behave('i', { onStop: { exitCode } });
+    for (const image of failing) lab.runtime.behave(image, { onStop: { exitCode: 1 } });
+    lab.bind('a', { containers: [...one(), ...failing.map((image) => ({ name: image, image }))] });
+    await lab.clock.advance(2_000);
+    const disruption = { reason: 'TerminationByKubelet', message: 'for a critical pod' };
+    lab.agent().workers.evict('uid-a', { reason: 'Preempting', message: 'told', graceSeconds: 20, disruption });
+    await lab.clock.advance(30_000);
+    const { phase, reason, message, conditions } = lab.pod('a')?.status ?? {};
+    expect({ phase, ...(reason ? { reason } : {}), ...(message ? { message } : {}) }).toEqual(expected);
+    expect(conditions?.find(({ type }) => type === 'DisruptionTarget')).toMatchObject({
+      status: 'True',
+      ...disruption,
+    });
+    await lab.stop();
+  });
+
   it('keeps the newest dead container of each name and removes older ones', async () => {
     const lab = createPodLab();
     lab.runtime.behave('i', { exitAfterMs: 100, exitCode: 1 });

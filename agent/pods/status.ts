@@ -4,6 +4,7 @@ import type { Container, ContainerStatus, Pod, PodPhase, PodStatus } from '../..
 import { complete, containersReady, initialized, isNodeCondition, isSharedCondition, ready } from './conditions.ts';
 import { containerStatus, type ContainerStatusInput } from './container-status.ts';
 import { isHostNetwork, judgeSandbox } from './observed.ts';
+import { isStaticPod } from '../resources/critical.ts';
 import { computePhase } from './phase.ts';
 
 export interface StatusInput extends ContainerStatusInput {
@@ -118,13 +119,28 @@ function phaseOf(
     return { phase: shown, reason: pod.status?.reason, message: pod.status?.message };
   const override = memory.termination?.status;
   // The reason goes with the phase, which is terminal only once nothing runs any more.
-  if (override && (terminal || memory.termination?.cause === 'rejected')) return { phase: 'Failed', ...override };
+  if (override && (terminal || memory.termination?.cause === 'rejected')) {
+    if (succeededAnyway(input, statuses, begun)) return { phase: 'Succeeded' };
+    return { phase: 'Failed', ...override };
+  }
   // What is killed to begin anew is no end.
   const anew = memory.restartAll || runsAgain(input);
   const phase = anew && before.phase && !terminal ? before.phase : computePhaseOf(pod, statuses, terminal, begun);
   const kept = phase === before.phase ? { reason: before.reason, message: before.message } : {};
   return { phase, ...kept };
 }
+
+/**
+ * Whose containers all heed an eviction, a preemption or the node's shutdown with exit code 0 has succeeded, and carries no reason; of the
+ * disruption its condition tells. Not so a static pod, whose regular end says nothing, nor one past its deadline. As the kubelet since 1.27.
+ */
+const succeededAnyway = (
+  { pod, memory, terminal }: StatusInput,
+  statuses: ReadonlyMap<string, ContainerStatus>,
+  begun: boolean,
+): boolean =>
+  memory.termination?.cause === 'evicted' &&
+  computePhaseOf(pod, statuses, terminal && !isStaticPod(pod), begun) === 'Succeeded';
 
 /** A container that we ended runs again whatever its exit code. */
 const runsAgain = ({ memory, observed }: StatusInput): boolean =>
