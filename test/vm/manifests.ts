@@ -101,8 +101,7 @@ export const diskHog = (leaveMb: number): object =>
     { restartPolicy: 'Never', volumes: [{ name: 'disk', emptyDir: {} }] },
   );
 
-/** Writes into the host's /root/ends when it is told to end, and ends three seconds later. */
-// Both exit with 1: what heeds the end with 0 has succeeded, and no reason is shown.
+/** Writes into the host's /root/ends when it is told to end, and ends three seconds later, with 1: with 0 it would show no reason. */
 export const ending = (name: string, priorityClassName?: string): object =>
   pod(
     name,
