@@ -32,12 +32,14 @@ export type AdmissionVerdict =
   /** `preempt`: pods that must end first, with reason Preempting. */
   { readonly admitted: true; readonly preempt: readonly Pod[] } | Refusal;
 
-/** What a preempted pod's status says: phase Failed, this reason and message, and a DisruptionTarget condition. */
+/** What a preempted pod's status says, where it fails, and its DisruptionTarget condition: as PodWorkers.evict takes them. */
 export const preempted = {
   reason: 'Preempting',
   message: 'Preempted in order to admit critical pod',
-  disruptionReason: 'TerminationByKubelet',
-  disruptionMessage: 'Pod was preempted by Kubelet to accommodate a critical pod.',
+  disruption: {
+    reason: 'TerminationByKubelet',
+    message: 'Pod was preempted by Kubelet to accommodate a critical pod.',
+  },
 } as const;
 
 const refuse = (reason: string, message: string): Refusal => ({ admitted: false, reason, message });

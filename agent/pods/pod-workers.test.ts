@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { preempted } from '../admission/admit-pod.ts';
 import { resources } from '../../kube/resources.ts';
 import { silentLog } from '../../lib/log.ts';
 import type { PodParts } from './pod-parts.ts';
@@ -92,22 +93,32 @@ describe('a pod from its binding to its end', () => {
 
   it.each([
     ['all exit with 0: succeeded, without the reason', 0, [], { phase: 'Succeeded' }],
-    ['one does not: failed, with the reason', 0, ['j'], { phase: 'Failed', reason: 'Preempting', message: 'told' }],
-    ['none does: failed, with the reason', 143, [], { phase: 'Failed', reason: 'Preempting', message: 'told' }],
+    [
+      'one does not: failed, with the reason',
+      0,
+      ['j'],
+      { phase: 'Failed', reason: 'Preempting', message: 'Preempted in order to admit critical pod' },
+    ],
+    [
+      'none does: failed, with the reason',
+      143,
+      [],
+      { phase: 'Failed', reason: 'Preempting', message: 'Preempted in order to admit critical pod' },
+    ],
   ])('preempted, %s; the condition is there in any case', async (_name, exitCode, failing, expected) => {
     const lab = createPodLab();
     lab.runtime.behave('i', { onStop: { exitCode } });
     for (const image of failing) lab.runtime.behave(image, { onStop: { exitCode: 1 } });
     lab.bind('a', { containers: [...one(), ...failing.map((image) => ({ name: image, image }))] });
     await lab.clock.advance(2_000);
-    const disruption = { reason: 'TerminationByKubelet', message: 'for a critical pod' };
-    lab.agent().workers.evict('uid-a', { reason: 'Preempting', message: 'told', graceSeconds: 20, disruption });
+    lab.agent().workers.evict('uid-a', { ...preempted, graceSeconds: 20 });
     await lab.clock.advance(30_000);
     const { phase, reason, message, conditions } = lab.pod('a')?.status ?? {};
     expect({ phase, ...(reason ? { reason } : {}), ...(message ? { message } : {}) }).toEqual(expected);
     expect(conditions?.find(({ type }) => type === 'DisruptionTarget')).toMatchObject({
       status: 'True',
-      ...disruption,
+      reason: 'TerminationByKubelet',
+      message: 'Pod was preempted by Kubelet to accommodate a critical pod.',
     });
     await lab.stop();
   });
