@@ -86,7 +86,16 @@ export function writeObject(
     );
   let after: Loose = { ...next };
   if (opts.subresource === 'status')
-    after = { ...before, ...(next.status === undefined ? {} : { status: next.status }) };
+    // Labels and annotations go with the status, as on the real one; the spec does not.
+    after = {
+      ...before,
+      metadata: {
+        ...before.metadata,
+        ...(next.metadata.labels ? { labels: next.metadata.labels } : {}),
+        ...(next.metadata.annotations ? { annotations: next.metadata.annotations } : {}),
+      },
+      ...(next.status === undefined ? {} : { status: next.status }),
+    };
   else if (withStatus.has(resource.plural)) {
     delete after.status;
     if (before.status !== undefined) after.status = before.status;

@@ -105,3 +105,10 @@ export function adoptMetadata(
     ...(Object.keys(annotations).length > 0 ? { annotations } : {}),
   };
 }
+
+/** What a running node puts right of its labels, as the kubelet does: somebody took away, or changed, what it runs on. */
+export function platformLabels(existing: Node, { architecture }: NodeIdentity): Record<string, string> {
+  const have = existing.metadata.labels ?? {};
+  const wanted = { 'kubernetes.io/arch': architecture, 'kubernetes.io/os': 'linux' };
+  return Object.fromEntries(Object.entries(wanted).filter(([label, value]) => have[label] !== value));
+}

@@ -250,6 +250,22 @@ describe('the node agent', () => {
     await end();
   });
 
+  it('puts its platform’s labels right while it runs, and leaves others’ alone', async () => {
+    const { clock, client, node, end, patches } = setUp();
+    await clock.advance(1_000);
+    const labels = { 'kubernetes.io/arch': 'dummyArch', 'kubernetes.io/os': null, tier: 'db' };
+    await client.patch(resources.nodes, { name: 'n1' }, { metadata: { labels } }, { type: 'merge' });
+    const before = patches();
+    await clock.advance(25_000);
+    expect(node()?.metadata.labels).toMatchObject({
+      'kubernetes.io/arch': 'amd64',
+      'kubernetes.io/os': 'linux',
+      tier: 'db',
+    });
+    expect(patches()).toBe(before + 1);
+    await end();
+  });
+
   it('tells the runtime the pod range once it is given', async () => {
     const { clock, client, runtime, end } = setUp();
     await clock.advance(500);

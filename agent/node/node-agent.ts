@@ -21,7 +21,7 @@ import { type ExtendedResources, nodeResources } from './capacity.ts';
 import { type ConditionValue, noPressure, type Pressure, pressureConditions, readyCondition } from './conditions.ts';
 import { goArchitecture, type HostFacts, readHostFacts } from './host-facts.ts';
 import { createImageList } from './image-list.ts';
-import { initialNode, type NodeIdentity, providedIpAnnotation, refusedLabels } from './initial-node.ts';
+import { initialNode, type NodeIdentity, platformLabels, providedIpAnnotation, refusedLabels } from './initial-node.ts';
 import type { InstanceMetadata } from './instance-metadata.ts';
 import { createNodeLease } from './lease.ts';
 import { registerNode } from './registration.ts';
@@ -293,14 +293,19 @@ export function createNodeAgent(deps: NodeAgentDeps, options: NodeAgentOptions):
     const before = base.status ?? {};
     const { status, values } = await compute(before, signal);
     await usePodCidr(base).catch((error: unknown) => log.warn('the runtime was not told the pod range', { error }));
-    const changed = statusChanged(before, status);
+    const labels = platformLabels(base, identity());
+    const relabelled = Object.keys(labels).length > 0;
+    const changed = statusChanged(before, status) || relabelled;
     const due = !reported || clock.monotonicMs() - reported.atMs >= reported.everyMs;
     if (changed || due) {
       try {
         const node = await client.patch(
           resources.nodes,
           { name: nodeName },
-          { metadata: { uid: base.metadata.uid }, status: statusPatch(before, status) },
+          {
+            metadata: { uid: base.metadata.uid, ...(relabelled ? { labels } : {}) },
+            status: statusPatch(before, status),
+          },
           { type: 'strategic', subresource: 'status', signal },
         );
         const everyMs = changed || !reported ? reportEvery() : config.nodeStatusReportFrequency;
