@@ -115,8 +115,8 @@ export function createIdentity(deps: IdentityDeps, options: IdentityOptions): Id
     return value.user ?? 'no-credentials';
   };
 
-  const review = async (token: string): Promise<Verdict> => {
-    const answer = await client!.create(
+  const review = async (token: string, reviewer: KubeClient): Promise<Verdict> => {
+    const answer = await reviewer.create(
       resources.tokenReviews,
       { apiVersion: 'authentication.k8s.io/v1', kind: 'TokenReview', metadata: { name: '' }, spec: { token } },
       { timeoutMs: 10_000 },
@@ -126,15 +126,14 @@ export function createIdentity(deps: IdentityDeps, options: IdentityOptions): Id
     return { name: user.username, uid: user.uid ?? '', groups: user.groups ?? [], extra: user.extra ?? {} };
   };
 
-  const byToken = async (token: string): Promise<Verdict> => {
-    if (!client || !options.webhook) return 'refused';
+  const byToken = async (token: string, reviewer: KubeClient): Promise<Verdict> => {
     const key = createHash('sha256').update(token).digest('base64');
     const known = tokens.get(key);
     if (known) return known;
     // Many requests with one token ask once.
     let asked = reviews.get(key);
     if (!asked) {
-      asked = review(token)
+      asked = review(token, reviewer)
         .then((verdict) => {
           tokens.set(key, verdict, ttlMs);
           return verdict;
@@ -151,9 +150,10 @@ export function createIdentity(deps: IdentityDeps, options: IdentityOptions): Id
       if (typeof certificate === 'object') return authenticated(certificate);
       const token =
         bearerToken(request.headers.authorization) ?? webSocketToken(request.headers['sec-websocket-protocol']);
-      if (token !== undefined) {
+      // Who reviews no tokens does not look at them either: the caller is whoever they would be without.
+      if (token !== undefined && client && options.webhook) {
         try {
-          const verdict = await byToken(token);
+          const verdict = await byToken(token, client);
           signal.throwIfAborted();
           return typeof verdict === 'object' ? authenticated(verdict) : undefined;
         } catch (error) {

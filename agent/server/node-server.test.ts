@@ -272,6 +272,22 @@ describe('identity and authorization', () => {
     }
   });
 
+  it('does not look at tokens where none are reviewed: who shows one is anonymous', async () => {
+    const world = await start({ anonymous: true, tokenWebhook: false, authorizationMode: 'AlwaysAllow' });
+    try {
+      expect((await call(world, '/configz', { token: 'bad' })).status).toBe(200);
+      expect(world.asked.tokens).toEqual([]);
+    } finally {
+      await world.server.close();
+    }
+    const closed = await start({ tokenWebhook: false, authorizationMode: 'AlwaysAllow' });
+    try {
+      expect((await call(closed, '/configz', { token: 'good' })).status).toBe(401);
+    } finally {
+      await closed.server.close();
+    }
+  });
+
   it('reviews tokens once', async () => {
     const world = await start();
     try {
