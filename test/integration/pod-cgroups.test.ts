@@ -79,7 +79,7 @@ describe(`pods' cgroups on this host`, () => {
   it('shows what pods have left, for the memory alarm', async () => {
     const point = mounts.version === 2 ? mounts.unified : mounts.controllers.get('memory');
     const memory = { version: mounts.version, folder: join(point!, cgroups.podsPath) };
-    const before = await podsLeft(memory, 0);
+    const before = podsLeft(memory, 0);
     expect(before).toBeGreaterThan(0.9 * 2 ** 30);
     // 40 MiB that stay in use, in a pod's cgroup.
     const child = spawn(
@@ -94,7 +94,7 @@ describe(`pods' cgroups on this host`, () => {
       writeFileSync(join(point!, cgroups.parentFor(bestEffort), 'cgroup.procs'), String(child.pid));
       child.stdin.write('x');
       await once(child.stdout, 'data');
-      expect(before! - (await podsLeft(memory, 2 ** 30))!).toBeGreaterThan(40 * 2 ** 20);
+      expect(before! - podsLeft(memory, 2 ** 30)!).toBeGreaterThan(40 * 2 ** 20);
     } finally {
       child.kill('SIGKILL');
       await ended;
