@@ -41,10 +41,14 @@ const remainsOfPods = [
 ];
 
 export async function idle(world: World): Promise<string> {
-  const { machine } = world;
+  const { machine, until } = world;
   await deleteAll(world);
-  const left = (await machine.run('find /sys/fs/cgroup -path "*kubepods.slice/*" -name "*-pod*.slice"')).trim();
-  expect(left === '', `slices of pods that are gone: ${left}`);
+  await until(
+    'no slice of a pod that is gone is left',
+    2 * minutes,
+    () => machine.run('find /sys/fs/cgroup -path "*kubepods.slice/*" -name "*-pod*.slice"'),
+    (left) => left.trim() === '',
+  );
   return `no slice of a pod is left; without pods ${await idleFigures(world)}`;
 }
 
