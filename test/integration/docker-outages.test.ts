@@ -101,11 +101,16 @@ const events: readonly (readonly [string, () => Promise<void>])[] = [
   ['ended and started', () => node.dockerd!.restart('SIGTERM')],
   ['killed and started', () => node.dockerd!.restart('SIGKILL')],
   [
-    'ended, and started with other settings, as an upgrade does',
+    'ended and upgraded: started with other settings, and as another version where STEVEDORE_DOCKERD2 names one',
     async () => {
       await node.dockerd!.end('SIGTERM');
       await sleep(2_000);
-      await node.dockerd!.start({ 'max-concurrent-downloads': 2, 'default-shm-size': '32M', debug: true });
+      await node.dockerd!.start(
+        { 'max-concurrent-downloads': 2, 'default-shm-size': '32M', debug: true },
+        { upgraded: true },
+      );
+      const { body } = await node.dockerd!.api('GET', '/version');
+      console.log(`the engine is ${(JSON.parse(body) as { Version: string }).Version}`);
     },
   ],
   [

@@ -43,9 +43,12 @@ export interface Dockerd {
   writeNetwork(): Promise<void>;
   /** Ends the daemon and starts it again; its containerd goes on. */
   restart(signal?: NodeJS.Signals): Promise<void>;
-  /** The same in two steps, with other settings of daemon.json from then on, as an upgrade changes them. */
+  /**
+   * The same in two steps, with other settings of daemon.json from then on, as an upgrade changes them; `upgraded`: and with the dockerd that
+   * STEVEDORE_DOCKERD2 names, where it does.
+   */
   end(signal?: NodeJS.Signals): Promise<void>;
-  start(settings?: Readonly<Record<string, unknown>>): Promise<void>;
+  start(settings?: Readonly<Record<string, unknown>>, as?: { readonly upgraded?: boolean }): Promise<void>;
   /** Stands still as one that hangs: connections are taken, nothing is answered. */
   hang(): void;
   goOn(): void;
@@ -216,11 +219,12 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 
   const containerd = await launch(['containerd', '--config', at('containerd.toml')], 'containerd.log');
   await until('containerd', containerd.ended, async () => existsSync(at('containerd.sock')));
+  let program = 'dockerd';
   let pid = 0;
   const launchDockerd = async (): Promise<void> => {
     await rm(socket, { force: true });
     await rm(at('dockerd.pid'), { force: true });
-    const dockerd = await launch(['dockerd', '--config-file', at('daemon.json')], 'dockerd.log');
+    const dockerd = await launch([program, '--config-file', at('daemon.json')], 'dockerd.log');
     pid = dockerd.pid;
     await until('dockerd', dockerd.ended, async () =>
       ask(socket, 'GET', '/_ping').then(
@@ -258,8 +262,11 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
       await launchDockerd();
     },
     end,
-    async start(changes = {}) {
-      await configure(changes);
+    async start(changes = {}, { upgraded = false } = {}) {
+      const newer = upgraded && process.env.STEVEDORE_DOCKERD2;
+      if (newer) program = newer;
+      // From version 25 on there is no such word: it leaves its own score alone.
+      await configure(newer ? { ...changes, 'oom-score-adjust': undefined } : changes);
       await launchDockerd();
     },
     hang: () => signalProcess(pid, 'SIGSTOP'),
