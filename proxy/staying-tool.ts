@@ -15,7 +15,7 @@ export type Converse = (
 export interface StayingTool {
   /**
    * What it said of the text, a short one; undefined where none can be had, then nothing was done. Rejects with an ExecError where it ended
-   * over it, as a tool given only this text would have, or did not answer.
+   * over it, as a tool given only this text would have, did not answer, or the signal aborted.
    */
   ask(text: string, signal: AbortSignal): Promise<string | undefined>;
   /** Ends the one that stays, if any; the next text starts another. */
@@ -61,9 +61,11 @@ export function createStayingTool(converse: Converse | undefined, options: Stayi
       await session.ask(`${markLine}\n`, mark, { timeoutMs: helloTimeoutMs, signal });
       works = true;
       return session;
-    } catch {
-      works ??= false;
+    } catch (error) {
       rest();
+      // Who was told to stop asking has learnt nothing of the tool.
+      if (signal.aborted) throw error;
+      works ??= false;
       return undefined;
     }
   };

@@ -7,6 +7,7 @@ import type { IpFamily } from '../../proxy/addresses.ts';
 import type { NodeFacts, RulesBackend } from '../../proxy/backend.ts';
 import { createBackendContext, openBackend } from '../../proxy/backends.ts';
 import type { World } from '../../proxy/contract.ts';
+import { fakePort } from '../../proxy/fake-ports.ts';
 import { computeState, type ServicePort, type ServicePortState, servicePortKey } from '../../proxy/model.ts';
 import { affinityId, affinityMap, affinityPortMap } from '../../proxy/nftables/names.ts';
 import { createFlowsLab, type FlowsLab } from '../lab/flows-lab.ts';
@@ -27,26 +28,7 @@ describe.each<IpFamily>(['IPv4', 'IPv6'])('nftables, %s', (family) => {
     (await lab.hosts.node.exec('nft', ['list', 'map', ...table, map])).stdout.split('elements')[1] ?? '';
 
   const stateOf = (endpoints: readonly ('ep0' | 'ep1')[], fields: Partial<ServicePort> = {}): ServicePortState => {
-    const protocol = fields.protocol ?? 'TCP';
-    const port: ServicePort = {
-      key: servicePortKey('traps', 'web', '', protocol),
-      family,
-      namespace: 'traps',
-      name: 'web',
-      portName: '',
-      protocol,
-      clusterIP: vip,
-      port: 80,
-      nodePort: 0,
-      externalIPs: [],
-      loadBalancerVIPs: [],
-      sourceRanges: [],
-      affinitySeconds: 0,
-      internalPolicyLocal: false,
-      externalPolicyLocal: false,
-      healthCheckNodePort: 0,
-      ...fields,
-    };
+    const port = fakePort({ family, namespace: 'traps', clusterIP: vip, ...fields });
     const serving = { isLocal: true, ready: true, serving: true, terminating: false };
     return computeState(
       port,

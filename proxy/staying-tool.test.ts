@@ -1,0 +1,40 @@
+import { expect, it } from 'vitest';
+import { ExecError } from '../lib/exec.ts';
+import { createStayingTool } from './staying-tool.ts';
+
+/** `answers`: of one session after the other, whether it answers. */
+function setUp(answers: readonly boolean[]) {
+  let sessions = 0;
+  const tool = createStayingTool(
+    (command) => {
+      const answer = answers[sessions++];
+      return {
+        pid: 1,
+        ended: false,
+        ask: (_text, _mark, { signal }) =>
+          answer && !signal?.aborted
+            ? Promise.resolve('said')
+            : Promise.reject(new ExecError(command, signal?.aborted ? 'aborted' : 'timeout', 'no answer')),
+        end: () => undefined,
+      };
+    },
+    { command: 'tool', args: [], markLine: '# mark', mark: 'mark\n' },
+  );
+  return { tool, sessions: () => sessions };
+}
+
+const going = new AbortController().signal;
+
+it('none stays where the first does not answer', async () => {
+  const { tool, sessions } = setUp([false, true]);
+  expect(await tool.ask('a', going)).toBeUndefined();
+  expect(await tool.ask('b', going)).toBeUndefined();
+  expect(sessions()).toBe(1);
+});
+
+it('one that was given up before it could answer is no sign that none can stay', async () => {
+  const { tool, sessions } = setUp([true, true]);
+  await expect(tool.ask('a', AbortSignal.abort())).rejects.toMatchObject({ code: 'aborted' });
+  expect(await tool.ask('b', going)).toBe('said');
+  expect(sessions()).toBe(2);
+});
