@@ -1,8 +1,8 @@
 // 127.0.0.1:10248/healthz: for the host's own watchdogs, without TLS or identity, as the kubelet has it.
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { type HealthCheck, healthz } from './pages.ts';
 import { parseTarget, sendText } from './routes.ts';
+import { listenOn } from './listen.ts';
 
 export interface HealthServerDeps {
   readonly health: readonly HealthCheck[];
@@ -38,14 +38,7 @@ export function createHealthServer(deps: HealthServerDeps, options: HealthServer
   server.maxConnections = 256;
   return {
     listen: () =>
-      new Promise((resolve, reject) => {
-        server.once('error', reject);
-        server.listen({ port: options.port ?? 10_248, host: options.address ?? '127.0.0.1' }, () => {
-          server.removeListener('error', reject);
-          server.on('error', () => undefined);
-          resolve({ port: (server.address() as AddressInfo).port });
-        });
-      }),
+      listenOn(server, { port: options.port ?? 10_248, host: options.address ?? '127.0.0.1' }, () => undefined),
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve());

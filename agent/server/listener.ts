@@ -3,7 +3,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer, type Server } from 'node:https';
 import { constants } from 'node:crypto';
-import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { CancelledError } from '../../lib/abort.ts';
 import type { Log } from '../../lib/log.ts';
@@ -12,6 +11,7 @@ import type { TlsSettings } from '../tls/settings.ts';
 import type { Authorization } from './authorization.ts';
 import type { Identity, User } from './identity.ts';
 import { type Found, findRoute, HttpError, parseTarget, type RequestPath, type Route, sendText } from './routes.ts';
+import { listenOn } from './listen.ts';
 
 export interface ListenerDeps {
   readonly log: Log;
@@ -222,14 +222,9 @@ export function createListener(deps: ListenerDeps, options: ListenerOptions): Li
 
   return {
     listen: () =>
-      new Promise((resolve, reject) => {
-        server.once('error', reject);
-        server.listen({ port: options.port, host: options.address }, () => {
-          server.removeListener('error', reject);
-          server.on('error', (error) => log.error('the node server failed', { error }));
-          resolve({ port: (server.address() as AddressInfo).port });
-        });
-      }),
+      listenOn(server, { port: options.port, host: options.address }, (error) =>
+        log.error('the node server failed', { error }),
+      ),
     setTls: (pair, clientCa) => server.setSecureContext(tlsOptions(pair, clientCa, options.tls)),
     close: async () => {
       closing.abort(new CancelledError('the node server closes'));

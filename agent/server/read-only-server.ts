@@ -1,12 +1,12 @@
 // The read-only port, where the configuration asks for one: health, pods and figures in the clear, without identity, as the kubelet has
 // them on `readOnlyPort`. Nothing here changes anything, and nothing streams.
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { CancelledError } from '../../lib/abort.ts';
 import type { Log } from '../../lib/log.ts';
 import { healthRoute, podsRoute } from './pages.ts';
 import { metricsRoutes, type MetricsPagesDeps } from './metrics-pages.ts';
 import { findRoute, HttpError, parseTarget, sendText } from './routes.ts';
+import { listenOn } from './listen.ts';
 
 export interface ReadOnlyServerDeps extends MetricsPagesDeps {
   readonly log: Log;
@@ -66,14 +66,9 @@ export function createReadOnlyServer(deps: ReadOnlyServerDeps, options: ReadOnly
   server.maxConnections = 1024;
   return {
     listen: () =>
-      new Promise((resolve, reject) => {
-        server.once('error', reject);
-        server.listen({ port: options.port, host: options.address }, () => {
-          server.removeListener('error', reject);
-          server.on('error', (error) => log.error('the read-only server failed', { error }));
-          resolve({ port: (server.address() as AddressInfo).port });
-        });
-      }),
+      listenOn(server, { port: options.port, host: options.address }, (error) =>
+        log.error('the read-only server failed', { error }),
+      ),
     close: () =>
       new Promise((resolve) => {
         closing.abort(new CancelledError('the read-only server closes'));
