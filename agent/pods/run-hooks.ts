@@ -1,5 +1,5 @@
 // The hooks of a container: after its start and before its stop.
-import { abandonOn, CancelledError, withTimeout } from '../../lib/abort.ts';
+import { abandonOn, CancelledError, isTimeout, withTimeout } from '../../lib/abort.ts';
 import { describeError } from '../../lib/log.ts';
 import type { ExecuteDeps, Handlers, OperationContext } from './handling.ts';
 import { memoryOf } from './memory.ts';
@@ -53,7 +53,9 @@ export function createHooks(deps: ExecuteDeps): Handlers<'run-post-start' | 'run
           abandonOn(hook, inner),
         );
       } catch (error) {
-        clock.setTimer(leftToItselfMs, () => own.abort(new CancelledError('its container is gone')));
+        // One that has failed by itself is over.
+        if (signal.aborted || isTimeout(error))
+          clock.setTimer(leftToItselfMs, () => own.abort(new CancelledError('its container is gone')));
         if (!signal.aborted) {
           deps.log.info('a preStop hook failed; the container is stopped without it', {
             pod: `${pod.metadata.namespace}/${pod.metadata.name}`,
