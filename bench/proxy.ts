@@ -41,6 +41,7 @@ const facts: NodeFacts = {
   masqueradeBit: 14,
   localhostNodePorts: false,
   conntrackBeLiberal: false,
+  serviceCidrs: [],
 };
 
 const serviceOf = (at: number): Service => {

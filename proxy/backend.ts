@@ -13,7 +13,7 @@ export type LocalDetector =
   | { readonly kind: 'bridge-interface'; readonly name: string }
   | { readonly kind: 'interface-prefix'; readonly prefix: string };
 
-/** What a backend must know of its node besides the service ports. A change makes the next apply a full one. */
+/** What a backend must know of its node besides the service ports. */
 export interface NodeFacts {
   readonly localDetector: LocalDetector;
   /** The node's own address of this family; undefined while unknown. */
@@ -27,7 +27,12 @@ export interface NodeFacts {
   readonly localhostNodePorts: boolean;
   /** nf_conntrack_tcp_be_liberal is set: packets out of window are not INVALID and need not be dropped. */
   readonly conntrackBeLiberal: boolean;
+  /** nftables only: networks of cluster IPs, of this family, each once and in order. What goes to an address there that no Service has is dropped. */
+  readonly serviceCidrs: readonly string[];
 }
+
+/** What must be written for new facts to hold: nothing, what the next part brings with it, or everything. */
+export type FactsChange = 'none' | 'part' | 'full';
 
 export interface Changes {
   readonly upserts: readonly ServicePortState[];
@@ -82,6 +87,7 @@ export interface RuleLine {
 /** What is programmed for a service port. */
 export interface RulesDescription {
   readonly family: IpFamily;
+  /** Or, where it is about no single service port, a word for what it is about. */
   readonly key: ServicePortKey;
   readonly desired: readonly RuleLine[];
   readonly kernel: readonly RuleLine[];
@@ -102,8 +108,8 @@ export interface PacketCounts {
 export interface RulesBackend {
   readonly kind: 'iptables' | 'nftables';
   readonly family: IpFamily;
-  /** Takes over new facts; true where they differ from the former, so that the next apply must be a full one. */
-  configure(facts: NodeFacts): boolean;
+  /** Takes over new facts; says which apply must come next. A part that is due may be an empty one. */
+  configure(facts: NodeFacts): FactsChange;
   /**
    * Reads what of ours is in the kernel, so that the next full apply writes only the difference. Called before the first apply, after
    * a failed one, after foreign changes and by the periodic check. Writes nothing.
@@ -120,6 +126,8 @@ export interface RulesBackend {
   watchForeign(onChange: (change: ForeignChange) => void, signal: AbortSignal): Promise<void>;
   /** What is programmed for the port, read from the kernel. */
   describe(state: ServicePortState, signal: AbortSignal): Promise<RulesDescription>;
+  /** The rules all service ports have in common, and the kernel's; only nftables tells them. Asked for once it is configured. */
+  describeFrame?(signal: AbortSignal): Promise<RulesDescription>;
   /** Everything of ours that would be in the kernel for `desired`, as the tool reads it; for `--dry-run`. Works on an empty kernel. */
   render(desired: DesiredState): Promise<string>;
   /** Read from the kernel; only iptables has them. */

@@ -8,7 +8,7 @@ export interface BisectDeps {
   refuse(key: ServicePortKey, error: NetfilterError): void;
 }
 
-/** Halves what was refused until single service ports are left. Rejects where a write fails for another reason. */
+/** Halves what was refused until single service ports are left. Rejects where a write fails for another reason, or names none. */
 export async function bisectRefused(
   deps: BisectDeps,
   part: Changes,
@@ -16,6 +16,8 @@ export async function bisectRefused(
   signal: AbortSignal,
 ): Promise<void> {
   const keys = [...part.removals, ...part.upserts.map((after) => after.port.key)];
+  // No service port is at fault: what all of them need is refused.
+  if (keys.length === 0) throw error;
   if (keys.length === 1) {
     deps.refuse(keys[0]!, error);
     return;

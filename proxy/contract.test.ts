@@ -132,6 +132,7 @@ const wantedOf = (world: World, round: Round, flow: Flow): unknown => {
   // Nobody listens there: the host refuses it, no rule does.
   const hostRefuses =
     flow.to === 'node-port-elsewhere' ||
+    (flow.to === 'unallocated' && flow.outcome === 'rejected') ||
     flow.to === 'node-port-on-loopback' ||
     (flow.to === 'node-port' && nodePortAddresses !== 'all' && !nodePortAddresses.includes(world.address.node));
   return hostRefuses ? 'untouched' : flow.outcome;

@@ -39,7 +39,8 @@ export type Target =
   | 'node-port'
   | 'node-port-on-loopback'
   | 'other-port'
-  | 'node-port-elsewhere';
+  | 'node-port-elsewhere'
+  | 'unallocated';
 
 /** `source`: the endpoint sees who asked (`kept`), or an address of the node. */
 export type Outcome =
@@ -110,6 +111,9 @@ export function targetOf(state: ServicePortState, to: Target, world: World): { a
       return { address: port.clusterIP, port: otherPortNumber };
     case 'node-port-elsewhere':
       return { address: world.address.client, port: port.nodePort };
+    // Somebody is there and answers, unless rules prevent it.
+    case 'unallocated':
+      return { address: world.address.client, port: otherPortNumber };
   }
 }
 
@@ -404,6 +408,31 @@ const onLoopback = (world: World, served: boolean): readonly Draft[] => {
   ];
 };
 
+/** What becomes of packets to service CIDRs, one of which is the client's address. */
+const inServiceCidrs: readonly Draft[] = [
+  {
+    name: 'addresses that no Service has are dropped, those of Services are served, and their other ports refused',
+    only: 'nftables',
+    endpoints: { ep0: 'ready' },
+    fields: () => ({ nodePort: withNodePort }),
+    flows: [
+      flow('pod', 'unallocated', 'dropped'),
+      flow('node', 'unallocated', 'dropped'),
+      flow('pod', 'other-port', 'rejected'),
+      flow('pod', 'cluster-ip', lands(['ep0'], 'kept')),
+      flow('node', 'cluster-ip', lands(['ep0'], 'node')),
+      flow('client', 'cluster-ip', lands(['ep0'], 'node')),
+      flow('client', 'node-port', lands(['ep0'], 'node')),
+    ],
+  },
+  {
+    name: 'addresses that no Service has are nobody’s business',
+    only: 'iptables',
+    endpoints: { ep0: 'ready' },
+    flows: [flow('pod', 'unallocated', 'rejected'), flow('node', 'unallocated', 'rejected')],
+  },
+];
+
 /** Everything a backend must do, in rounds: between them only the facts of the node change. */
 export function flowContract(world: World): readonly Round[] {
   const facts: NodeFacts = {
@@ -414,8 +443,27 @@ export function flowContract(world: World): readonly Round[] {
     masqueradeBit: 14,
     localhostNodePorts: false,
     conntrackBeLiberal: false,
+    serviceCidrs: [],
   };
+  const v4 = world.family === 'IPv4';
   return [
+    {
+      name: 'service CIDRs',
+      facts: {
+        ...facts,
+        serviceCidrs: [v4 ? '10.96.0.0/16' : 'fd00:10:96::/112', `${world.address.client}/${v4 ? 32 : 128}`],
+      },
+      scenarios: drafted(world, inServiceCidrs, 140),
+    },
+    {
+      name: 'no service CIDRs any more',
+      facts,
+      scenarios: drafted(
+        world,
+        [{ name: 'nothing', endpoints: { ep0: 'ready' }, flows: [flow('pod', 'unallocated', 'rejected')] }],
+        150,
+      ),
+    },
     {
       name: 'cluster CIDR',
       facts,

@@ -152,6 +152,15 @@ describe('facts of the node', () => {
       localhostNodePorts: false,
     });
   });
+
+  it('service CIDRs are for nftables, those of the family, each once and in their usual form', () => {
+    const cidrs = ['10.97.0.0/24', '010.96.0.9/16', 'FD00::1/112', '10.96.0.0/16', 'nonsense'];
+    const of = (kind: 'iptables' | 'nftables', family: 'IPv4' | 'IPv6') =>
+      nodeFactsOf(configOf({}), node, host, { kind, family }, cidrs).serviceCidrs;
+    expect(of('nftables', 'IPv4')).toEqual(['10.96.0.0/16', '10.97.0.0/24']);
+    expect(of('nftables', 'IPv6')).toEqual(['fd00::/112']);
+    expect(of('iptables', 'IPv4')).toEqual([]);
+  });
 });
 
 describe('kernel settings', () => {

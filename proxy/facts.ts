@@ -12,6 +12,10 @@ export interface HostFacts {
   readonly conntrackBeLiberal: boolean;
 }
 
+/** Networks of one family, each once, in their usual form and in order; what is no CIDR is left out. */
+const cidrsOf = (texts: readonly string[], family: IpFamily): string[] =>
+  [...new Set(texts.map(parseCidr).flatMap((cidr) => (cidr?.family === family ? [cidr.text] : [])))].sort();
+
 /** The node's first internal, else external address of the family; an explicit bindAddress wins. */
 export function nodeIpOf(config: KubeProxyConfiguration, node: Node | undefined, family: IpFamily): string | undefined {
   const bind = parseIp(config.bindAddress);
@@ -80,6 +84,7 @@ export function nodeFactsOf(
   node: Node | undefined,
   host: HostFacts,
   { kind, family }: Pick<RulesBackend, 'kind' | 'family'>,
+  serviceCidrs: readonly string[] = [],
 ): NodeFacts {
   const rules = kind === 'iptables' ? config.iptables : config.nftables;
   const nodeIP = nodeIpOf(config, node, family);
@@ -92,5 +97,6 @@ export function nodeFactsOf(
     localhostNodePorts:
       kind === 'iptables' && family === 'IPv4' && config.iptables.localhostNodePorts && loopbackAmong(config),
     conntrackBeLiberal: host.conntrackBeLiberal,
+    serviceCidrs: kind === 'nftables' ? cidrsOf(serviceCidrs, family) : [],
   };
 }

@@ -10,6 +10,8 @@ export interface FakeBackend extends RulesBackend {
   readonly applied: { readonly keys: readonly ServicePortKey[]; readonly full: boolean }[];
   /** Transactions that hold one of these are refused. */
   readonly refused: Set<ServicePortKey>;
+  /** All transactions are refused. */
+  refuseAll: boolean;
   /** The next so many applies fail with `failed`. */
   failNext: number;
   /** How long an apply takes: it awaits this. */
@@ -27,13 +29,14 @@ export function createFakeBackend(family: IpFamily = 'IPv4'): FakeBackend {
     programmed: new Map(),
     applied: [],
     refused: new Set(),
+    refuseAll: false,
     failNext: 0,
     delay: () => Promise.resolve(),
     configure(next: NodeFacts) {
       const text = JSON.stringify(next);
       const changed = facts !== text;
       facts = text;
-      return changed;
+      return changed ? 'full' : 'none';
     },
     adopt: () => Promise.resolve(),
     async apply(changes, desired, { full }): Promise<ApplyResult> {
@@ -45,7 +48,7 @@ export function createFakeBackend(family: IpFamily = 'IPv4'): FakeBackend {
         throw new NetfilterError('failed', 'told to fail');
       }
       const bad = keys.filter((key) => backend.refused.has(key));
-      if (bad.length > 0) throw new NetfilterError('rejected', `refuses ${bad.join(', ')}`);
+      if (backend.refuseAll || bad.length > 0) throw new NetfilterError('rejected', `refuses ${bad.join(', ')}`);
       for (const key of changes.removals) backend.programmed.delete(key);
       for (const state of changes.upserts) backend.programmed.set(state.port.key, state);
       if (full) for (const key of backend.programmed.keys()) if (!desired.get(key)) backend.programmed.delete(key);

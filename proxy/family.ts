@@ -34,7 +34,7 @@ export interface ProxyFamily {
   readonly family: IpFamily;
   readonly backend: RulesBackend;
   readonly sync: Sync;
-  /** Takes over new facts of the node; everything is written again where they differ. */
+  /** Takes over new facts of the node; what they change is written. */
   configure(facts: NodeFacts): void;
   /** Something became dirty. */
   wake(): void;
@@ -175,7 +175,8 @@ export function createFamily(deps: FamilyDeps, options: FamilyOptions): ProxyFam
     sync,
     configure(next) {
       facts = next;
-      if (backend.configure(next)) sync.rewrite();
+      const due = backend.configure(next);
+      if (due !== 'none') sync.rewrite(due);
     },
     wake() {
       health.queued(family);

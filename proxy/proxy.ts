@@ -26,6 +26,7 @@ import { whyNotNftables } from './nftables/supported.ts';
 import { openWhenPossible } from './open-families.ts';
 import { createPacketMetrics } from './packet-metrics.ts';
 import { createProxyHealth } from './proxy-health.ts';
+import { createServiceCidrs } from './service-cidrs.ts';
 import { createSources } from './sources.ts';
 import { waitForKubeProxy, waitForNoKubeProxy } from './stand-by.ts';
 import { createProxyState } from './state.ts';
@@ -54,6 +55,8 @@ export type ProxyPhase = 'waiting' | 'standing-by' | 'serving';
 
 /** A monitor that does not listen by then is not waited for, in milliseconds; where it comes later, everything is read again. */
 const listeningMs = 2_000;
+/** ServiceCIDRs come with the first write where the API server answers for them within this time, in milliseconds. */
+const serviceCidrsMs = 1_000;
 
 export interface ProxyStatus {
   readonly phase: ProxyPhase;
@@ -111,13 +114,15 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
 
   const sources = createSources({ client, clock, log, metrics, state, nodeName, onNode: () => configure() });
   const { node } = sources;
+  const serviceCidrs = createServiceCidrs({ client, clock, log, onChange: () => configure() });
   const hints = createHints({ clock, endpoints: state.endpoints });
   const health = createProxyHealth({ clock, node, timeoutMs: 2 * config.iptables.syncPeriod });
 
   const configure = (): void => {
     state.setZone(node()?.metadata.labels?.['topology.kubernetes.io/zone']);
     const host = { addresses: hostAddresses(), conntrackBeLiberal: beLiberal };
-    for (const one of families) one.configure(nodeFactsOf(config, node(), host, one.backend));
+    const networks = serviceCidrs.networks();
+    for (const one of families) one.configure(nodeFactsOf(config, node(), host, one.backend, networks));
   };
 
   const standBy = (signal: AbortSignal): Promise<void> =>
@@ -138,6 +143,14 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
   const chosenMode = async (): Promise<BackendKind> => {
     mode ??= await chooseKind(config.mode, async () => (await whyNotNftables(context.exec)) === undefined);
     return mode;
+  };
+
+  // Only nftables rules are made of them: on iptables nobody asks the API server.
+  const followServiceCidrs = async (signal: AbortSignal): Promise<void> => {
+    if ((await chosenMode()) === 'nftables') await serviceCidrs.run(signal);
+  };
+  const waitForServiceCidrs = async (signal: AbortSignal): Promise<void> => {
+    if ((await chosenMode()) === 'nftables') await serviceCidrs.settled(serviceCidrsMs, signal);
   };
 
   const open = (signal: AbortSignal): Promise<void> =>
@@ -208,6 +221,7 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
 
   const main = async (signal: AbortSignal): Promise<void> => {
     await sources.waitForSync(signal);
+    await waitForServiceCidrs(signal);
     if (deps.dryRun) {
       await open(signal);
       configure();
@@ -245,6 +259,7 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
       });
       await Promise.all([
         sources.run(signal),
+        followServiceCidrs(signal),
         ...servers,
         ...(deps.dryRun ? [] : [context.monitor.run(signal)]),
         ending,
@@ -289,6 +304,8 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
           const wanted = desired.get(key);
           if (wanted) found.push(await backend.describe(wanted, signal));
         }
+        const frame = serviceKey === undefined && synced ? await backend.describeFrame?.(signal) : undefined;
+        if (frame) found.push(frame);
       }
       return found;
     },

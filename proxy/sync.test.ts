@@ -76,12 +76,12 @@ describe('sync', () => {
       await t.clock.advance(1000);
       const writing = Promise.withResolvers<void>();
       t.backend.delay = () => writing.promise;
-      t.sync.rewrite();
+      t.sync.rewrite('full');
       await t.clock.advance(0);
       const under = t.backend.applied.length;
       t.backend.programmed.clear();
       if (what === 'check') t.sync.check('others were here');
-      else t.sync.rewrite();
+      else t.sync.rewrite('full');
       await t.clock.advance(500);
       writing.resolve();
       await t.clock.advance(500);
@@ -94,6 +94,36 @@ describe('sync', () => {
       await t.end();
     },
   );
+
+  it('a part that is due is written though nothing is dirty, and where it fails everything is', async () => {
+    const t = setUp(['a']);
+    await t.clock.advance(1000);
+    t.sync.rewrite('part');
+    await t.clock.advance(0);
+    expect(t.backend.applied.slice(1)).toEqual([{ keys: [], full: false }]);
+    await t.clock.advance(1000);
+    t.backend.failNext = 1;
+    t.sync.rewrite('part');
+    t.set('b', service('b'));
+    await t.clock.advance(1000);
+    expect(t.backend.applied.slice(2)).toEqual([
+      { keys: [], full: false },
+      { keys: [keyOf('a'), keyOf('b')], full: true },
+    ]);
+    expect(t.refusals).toEqual([]);
+    await t.end();
+  });
+
+  it('what is refused without any service port is tried again after a while, not at once and for ever', async () => {
+    const t = setUp();
+    t.backend.refuseAll = true;
+    await t.clock.advance(1_000);
+    expect(t.backend.applied.length).toBeLessThan(8);
+    t.backend.refuseAll = false;
+    await t.clock.advance(2_000);
+    expect(t.sync.synced).toBe(true);
+    await t.end();
+  });
 
   it.each([0, 50])(
     'blames no service port for what others took away, told of it %i ms after the refusal',

@@ -57,8 +57,8 @@ export interface Sync {
   wake(): void;
   /** Everything is to be read and compared, soon: others may have changed it. */
   check(why: string): void;
-  /** Everything is to be read and written at once: what rules are made of has changed. */
-  rewrite(): void;
+  /** What rules are made of has changed: everything is to be read and written at once, or a part that brings the change with it. */
+  rewrite(due: 'full' | 'part'): void;
   /** True once everything was written. */
   readonly synced: boolean;
   /** Why nothing could be written lately; undefined where all is well. */
@@ -87,6 +87,8 @@ export function createSync(deps: SyncDeps, options: SyncOptions = {}): Sync {
   const refused = new Map<ServicePortKey, { error: string; state: ServicePortState | undefined }>();
   let changes = 0;
   let checkPending = false;
+  // A part is to be written even if nothing is dirty.
+  let partDue = false;
   let waker: (() => void) | undefined;
   let fullDueMs = 0;
   let synced = false;
@@ -210,6 +212,12 @@ export function createSync(deps: SyncDeps, options: SyncOptions = {}): Sync {
   };
 
   const writeDirty = async (signal: AbortSignal): Promise<void> => {
+    // By itself: no service port is to blame where it is refused.
+    if (partDue) {
+      partDue = false;
+      await applyPart({ upserts: [], removals: [] }, signal);
+      if (state.dirtyCount(family) === 0) return;
+    }
     const keys = state.takeDirty(family);
     const upserts: ServicePortState[] = [];
     const removals: ServicePortKey[] = [];
@@ -238,6 +246,7 @@ export function createSync(deps: SyncDeps, options: SyncOptions = {}): Sync {
         // What is asked for from here on is asked for after this reading, and is not made good by it.
         checkPending = false;
         fullDueMs = Number.POSITIVE_INFINITY;
+        partDue = false;
         state.takeDirty(family);
         await applyAll(signal);
         await retryRefused(signal);
@@ -277,7 +286,7 @@ export function createSync(deps: SyncDeps, options: SyncOptions = {}): Sync {
     while (!signal.aborted) {
       const waitMs = fullDueMs - clock.monotonicMs();
       if (waitMs <= 0) await writeOnce(true, signal);
-      else if (state.dirtyCount(family) === 0) await pause(waitMs, signal);
+      else if (state.dirtyCount(family) === 0 && !partDue) await pause(waitMs, signal);
       else {
         await settle(signal).catch(() => undefined);
         if (!signal.aborted) await writeOnce(false, signal);
@@ -288,9 +297,10 @@ export function createSync(deps: SyncDeps, options: SyncOptions = {}): Sync {
   return {
     wake,
     check,
-    rewrite() {
-      fullDueMs = clock.monotonicMs();
-      waker?.();
+    rewrite(due) {
+      if (due === 'full') fullDueMs = clock.monotonicMs();
+      else partDue = true;
+      wake();
     },
     get synced() {
       return synced;

@@ -41,6 +41,8 @@ export interface Trace {
   readonly fate: Fate;
   /** The rule that decided; undefined where none did. */
   readonly decidedBy: TraceStep | undefined;
+  /** What that means, where it needs a word. */
+  readonly because?: string;
 }
 
 export function traceText(packet: TracedPacket, trace: Trace): string {
@@ -61,7 +63,7 @@ export function traceText(packet: TracedPacket, trace: Trace): string {
       lines.push('is refused');
       break;
     case 'dropped':
-      lines.push('is dropped');
+      lines.push(trace.because === undefined ? 'is dropped' : `is dropped: ${trace.because}`);
       break;
     case 'untouched':
       lines.push('is no Service of this node: no rule of ours concerns it');

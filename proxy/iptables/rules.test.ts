@@ -24,6 +24,7 @@ const env = (fields: Partial<RuleEnv> = {}): RuleEnv => ({
   masqueradeBit: 14,
   localhostNodePorts: true,
   conntrackBeLiberal: false,
+  serviceCidrs: [],
   ...fields,
 });
 

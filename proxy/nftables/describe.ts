@@ -2,10 +2,11 @@
 import type { Clock } from '../../lib/clock.ts';
 import type { RuleLine, RulesDescription } from '../backend.ts';
 import type { IpFamily, ServicePortState } from '../model.ts';
-import type { RuleEnv } from './chains.ts';
+import { printed, type RuleEnv } from './chains.ts';
 import { elementsOf, endpointText, frontsOf, type Programmed, sharedOf } from './elements.ts';
 import type { Listing } from './listing.ts';
 import { type ElementId, elementId, filteredMap, isEndpointMap, keyOf, mapOf, protocolName } from './names.ts';
+import { baseChains, fixedChains } from './skeleton.ts';
 
 export interface DescribeInput {
   readonly family: IpFamily;
@@ -80,6 +81,39 @@ export function describeServicePort(input: DescribeInput, kernel: IndexedListing
     kernel: [...there].map(([id, value]) => lineOf(id, value, counters)),
     missing: [...wanted].filter(([id, value]) => there.get(id) !== value).map(([id, value]) => lineOf(id, value)),
     surplus: [...there].filter(([id, value]) => wanted.get(id) !== value).map(([id, value]) => lineOf(id, value)),
+  };
+}
+
+const rulesOf = (chains: Iterable<readonly [string, readonly string[]]>): RuleLine[] =>
+  [...chains].flatMap(([chain, rules]) => rules.map((rule) => ({ table: 'stevedore', chain, rule })));
+
+/** What is there and what is not: a rule may stand in a chain more than once. */
+function differenceOf(lines: readonly RuleLine[], from: readonly RuleLine[]): RuleLine[] {
+  const left = new Map<string, number>();
+  const idOf = ({ chain, rule }: RuleLine): string => `${chain} ${rule}`;
+  for (const line of from) left.set(idOf(line), (left.get(idOf(line)) ?? 0) + 1);
+  return lines.filter((line) => {
+    const count = left.get(idOf(line)) ?? 0;
+    left.set(idOf(line), count - 1);
+    return count <= 0;
+  });
+}
+
+/** The chains that all service ports have in common, with a hook and without, rule by rule. */
+export function describeFrame(env: RuleEnv, kernel: Listing | undefined): RulesDescription {
+  const wanted = new Map([
+    ...[...fixedChains(env)].map(([name, rules]) => [name, rules.map(printed)] as const),
+    ...baseChains(env).map(({ name, rules }) => [name, rules.map(printed)] as const),
+  ]);
+  const desired = rulesOf(wanted);
+  const there = rulesOf([...(kernel?.chains ?? [])].filter(([name]) => wanted.has(name)));
+  return {
+    family: env.family,
+    key: 'every Service',
+    desired,
+    kernel: there,
+    missing: differenceOf(desired, there),
+    surplus: differenceOf(there, desired),
   };
 }
 

@@ -21,6 +21,7 @@ const facts: NodeFacts = {
   masqueradeBit: 14,
   localhostNodePorts: false,
   conntrackBeLiberal: false,
+  serviceCidrs: [],
 };
 const table = 'ip stevedore';
 const { signal } = new AbortController();
@@ -149,6 +150,61 @@ describe('the nftables backend', () => {
     await part(backend, [stateOf(1, [1, 4])]);
     await clock.advance(5_000);
     expect(nft.elements(table, 'eps-tcp').get('10.96.0.1 . 80 . 1')).toBe('10.200.1.4 . 8080');
+  });
+
+  it('a change of the service CIDRs writes one chain and no more; a restart finds it', async () => {
+    const nft = createFakeNft();
+    const backend = open(nft, createFakeClock());
+    await full(backend, [stateOf(1, [1])]);
+    const rules = () => nft.tables.get(table)?.chains.get('unallocated')?.rules;
+    expect(rules()).toEqual([]);
+    nft.scripts.length = 0;
+    expect(backend.configure({ ...facts, serviceCidrs: ['10.96.0.0/16', '10.97.0.1/32'] })).toBe('part');
+    await part(backend, []);
+    expect(nft.scripts).toEqual([
+      'add chain ip stevedore unallocated\n' +
+        'add rule ip stevedore unallocated ip daddr 10.96.0.0/16 drop\n' +
+        'add rule ip stevedore unallocated ip daddr 10.97.0.1 drop\n',
+    ]);
+    expect(backend.configure({ ...facts, serviceCidrs: ['10.96.0.0/16', '10.97.0.1/32'] })).toBe('none');
+    expect(backend.configure({ ...facts, serviceCidrs: ['10.97.0.1/32'] })).toBe('part');
+    // What fails is not forgotten.
+    nft.failNext = 1;
+    await expect(part(backend, [stateOf(1, [1, 2])])).rejects.toThrow();
+    await full(backend, [stateOf(1, [1, 2])]);
+    expect(rules()).toEqual(['ip daddr 10.97.0.1 drop']);
+    expect(backend.configure({ ...facts, serviceCidrs: ['10.98.0.0/16'] })).toBe('part');
+    nft.refuse = /10\.200\.1\.9/;
+    await expect(part(backend, [stateOf(1, [9])])).rejects.toThrow();
+    await part(backend, []);
+    expect(rules()).toEqual(['ip daddr 10.98.0.0/16 drop']);
+    nft.refuse = undefined;
+
+    const again = open(nft, createFakeClock());
+    expect(again.configure({ ...facts, serviceCidrs: ['10.98.0.0/16'] })).toBe('part');
+    nft.scripts.length = 0;
+    expect(await full(again, [stateOf(1, [1, 2])])).toBe(0);
+    expect(nft.scripts).toEqual([]);
+  });
+
+  it('tells of the rules that all have in common what is missing and what is too much', async () => {
+    const [nft, clock] = [createFakeNft(), createFakeClock()];
+    const backend = open(nft, clock);
+    backend.configure({ ...facts, serviceCidrs: ['10.96.0.0/16'] });
+    await full(backend, [stateOf(1, [1])]);
+    expect(await backend.describeFrame!(signal)).toMatchObject({ key: 'every Service', missing: [], surplus: [] });
+    await nft.run(
+      `flush chain ${table} unallocated\nadd rule ${table} unallocated ip daddr 10.97.0.0/16 drop\nflush chain ${table} filter-output\n`,
+      signal,
+    );
+    await clock.advance(2_000);
+    const { missing, surplus } = await backend.describeFrame!(signal);
+    expect(missing.map(({ chain, rule }) => `${chain}: ${rule}`)).toEqual([
+      'unallocated: ip daddr 10.96.0.0/16 drop',
+      'filter-output: ct state new jump guard',
+      'filter-output: ct state new jump unallocated',
+    ]);
+    expect(surplus.map(({ chain, rule }) => `${chain}: ${rule}`)).toEqual(['unallocated: ip daddr 10.97.0.0/16 drop']);
   });
 
   it('two service ports on one address: the first has it, the second when the first goes', async () => {

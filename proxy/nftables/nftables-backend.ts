@@ -12,7 +12,7 @@ import type { IpFamily, ServicePortState } from '../model.ts';
 import type { DesiredState } from '../state.ts';
 import { createAffinityPurger } from './affinity.ts';
 import type { RuleEnv } from './chains.ts';
-import { createDescriptions, describeServicePort } from './describe.ts';
+import { createDescriptions, describeFrame, describeServicePort } from './describe.ts';
 import { type Listing, emptyListing, parseListing } from './listing.ts';
 import { goneFronts } from './gone.ts';
 import { createLateDeletions } from './late.ts';
@@ -32,6 +32,7 @@ import {
   isForeign,
   noStructure,
   type Structure,
+  type StructurePlan,
   structureOf,
   targetOf,
 } from './structure.ts';
@@ -75,6 +76,8 @@ export function createNftablesBackend(
   let suspect: ((change: ForeignChange) => void) | undefined;
   let busy: Promise<unknown> = Promise.resolve();
   let firstAdopt = true;
+  // Facts have changed that only chains without a hook are made of.
+  let fixedDue = false;
   const recall = createRecall({ tool, family, clock, file: deps.memoryFile });
   const write = createWriter({ tool, clock, table, partSize, first: recall.spend });
 
@@ -86,6 +89,12 @@ export function createNftablesBackend(
   };
 
   const envNow = (): RuleEnv => ({ ...facts.now(), family });
+
+  const headFor = (env: RuleEnv, withFixed: boolean): StructurePlan => {
+    const head = noStructure();
+    if (withFixed) ensureFixed(head, structure, env);
+    return head;
+  };
 
   const read = async (signal: AbortSignal, counters = false): Promise<Listing | undefined> => {
     const text = await tool.list(['table', tableFamily(family), tableName], signal);
@@ -143,8 +152,7 @@ export function createNftablesBackend(
     const nextBook = emptyBook();
     known = false;
     const plan = await planAll(nextBook, env, upserts, found, clock);
-    const head = noStructure();
-    ensureFixed(head, structure, env);
+    const head = headFor(env, true);
     const affinity = new Set<string>();
     for (const programmed of nextBook.programmed.values()) {
       ensureAffinity(head, structure, env, programmed);
@@ -177,8 +185,7 @@ export function createNftablesBackend(
     const plan = await planAll(emptyBook(), env, changes.upserts, found, clock, {
       keepSurplus: true,
     });
-    const head = noStructure();
-    ensureFixed(head, structure, env);
+    const head = headFor(env, true);
     for (const programmed of plan.touched.values()) if (programmed) ensureAffinity(head, structure, env, programmed);
     ensureTargets(head, structure, env, verdictsOf(plan.changes));
     await write({ head: head.lines, changes: plan.changes, tail: [] }, signal);
@@ -192,6 +199,8 @@ export function createNftablesBackend(
       return applyOntoRead(changes, signal);
     }
     const env = envNow();
+    const withFixed = fixedDue;
+    fixedDue = false;
     const hadAffinity = new Set(
       [...changes.removals, ...changes.upserts.map(({ port }) => port.key)].filter(
         (key) => (book.programmed.get(key)?.state.port.affinitySeconds ?? 0) > 0,
@@ -199,7 +208,7 @@ export function createNftablesBackend(
     );
     const plan = await planPart(book, env, changes, clock);
     try {
-      const head = noStructure();
+      const head = headFor(env, withFixed);
       for (const programmed of plan.touched.values()) if (programmed) ensureAffinity(head, structure, env, programmed);
       ensureTargets(head, structure, env, verdictsOf(plan.changes));
       const tail = noStructure();
@@ -213,6 +222,7 @@ export function createNftablesBackend(
       return resultOf(plan.changes.size + head.lines.length + tail.lines.length);
     } catch (error) {
       plan.rollback();
+      fixedDue ||= withFixed;
       if (!(error instanceof NetfilterError && error.code === 'rejected')) known = false;
       throw error;
     }
@@ -221,7 +231,11 @@ export function createNftablesBackend(
   return {
     kind: 'nftables',
     family,
-    configure: facts.configure,
+    configure(next) {
+      const due = facts.configure(next);
+      if (due === 'part') fixedDue = true;
+      return due;
+    },
     adopt: (signal) => serial(() => adopt(signal)),
     apply: (changes, _desired, { signal, full }) =>
       serial(() => (full ? applyFull(changes.upserts, signal) : applyPart(changes, signal))),
@@ -245,6 +259,9 @@ export function createNftablesBackend(
         late: book.late,
       };
       return describeServicePort(input, await descriptions.read(signal));
+    },
+    async describeFrame(signal) {
+      return describeFrame(envNow(), (await descriptions.read(signal))?.listing);
     },
     async render(desired: DesiredState) {
       const env = envNow();

@@ -11,6 +11,7 @@ import {
   rangesSet,
   suffixes,
   tableFamily,
+  unallocatedChain,
 } from './names.ts';
 
 export interface Declaration {
@@ -72,6 +73,9 @@ function nodePortMatches(env: RuleEnv): string[] {
     .map((address) => `${ip} daddr ${address}`);
 }
 
+/** As nft lists a network of one address. */
+const withoutFullPrefix = (cidr: string): string => cidr.replace(cidr.includes(':') ? /\/128$/ : /\/32$/, '');
+
 /** Chains without a hook, by name. */
 export function fixedChains(env: RuleEnv): Map<string, readonly string[]> {
   const { family } = env;
@@ -93,6 +97,10 @@ export function fixedChains(env: RuleEnv): Map<string, readonly string[]> {
     ]);
   }
   chains.set('refuse', ['reject']);
+  chains.set(
+    unallocatedChain,
+    env.serviceCidrs.map((cidr) => `${ip} daddr ${withoutFullPrefix(cidr)} drop`),
+  );
   chains.set('guard', [
     'ct status dnat return',
     `${key} vmap @guard`,
@@ -115,6 +123,8 @@ export function baseChains(env: RuleEnv): BaseChain[] {
   const ip = tableFamily(env.family);
   const mark = markOf(env);
   const guard = 'ct state new jump guard';
+  // After the guard, which refuses other ports of addresses that Services have. Not on input: some hosts have cluster IPs of their own.
+  const unallocated = `ct state new jump ${unallocatedChain}`;
   return [
     {
       name: 'nat-postrouting',
@@ -133,8 +143,8 @@ export function baseChains(env: RuleEnv): BaseChain[] {
       name: 'filter-forward',
       hook: 'type filter hook forward priority 0',
       // Packets that conntrack calls INVALID would reach the client with an address it does not know, and be reset.
-      rules: [...(env.conntrackBeLiberal ? [] : ['ct state invalid drop']), guard],
+      rules: [...(env.conntrackBeLiberal ? [] : ['ct state invalid drop']), guard, unallocated],
     },
-    { name: 'filter-output', hook: 'type filter hook output priority 0', rules: [guard] },
+    { name: 'filter-output', hook: 'type filter hook output priority 0', rules: [guard, unallocated] },
   ];
 }

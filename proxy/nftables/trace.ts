@@ -2,7 +2,7 @@
 import { cidrContains, parseIp } from '../addresses.ts';
 import type { Fate, Trace, TracedPacket, TraceStep, TracedEndpoint } from '../trace.ts';
 import type { ElementMap } from './element-map.ts';
-import { elementId, hairpinSet, rangesSet, tableFamily } from './names.ts';
+import { elementId, hairpinSet, rangesSet, tableFamily, unallocatedChain } from './names.ts';
 
 export interface Ruleset {
   readonly chains: ReadonlyMap<string, readonly string[]>;
@@ -186,7 +186,12 @@ export function tracePacket(ruleset: Ruleset, given: TracedPacket): Trace {
     }
   };
 
-  const finish = (fate: Fate): Trace => ({ steps: walk.steps, fate, decidedBy: walk.decidedBy });
+  const finish = (fate: Fate): Trace => ({
+    steps: walk.steps,
+    fate,
+    decidedBy: walk.decidedBy,
+    ...(walk.decidedBy?.chain === unallocatedChain ? { because: 'a cluster IP that no Service has' } : {}),
+  });
   runChain(packet.sourceIsLocal ? 'nat-output' : 'nat-prerouting');
   if (!decided())
     runChain(packet.destinationIsLocal ? 'filter-input' : packet.sourceIsLocal ? 'filter-output' : 'filter-forward');

@@ -63,6 +63,7 @@ describe.each<IpFamily>(['IPv4', 'IPv6'])('nftables, %s', (family) => {
       masqueradeBit: 14,
       localhostNodePorts: false,
       conntrackBeLiberal: false,
+      serviceCidrs: [],
     };
     backend.configure(facts);
   });
