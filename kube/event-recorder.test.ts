@@ -38,6 +38,13 @@ describe('the event recorder', () => {
     });
   });
 
+  it('writes the annotations of an event', async () => {
+    const { clock, recorder, events } = start();
+    recorder.record(about, 'Warning', 'Evicted', 'm', { starved_resource: 'memory' });
+    await clock.advance(0);
+    expect(events()[0]?.metadata.annotations).toEqual({ starved_resource: 'memory' });
+  });
+
   it('counts the same event up, in a new object where the old one is gone', async () => {
     const { clock, client, recorder, events } = start();
     const record = async (): Promise<void> => {

@@ -77,7 +77,7 @@ export function createEventRecorder(deps: EventRecorderDeps, options: EventRecor
       count: (before?.count ?? 0) + 1,
     };
     const object: CoreEvent = {
-      metadata: { name: entry.name, namespace },
+      metadata: { name: entry.name, namespace, ...(event.annotations ? { annotations: event.annotations } : {}) },
       involvedObject: { ...event.about },
       reason: event.reason,
       message,
@@ -151,7 +151,7 @@ export function createEventRecorder(deps: EventRecorderDeps, options: EventRecor
   };
 
   return {
-    record(about, type, reason, message) {
+    record(about, type, reason, message, annotations) {
       if (stopping.signal.aborted) return;
       if (queue.length >= queueLimit) {
         if (!toldFull) log.warn('too many events wait for the API server; dropping new ones', { limit: queueLimit });
@@ -159,7 +159,10 @@ export function createEventRecorder(deps: EventRecorderDeps, options: EventRecor
         deps.dropped?.('queue-full');
         return;
       }
-      queue.push({ event: { about, type, reason, message }, atMs: clock.now() });
+      queue.push({
+        event: { about, type, reason, message, ...(annotations ? { annotations } : {}) },
+        atMs: clock.now(),
+      });
       start();
     },
     async stop(timeoutMs = 2000) {

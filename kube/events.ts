@@ -14,7 +14,14 @@ export interface EventTarget {
 
 export interface EventRecorder {
   /** Never throws and never waits: what cannot be written after some tries is dropped and counted. */
-  record(about: EventTarget, type: 'Normal' | 'Warning', reason: string, message: string): void;
+  record(
+    about: EventTarget,
+    type: 'Normal' | 'Warning',
+    reason: string,
+    message: string,
+    /** Of the Event itself, when it is made; one that counts up keeps those of its first. */
+    annotations?: Readonly<Record<string, string>>,
+  ): void;
 }
 
 export const podTarget = (pod: KubeObject, fieldPath?: string): EventTarget => ({

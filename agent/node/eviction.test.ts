@@ -53,6 +53,7 @@ function setUp(config: Partial<KubeletConfiguration> = {}) {
   };
   const evicted: { uid: string; message: string; graceSeconds: number; disruption?: object }[] = [];
   const events: string[] = [];
+  const annotated: Record<string, Readonly<Record<string, string>>> = {};
   const pressures: Pressure[] = [];
   const summary = (): Summary => {
     const time = new Date(clock.now()).toISOString();
@@ -76,7 +77,12 @@ function setUp(config: Partial<KubeletConfiguration> = {}) {
       clock,
       log: silentLog,
       metrics: createKubeletMetrics(registry),
-      events: { record: (about, _type, reason, message) => void events.push(`${about.name} ${reason}: ${message}`) },
+      events: {
+        record(about, _type, reason, message, annotations) {
+          events.push(`${about.name} ${reason}: ${message}`);
+          if (annotations) annotated[about.name] = annotations;
+        },
+      },
       nodeTarget: { apiVersion: 'v1', kind: 'Node', name: 'n' },
       nodeSummary: () => Promise.resolve({ ...summary(), pods: [] }),
       summary: () => Promise.resolve(summary()),
@@ -98,7 +104,7 @@ function setUp(config: Partial<KubeletConfiguration> = {}) {
     await clock.advance(ms);
     return eviction.look(stop.signal);
   };
-  return { clock, registry, world, evicted, events, pressures, eviction, lookAfter, stop };
+  return { clock, registry, world, evicted, events, annotated, pressures, eviction, lookAfter, stop };
 }
 
 describe('thresholds', () => {
@@ -160,7 +166,7 @@ describe('ranking', () => {
 
 describe('eviction', () => {
   it('evicts one pod when memory is short, says why, and shows pressure until it was away for five minutes', async () => {
-    const { registry, world, evicted, events, pressures, eviction, lookAfter } = setUp();
+    const { registry, world, evicted, events, annotated, pressures, eviction, lookAfter } = setUp();
     world.pods = [pod('small', { request: '1Gi' }), pod('big', { request: '100Mi' })];
     world.stats = [used('small', 100 * Mi), used('big', 2 * Gi)];
     expect(await lookAfter(0)).toEqual([]);
@@ -177,6 +183,9 @@ describe('eviction', () => {
       },
     ]);
     expect(events).toContain('n EvictionThresholdMet: Attempting to reclaim memory');
+    expect(annotated).toEqual({
+      big: { starved_resource: 'memory', offending_containers: 'c', offending_containers_usage: '2Gi' },
+    });
     const page = await registry.metrics();
     expect(page).toContain('kubelet_evictions{eviction_signal="memory.available"} 1\n');
     expect(page).toContain('kubelet_eviction_stats_age_seconds_count{eviction_signal="memory.available"} 1\n');
@@ -227,7 +236,7 @@ describe('eviction', () => {
   });
 
   it('who filled the disk a moment ago goes, though what is remembered knows nothing of it yet', async () => {
-    const { world, evicted, lookAfter } = setUp();
+    const { world, evicted, annotated, lookAfter } = setUp();
     const fs = (usedBytes: number) => ({ time: '', usedBytes, availableBytes: 0, capacityBytes: 0 });
     const onDisk = (name: string, usedBytes: number) =>
       used(name, Mi, {
@@ -241,6 +250,12 @@ describe('eviction', () => {
     world.disk = Gi;
     await lookAfter(0);
     expect(evicted.map(({ uid }) => uid)).toEqual(['hog']);
+    // Its volume did it, no container.
+    expect(annotated['hog']).toEqual({
+      starved_resource: 'ephemeral-storage',
+      offending_containers: '',
+      offending_containers_usage: '',
+    });
   });
 
   it('critical and static pods stay', async () => {

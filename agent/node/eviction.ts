@@ -11,7 +11,7 @@ import { qosOf } from '../../kube/scheduling/qos.ts';
 import type { KubeletMetrics } from '../server/kubelet-metrics.ts';
 import type { PodStats, Summary } from '../stats/summary-types.ts';
 import type { Pressure } from './conditions.ts';
-import { admissionMessage, evictedReason, pressureMessage } from './eviction-messages.ts';
+import { admissionMessage, evictedReason, type PressureReport, pressureReport } from './eviction-messages.ts';
 import { rankPods, type StatsOf } from './eviction-ranking.ts';
 import { crossed, observe, starvedOf, withAllocatable } from './eviction-signals.ts';
 import { calm, look } from './eviction-state.ts';
@@ -109,12 +109,18 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
   const nap = createNap(clock);
   let looking: Promise<readonly string[]> | undefined;
 
-  const evict = (pod: Pod, signal: string, message: string, graceSeconds: number, disruption: boolean): boolean => {
+  const evict = (
+    pod: Pod,
+    signal: string,
+    { message, annotations }: PressureReport,
+    graceSeconds: number,
+    disruption: boolean,
+  ): boolean => {
     if (isCriticalPod(pod)) {
       log.warn('a critical pod is not evicted', { pod: pod.metadata.name, namespace: pod.metadata.namespace, message });
       return false;
     }
-    events.record(podTarget(pod), 'Warning', evictedReason, message);
+    events.record(podTarget(pod), 'Warning', evictedReason, message, annotations);
     log.warn('evicting a pod', { pod: pod.metadata.name, namespace: pod.metadata.namespace, message });
     deps.evict(pod.metadata.uid ?? '', {
       reason: evictedReason,
@@ -130,9 +136,7 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
     pods.flatMap((pod) => {
       const stats = statsOf(pod);
       const excess = stats && localStorageExcess(pod, stats, dedicated);
-      return excess && evict(pod, excess.signal, excess.message, immediateGraceSeconds, false)
-        ? [pod.metadata.uid ?? '']
-        : [];
+      return excess && evict(pod, excess.signal, excess, immediateGraceSeconds, false) ? [pod.metadata.uid ?? ''] : [];
     });
 
   // Freeing what is unused may be enough; statistics taken afterwards tell. Those are of this moment: undefined where it was enough.
@@ -180,8 +184,8 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
         deps.metrics.evictionStatsAge.observe({ eviction_signal: each }, Math.max(0, clock.now() - atMs) / 1000);
     }
     for (const pod of rankPods(pods, stats, threshold.signal, dedicated)) {
-      const message = pressureMessage(starved, pod, stats(pod), act, state.last);
-      if (evict(pod, threshold.signal, message, graceFor(threshold, pod), true)) return [pod.metadata.uid ?? ''];
+      const report = pressureReport(starved, pod, stats(pod), act, state.last);
+      if (evict(pod, threshold.signal, report, graceFor(threshold, pod), true)) return [pod.metadata.uid ?? ''];
     }
     log.warn('the node is short of a resource and no pod can be evicted', { starved });
     return [];
