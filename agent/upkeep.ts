@@ -104,9 +104,9 @@ export async function createUpkeep(deps: UpkeepDeps, options: UpkeepOptions): Pr
         return deps.stats.summary({ onlyCpuAndMemory: false });
       },
       evict: (uid, end) => deps.workers().evict(uid, end),
-      // Dead containers are removed by their pods' workers; here images are what can be freed.
-      freeUnused: async ({ images }, signal) => {
-        if (images) await imageGc.removeUnused(signal);
+      freeUnused: async (what, signal) => {
+        if (what === 'containers') await deps.workers().letGo(signal);
+        else await imageGc.removeUnused(signal);
       },
       onPressure: (pressure) => node.setPressure(pressure),
     },

@@ -47,8 +47,9 @@ function setUp(config: Partial<KubeletConfiguration> = {}) {
     stats: [] as PodStats[],
     /** What is found when nothing remembered is believed; default: the same. */
     fresh: undefined as PodStats[] | undefined,
-    freed: [] as object[],
-    afterFree: undefined as number | undefined,
+    freed: [] as string[],
+    /** What is free on the disk after each of them. */
+    afterFree: {} as Partial<Record<'containers' | 'images', number>>,
     holds: new Set<string>(),
   };
   const evicted: { uid: string; message: string; graceSeconds: number; disruption?: object }[] = [];
@@ -92,7 +93,7 @@ function setUp(config: Partial<KubeletConfiguration> = {}) {
       holdsResources: (uid) => world.holds.has(uid),
       freeUnused(what) {
         world.freed.push(what);
-        world.disk = world.afterFree ?? world.disk;
+        world.disk = world.afterFree[what] ?? world.disk;
         return Promise.resolve();
       },
       onPressure: (pressure) => void pressures.push(pressure),
@@ -221,16 +222,20 @@ describe('eviction', () => {
     expect(evicted).toMatchObject([{ uid: 'p', graceSeconds: 20 }]);
   });
 
-  it('frees images and dead containers before a pod goes', async () => {
+  it('frees containers of ended pods, then images, before a pod goes', async () => {
     const { world, evicted, lookAfter } = setUp();
     world.pods = [pod('p')];
     world.stats = [used('p', Mi)];
     world.disk = 5 * Gi;
-    world.afterFree = 60 * Gi;
+    world.afterFree = { containers: 60 * Gi };
     expect(await lookAfter(0)).toEqual([]);
-    expect(world.freed).toEqual([{ containers: true, images: true }]);
+    expect(world.freed).toEqual(['containers']);
     world.disk = 5 * Gi;
-    world.afterFree = 6 * Gi;
+    world.afterFree = { containers: 6 * Gi, images: 60 * Gi };
+    expect(await lookAfter(10_000)).toEqual([]);
+    expect(world.freed).toEqual(['containers', 'containers', 'images']);
+    world.disk = 5 * Gi;
+    world.afterFree = { containers: 6 * Gi, images: 7 * Gi };
     expect(await lookAfter(10_000)).toEqual(['p']);
     expect(evicted[0]?.message).toContain('The node was low on resource: ephemeral-storage. ');
   });

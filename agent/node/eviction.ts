@@ -46,8 +46,8 @@ export interface EvictionDeps {
   ): void;
   /** True while containers of the pod may run or its resources are held. */
   holdsResources(uid: string): boolean;
-  /** Removes dead containers and images nobody uses; resolves when done. */
-  freeUnused(what: { readonly containers: boolean; readonly images: boolean }, signal: AbortSignal): Promise<void>;
+  /** Removes the containers of pods that have ended, or images nobody uses; resolves when done. */
+  freeUnused(what: 'containers' | 'images', signal: AbortSignal): Promise<void>;
   onPressure(pressure: Pressure): void;
 }
 
@@ -145,14 +145,18 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
     dedicated: boolean,
     signal: AbortSignal,
   ): Promise<StatsOf | undefined> => {
-    const unused = !(dedicated && threshold.signal.startsWith('nodefs'));
-    if (unused)
-      await deps.freeUnused({ containers: true, images: true }, signal).catch((error: unknown) => {
+    // Where images and containers are on another disk, nothing unused is on the node's own.
+    const unused = dedicated && threshold.signal.startsWith('nodefs') ? [] : (['containers', 'images'] as const);
+    let fresh: Summary | undefined;
+    for (const what of unused) {
+      await deps.freeUnused(what, signal).catch((error: unknown) => {
         signal.throwIfAborted();
-        log.warn('what is unused could not all be removed', { error });
+        log.warn(`unused ${what} could not all be removed`, { error });
       });
-    const fresh = await deps.freshSummary(signal);
-    return unused && crossed(thresholds, observe(fresh), true).length === 0 ? undefined : statsIn(fresh);
+      fresh = await deps.freshSummary(signal);
+      if (crossed(thresholds, observe(fresh), true).length === 0) return undefined;
+    }
+    return statsIn(fresh ?? (await deps.freshSummary(signal)));
   };
 
   const graceFor = (threshold: Threshold, pod: Pod): number =>

@@ -101,6 +101,8 @@ export interface PodMemory {
   released: boolean;
   cgroupRemoved: boolean;
   filesRemoved: boolean;
+  /** The disk is short: what the runtime keeps of the pod after its end goes before the pod does. */
+  letGo: boolean;
   /** The API has confirmed the final deletion, or never knew the pod. */
   deletionConfirmed: boolean;
   /** The status last computed, whether or not it has been written. */
@@ -140,6 +142,7 @@ export function createMemory(): PodMemory {
     released: false,
     cgroupRemoved: false,
     filesRemoved: false,
+    letGo: false,
     deletionConfirmed: false,
     status: undefined,
     terminalStatusWritten: false,

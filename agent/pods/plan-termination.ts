@@ -69,25 +69,33 @@ function planStops(
 
 /** The pod's last things, once all is stopped and released. */
 function planFarewell(draft: Draft, input: PlanInput, termination: Termination): void {
-  const { desired, pod, memory, observed } = input;
+  const { desired, pod, memory } = input;
   if (desired !== undefined) {
     // Its manifest went and came back meanwhile: it begins anew, with the containers that were as its past.
     if (termination.cause === 'removed' && pod.metadata.deletionTimestamp === undefined) {
       draft.done = memory.cgroupRemoved;
       return;
     }
-    if (pod.metadata.deletionTimestamp === undefined) return;
+    if (pod.metadata.deletionTimestamp === undefined) {
+      if (memory.letGo) planRemoval(draft, input);
+      return;
+    }
     if (!memory.deletionConfirmed) {
       draft.waitingFor.push('the API server to confirm the deletion');
       if (memory.terminalStatusWritten) want(draft, input, { kind: 'confirm-deletion' });
       return;
     }
   }
-  for (const container of observed.containers) want(draft, input, { kind: 'remove-container', id: container.id });
-  if (observed.containers.length > 0) return;
-  for (const sandbox of observed.sandboxes) want(draft, input, { kind: 'remove-sandbox', id: sandbox.id });
-  if (observed.sandboxes.length > 0) return;
-  if (!memory.cgroupRemoved) return;
+  if (!planRemoval(draft, input) || !memory.cgroupRemoved) return;
   if (!memory.filesRemoved) want(draft, input, { kind: 'remove-files' });
   else draft.done = desired === undefined;
+}
+
+/** True once the runtime has nothing of the pod any more. */
+function planRemoval(draft: Draft, input: PlanInput): boolean {
+  const { containers, sandboxes } = input.observed;
+  for (const { id } of containers) want(draft, input, { kind: 'remove-container', id });
+  if (containers.length > 0) return false;
+  for (const { id } of sandboxes) want(draft, input, { kind: 'remove-sandbox', id });
+  return sandboxes.length === 0;
 }

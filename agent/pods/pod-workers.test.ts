@@ -75,6 +75,29 @@ describe('a pod from its binding to its end', () => {
     await lab.stop();
   });
 
+  it('lets go of what the runtime keeps of ended pods when the disk is short; what is shown of them stays', async () => {
+    const lab = createPodLab();
+    lab.runtime.behave('ends', { exitAfterMs: 100, exitCode: 0 });
+    lab.bind('a', { containers: [{ name: 'c', image: 'ends' }], restartPolicy: 'Never' });
+    lab.bind('b', { containers: one() });
+    await lab.clock.advance(2_000);
+    const shown = lab.pod('a')?.status;
+    expect(shown?.phase).toBe('Succeeded');
+    const letGo = lab.agent().workers.letGo(new AbortController().signal);
+    await lab.clock.advance(1_000);
+    await letGo;
+    expect(lab.runtime.containers()).toHaveLength(1);
+    expect(lab.running('b')).toEqual(['c']);
+    expect(lab.runtime.sandboxes()).toHaveLength(1);
+    await lab.clock.advance(120_000);
+    expect(lab.pod('a')?.status?.containerStatuses).toEqual(shown?.containerStatuses);
+    expect(lab.pod('a')?.status?.phase).toBe('Succeeded');
+    await lab.delete('a', 0);
+    await lab.clock.advance(5_000);
+    expect(lab.pod('a')).toBeUndefined();
+    await lab.stop();
+  });
+
   it('evicted: keeps why over a restart, and is Failed only when nothing runs', async () => {
     const lab = createPodLab();
     lab.runtime.behave('i', { onStop: 'ignore' });

@@ -13,6 +13,7 @@ import type { DesiredPod, DesiredPods } from './desired.ts';
 import type { Executor } from './execute.ts';
 import { holdsStatus } from './held-status.ts';
 import { podAttributes } from './pod-spans.ts';
+import { createLetGo } from './let-go.ts';
 import { memoryOf, type PodMemory, type Termination } from './memory.ts';
 import { createNeighbours } from './neighbours.ts';
 import type { ObservedPod } from './observed.ts';
@@ -110,6 +111,8 @@ export interface PodWorkers {
   get(uid: string): Pod | undefined;
   /** True while containers of the pod may run or its resources are held. */
   holdsResources(uid: string): boolean;
+  /** The disk is short: what the runtime keeps of pods that have ended goes. Resolves when it is gone, or that takes too long. */
+  letGo(signal: AbortSignal): Promise<void>;
   /** How far each pod is, and whether it is wanted; for a metric. */
   lifecycles(): readonly PodLifecycle[];
   stop(): Promise<void>;
@@ -386,6 +389,7 @@ export function createPodWorkers(deps: PodWorkersDeps, options: PodWorkersOption
       return worker && shownPod(worker);
     },
     holdsResources: (uid) => workers.has(uid) && !workers.get(uid)!.memory.released,
+    letGo: createLetGo({ clock, workers, observer, wake: (uid) => queue.wake(uid) }),
     lifecycles: () =>
       [...workers].map(([uid, { plan: made, found, isStatic }]) => ({
         lifecycle: made?.terminal ? 'terminated' : made?.termination ? 'terminating' : 'sync',
