@@ -72,6 +72,8 @@ export interface ForeignChange {
   readonly what: string;
   /** Nothing points to such a touch: it is only time to look. */
   readonly routine?: boolean;
+  /** Nobody touched them: what of ours is not used any more could not be deleted. */
+  readonly cleanupFailed?: boolean;
 }
 
 /** One rule or element as the kernel has it. */

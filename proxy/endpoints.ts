@@ -96,7 +96,8 @@ export function createEndpointTracker(deps: EndpointTrackerDeps): EndpointTracke
     return deps.followsPods(serviceKey) ? hint : undefined;
   };
 
-  const remerge = (family: IpFamily, serviceKey: string, entry: ServiceEntry): void => {
+  /** True where that changed an endpoint. */
+  const remerge = (family: IpFamily, serviceKey: string, entry: ServiceEntry): boolean => {
     const slices = [...entry.slices.values()].sort((a, b) => a.order - b.order).map(({ slice }) => slice);
     const before = entry.ports;
     const after = mergeSlices(serviceKey, slices, {
@@ -104,8 +105,10 @@ export function createEndpointTracker(deps: EndpointTrackerDeps): EndpointTracke
       ignored: () => void ignored++,
       known: (slice, endpoint) => known(serviceKey, slice, endpoint),
     });
+    let changed = false;
     for (const key of before.keys())
       if (!after.has(key)) {
+        changed = true;
         counts[family] -= before.get(key)!.length;
         deps.onDirty(family, key);
       }
@@ -115,11 +118,13 @@ export function createEndpointTracker(deps: EndpointTrackerDeps): EndpointTracke
         after.set(key, old);
         continue;
       }
+      changed = true;
       counts[family] += endpoints.length - (old?.length ?? 0);
       deps.onDirty(family, key);
     }
     entry.ports = after;
     if (entry.slices.size === 0) services[family].delete(serviceKey);
+    return changed;
   };
 
   const remove = (slice: EndpointSlice, name: string): void => {
@@ -146,9 +151,10 @@ export function createEndpointTracker(deps: EndpointTrackerDeps): EndpointTracke
     entry.slices.set(name, { slice, order: order++ });
     if (slice.endpoints?.some(isOwn)) local.set(`${family} ${name}`, { family, serviceKey, slice });
     else local.delete(`${family} ${name}`);
+    // Where nothing is to be written, nothing is to be waited for.
+    if (!remerge(family, serviceKey, entry)) return;
     const time = triggerTime(slice);
     if (time !== undefined && time > deps.startedAtMs && entry.triggers.length < 1_000) entry.triggers.push(time);
-    remerge(family, serviceKey, entry);
   };
 
   return {

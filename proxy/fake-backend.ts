@@ -18,13 +18,15 @@ export interface FakeBackend extends RulesBackend {
   delay: () => Promise<void>;
   /** Someone else flushes our rules. */
   flush(): void;
+  /** Tells of a change. */
+  tell(change: ForeignChange): void;
 }
 
-export function createFakeBackend(family: IpFamily = 'IPv4'): FakeBackend {
+export function createFakeBackend(family: IpFamily = 'IPv4', kind: RulesBackend['kind'] = 'iptables'): FakeBackend {
   const told = new Set<(change: ForeignChange) => void>();
   let facts: string | undefined;
   const backend: FakeBackend = {
-    kind: 'iptables',
+    kind,
     family,
     programmed: new Map(),
     applied: [],
@@ -75,7 +77,10 @@ export function createFakeBackend(family: IpFamily = 'IPv4'): FakeBackend {
     },
     flush() {
       backend.programmed.clear();
-      for (const tell of told) tell({ what: 'flushed' });
+      backend.tell({ what: 'flushed' });
+    },
+    tell(change) {
+      for (const tell of told) tell(change);
     },
   };
   return backend;

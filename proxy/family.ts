@@ -47,6 +47,8 @@ export function createFamily(deps: FamilyDeps, options: FamilyOptions): ProxyFam
   const { backend, state, clock, log, metrics, health, events } = deps;
   const { family } = backend;
   const label = { ip_family: family };
+  const iptables = backend.kind === 'iptables' ? metrics.iptables() : undefined;
+  const nftables = backend.kind === 'nftables' ? metrics.nftables() : undefined;
   let facts: NodeFacts | undefined;
   let healthPorts = '';
   let healthDirty: (() => void) | undefined;
@@ -83,17 +85,19 @@ export function createFamily(deps: FamilyDeps, options: FamilyOptions): ProxyFam
       else noLocal[policy].delete(key);
   };
 
+  const observeSync = (full: boolean, durationMs: number): void => {
+    metrics.sync.observe(label, durationMs / 1000);
+    (full ? metrics.fullSync : metrics.partialSync).observe(label, durationMs / 1000);
+  };
+
   const onWritten = (outcome: SyncOutcome): void => {
     const { full, durationMs, result, written } = outcome;
-    const seconds = durationMs / 1000;
-    metrics.sync.observe(label, seconds);
-    (full ? metrics.fullSync : metrics.partialSync).observe(label, seconds);
+    observeSync(full, durationMs);
     metrics.lastSync.set(label, clock.now() / 1000);
-    if (backend.kind === 'iptables')
-      for (const [table, counts] of Object.entries(result.byTable)) {
-        metrics.rules.set({ table, ...label }, counts.total);
-        metrics.rulesLastSync.set({ table, ...label }, counts.written);
-      }
+    for (const [table, counts] of Object.entries(result.byTable)) {
+      iptables?.rules.set({ table, ...label }, counts.total);
+      iptables?.rulesLastSync.set({ table, ...label }, counts.written);
+    }
     for (const { key, after } of written) {
       countNoLocal(key, after);
       for (const time of state.endpoints.takeTriggerTimes(family, serviceKeyOf(key)))
@@ -136,14 +140,16 @@ export function createFamily(deps: FamilyDeps, options: FamilyOptions): ProxyFam
       log,
       onWritten,
       onRefused,
-      onFailure(_error, full) {
-        if (backend.kind === 'nftables') metrics.nftablesFailures.inc(label);
-        else {
-          metrics.restoreFailures.inc(label);
-          if (!full) metrics.partialRestoreFailures.inc(label);
-        }
+      onFailure(_error, full, durationMs) {
+        observeSync(full, durationMs);
+        nftables?.failures.inc(label);
+        iptables?.restoreFailures.inc(label);
+        if (!full) iptables?.partialRestoreFailures.inc(label);
       },
-      onForeign: () => metrics.foreignChanges.inc(label),
+      onForeign(change) {
+        if (change.cleanupFailed) nftables?.cleanupFailures.inc(label);
+        else metrics.foreignChanges.inc(label);
+      },
     },
     { minGapMs: options.minSyncPeriodMs },
   );

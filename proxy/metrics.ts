@@ -43,30 +43,6 @@ export function createProxyMetrics(registry: MetricsRegistry) {
     endpointChanges: count('sync_proxy_rules_endpoint_changes_total', 'Cumulative proxy rules Endpoint changes'),
     serviceChangesPending: level('sync_proxy_rules_service_changes_pending', 'Pending proxy rules Service changes'),
     serviceChanges: count('sync_proxy_rules_service_changes_total', 'Cumulative proxy rules Service changes'),
-    restoreFailures: count(
-      'sync_proxy_rules_iptables_restore_failures_total',
-      'Cumulative proxy iptables restore failures',
-      family,
-    ),
-    partialRestoreFailures: count(
-      'sync_proxy_rules_iptables_partial_restore_failures_total',
-      'Cumulative proxy iptables partial restore failures',
-      family,
-    ),
-    rules: level('sync_proxy_rules_iptables_total', 'Total number of iptables rules owned by kube-proxy', [
-      'table',
-      'ip_family',
-    ]),
-    rulesLastSync: level(
-      'sync_proxy_rules_iptables_last',
-      'Number of iptables rules written by kube-proxy in last sync',
-      ['table', 'ip_family'],
-    ),
-    nftablesFailures: count(
-      'sync_proxy_rules_nftables_sync_failures_total',
-      'Cumulative proxy nftables sync failures',
-      family,
-    ),
     healthz: count('proxy_healthz_total', 'Cumulative proxy healthz HTTP status', ['code']),
     livez: count('proxy_livez_total', 'Cumulative proxy livez HTTP status', ['code']),
     noLocalEndpoints: level(
@@ -83,6 +59,41 @@ export function createProxyMetrics(registry: MetricsRegistry) {
       'Cumulative conntrack flows deleted by conntrack reconciler',
       family,
     ),
+    /** Of the iptables mode only, on the page from the first call on, as kube-proxy has them by mode. */
+    iptables: () => ({
+      restoreFailures: count(
+        'sync_proxy_rules_iptables_restore_failures_total',
+        'Cumulative proxy iptables restore failures',
+        family,
+      ),
+      partialRestoreFailures: count(
+        'sync_proxy_rules_iptables_partial_restore_failures_total',
+        'Cumulative proxy iptables partial restore failures',
+        family,
+      ),
+      rules: level('sync_proxy_rules_iptables_total', 'Total number of iptables rules owned by kube-proxy', [
+        'table',
+        'ip_family',
+      ]),
+      rulesLastSync: level(
+        'sync_proxy_rules_iptables_last',
+        'Number of iptables rules written by kube-proxy in last sync',
+        ['table', 'ip_family'],
+      ),
+    }),
+    /** Of the nftables mode only. */
+    nftables: () => ({
+      failures: count(
+        'sync_proxy_rules_nftables_sync_failures_total',
+        'Cumulative proxy nftables sync failures',
+        family,
+      ),
+      cleanupFailures: count(
+        'sync_proxy_rules_nftables_cleanup_failures_total',
+        'Cumulative proxy nftables cleanup failures',
+        family,
+      ),
+    }),
     refused: gauge(registry, {
       name: 'stevedore_proxy_refused_service_ports',
       help: 'Service ports whose rules the kernel or its tool refuses; all others are served',

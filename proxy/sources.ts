@@ -46,6 +46,12 @@ export function createSources(deps: SourcesDeps): Sources {
   const onSync = (): void => {
     trouble = undefined;
   };
+  // What changes nothing that is programmed waits for nothing.
+  const asksForWrite = (take: () => void): boolean => {
+    const before = state.dirtied();
+    take();
+    return state.dirtied() > before;
+  };
   const common = { client, clock, log };
   const selection = { labelSelector: proxiedLabelSelector };
   const services = createReflector(common, {
@@ -56,8 +62,7 @@ export function createSources(deps: SourcesDeps): Sources {
     onChange(change) {
       onSync();
       metrics.serviceChanges.inc();
-      metrics.serviceChangesPending.inc();
-      state.services.change(change);
+      if (asksForWrite(() => state.services.change(change))) metrics.serviceChangesPending.inc();
     },
   });
   const slices = createReflector(common, {
@@ -68,8 +73,7 @@ export function createSources(deps: SourcesDeps): Sources {
     onChange(change) {
       onSync();
       metrics.endpointChanges.inc();
-      metrics.endpointChangesPending.inc();
-      state.endpoints.change(change);
+      if (asksForWrite(() => state.endpoints.change(change))) metrics.endpointChangesPending.inc();
     },
   });
   const nodes = createReflector(common, {

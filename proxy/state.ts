@@ -22,6 +22,8 @@ export interface ProxyState {
   /** Hands over the keys that changed since the last call. */
   takeDirty(family: IpFamily): ReadonlySet<ServicePortKey>;
   dirtyCount(family: IpFamily): number;
+  /** How often something became dirty so far, in either family: whether it grows tells whether a change asks for a write. */
+  dirtied(): number;
   /** The node moved (its zone label changed): every service port is dirty. */
   setZone(zone: string | undefined): void;
 }
@@ -36,6 +38,7 @@ export interface ProxyStateDeps {
 export function createProxyState(deps: ProxyStateDeps): ProxyState {
   const dirty: Record<IpFamily, Set<ServicePortKey>> = { IPv4: new Set(), IPv6: new Set() };
   const cache: Record<IpFamily, Map<ServicePortKey, ServicePortState>> = { IPv4: new Map(), IPv6: new Map() };
+  let dirtied = 0;
   let topology: Topology = { nodeName: deps.nodeName, zone: undefined };
 
   const onDirty = (family: IpFamily, key: ServicePortKey): void => {
@@ -43,6 +46,7 @@ export function createProxyState(deps: ProxyStateDeps): ProxyState {
     // Slices without a Service, and of Services another proxy serves, wake nobody.
     if (!services.get(family, key) && !known[family].has(key)) return;
     dirty[family].add(key);
+    dirtied++;
     deps.onDirty(family);
   };
   // Keys handed over before: their removal must be handed over too.
@@ -83,6 +87,7 @@ export function createProxyState(deps: ProxyStateDeps): ProxyState {
       return taken;
     },
     dirtyCount: (family) => dirty[family].size,
+    dirtied: () => dirtied,
     setZone(zone) {
       if (zone === topology.zone) return;
       topology = { ...topology, zone };

@@ -13,7 +13,14 @@ import type { Clock } from '../lib/clock.ts';
 import { createSlices } from '../lib/slices.ts';
 import { describeError, type Log } from '../lib/log.ts';
 import { bisectRefused } from './bisect.ts';
-import { type ApplyResult, type Changes, isRejected, type NetfilterError, type RulesBackend } from './backend.ts';
+import {
+  type ApplyResult,
+  type Changes,
+  type ForeignChange,
+  isRejected,
+  type NetfilterError,
+  type RulesBackend,
+} from './backend.ts';
 import type { ServicePortKey, ServicePortState } from './model.ts';
 import type { ProxyState } from './state.ts';
 
@@ -38,11 +45,12 @@ export interface SyncDeps {
   readonly log: Log;
   /** After each success. Its failure is its own affair: it must not throw. */
   onWritten(outcome: SyncOutcome): void;
-  onFailure(error: unknown, full: boolean): void;
+  /** A write failed, for whatever reason, after so long in milliseconds. */
+  onFailure(error: unknown, full: boolean, durationMs: number): void;
   /** A service port was refused by the kernel or its tool; it is told once for each state of the port. */
   onRefused(key: ServicePortKey, state: ServicePortState | undefined, error: NetfilterError): void;
-  /** Others touched our rules. */
-  onForeign?(what: string): void;
+  /** Others touched our rules, or a deletion failed. */
+  onForeign?(change: ForeignChange): void;
 }
 
 export interface SyncOptions {
@@ -147,11 +155,19 @@ export function createSync(deps: SyncDeps, options: SyncOptions = {}): Sync {
     refused.set(key, { error: error.message, state: wanted });
   };
 
-  const applyPart = async (part: Changes, signal: AbortSignal): Promise<void> => {
-    const startedMs = clock.monotonicMs();
-    const result = await backend.apply(part, desired, { signal, full: false });
-    note(false, startedMs, result, writtenOf(part));
+  const apply = async (part: Changes, full: boolean, startedMs: number, signal: AbortSignal): Promise<void> => {
+    let result: ApplyResult;
+    try {
+      result = await backend.apply(part, desired, { signal, full });
+    } catch (error) {
+      if (!signal.aborted) deps.onFailure(error, full, clock.monotonicMs() - startedMs);
+      throw error;
+    }
+    note(full, startedMs, result, writtenOf(part));
   };
+
+  const applyPart = (part: Changes, signal: AbortSignal): Promise<void> =>
+    apply(part, false, clock.monotonicMs(), signal);
 
   const bisect = (part: Changes, error: NetfilterError, signal: AbortSignal): Promise<void> =>
     bisectRefused({ apply: applyPart, refuse }, part, error, signal);
@@ -182,8 +198,7 @@ export function createSync(deps: SyncDeps, options: SyncOptions = {}): Sync {
     const removals = [...inKernel.keys()].filter((key) => !keep.has(key));
     const everything: Changes = { upserts, removals };
     try {
-      const result = await backend.apply(everything, desired, { signal, full: true });
-      note(true, startedMs, result, writtenOf(everything));
+      await apply(everything, true, startedMs, signal);
     } catch (error) {
       if (!isRejected(error)) throw error;
       const before = refused.size;
@@ -260,7 +275,6 @@ export function createSync(deps: SyncDeps, options: SyncOptions = {}): Sync {
     } catch (error) {
       if (signal.aborted) return;
       trouble = describeError(error);
-      deps.onFailure(error, full);
       const delayMs = backoff.next('write', clock.monotonicMs());
       log.warn(`could not write the rules for ${family}; everything is read and written again`, {
         error,
@@ -313,9 +327,9 @@ export function createSync(deps: SyncDeps, options: SyncOptions = {}): Sync {
       fullDueMs = clock.monotonicMs();
       await Promise.all([
         loop(signal),
-        backend.watchForeign(({ what, routine }) => {
-          if (!routine) deps.onForeign?.(what);
-          check(what);
+        backend.watchForeign((change) => {
+          if (!change.routine) deps.onForeign?.(change);
+          check(change.what);
         }, signal),
       ]);
     },

@@ -314,6 +314,23 @@ describe('the dirty set', () => {
     expect(state.endpoints.takeTriggerTimes('IPv4', 'ns/web')).toEqual([Date.parse(time)]);
     expect(state.endpoints.takeTriggerTimes('IPv4', 'ns/web')).toEqual([]);
   });
+
+  it('notes no trigger time, and asks for no write, where nothing is to be programmed', () => {
+    const state = newState();
+    setService(state, service({}));
+    const before = slice('a');
+    setSlice(state, before);
+    state.takeDirty('IPv4');
+    const asked = state.dirtied();
+    const annotations = { 'endpoints.kubernetes.io/last-change-trigger-time': '2026-01-01T00:00:00Z' };
+    const after = { ...before, metadata: { ...before.metadata, annotations } };
+    setSlice(state, after, before);
+    setService(state, { ...service({}), metadata: { namespace: 'ns', name: 'web', annotations: { a: 'b' } } });
+    expect(state.dirtied()).toBe(asked);
+    setSlice(state, { ...after, endpoints: [] }, after);
+    expect(state.dirtied()).toBeGreaterThan(asked);
+    expect(state.endpoints.takeTriggerTimes('IPv4', 'ns/web')).toHaveLength(1);
+  });
 });
 
 describe('a hint of a pod that is no longer ready', () => {

@@ -9,6 +9,8 @@ export interface AffinityPurgerDeps {
   readonly tool: NftTool;
   readonly clock: Clock;
   readonly family: IpFamily;
+  /** Given up after some attempts. */
+  onFailure(error: unknown): void;
 }
 
 export interface AffinityPurger {
@@ -54,12 +56,19 @@ export function createAffinityPurger(deps: AffinityPurgerDeps): AffinityPurger {
   };
   const purgeAll = async (ports: readonly Programmed[], signal: AbortSignal): Promise<void> => {
     // Until nothing is left: a packet in flight may have noted an endpoint once more.
-    for (const port of ports)
+    for (const port of ports) {
+      let failure: unknown;
       for (let attempt = 0; attempt < attempts && !signal.aborted; attempt++) {
-        const clean = await purgeOne(port, signal).catch(() => false);
+        failure = undefined;
+        const clean = await purgeOne(port, signal).catch((error: unknown) => {
+          failure = error;
+          return false;
+        });
         if (clean && attempt > 0) break;
         await clock.sleep(againMs, signal).catch(() => undefined);
       }
+      if (failure !== undefined && !signal.aborted) deps.onFailure(failure);
+    }
   };
   return {
     purge(ports, signal) {

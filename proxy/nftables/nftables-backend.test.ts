@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { createFakeClock, type FakeClock } from '../../lib/fake-clock.ts';
-import type { NodeFacts, RulesBackend } from '../backend.ts';
+import type { ForeignChange, NodeFacts, RulesBackend } from '../backend.ts';
 import { computeState, type Endpoint, type ServicePort, type ServicePortState } from '../model.ts';
 import { fakePort } from '../fake-ports.ts';
 import type { DesiredState } from '../state.ts';
@@ -134,6 +134,18 @@ describe('the nftables backend', () => {
       '10.96.0.1 . 80 . 1',
       '10.96.0.1 . 80 . 2',
     ]);
+  });
+
+  it('a deletion that fails is told of as such', async () => {
+    const [nft, clock] = [createFakeNft(), createFakeClock()];
+    const backend = open(nft, clock);
+    const told: ForeignChange[] = [];
+    void backend.watchForeign((change) => told.push(change), life.signal);
+    await full(backend, [stateOf(1, [1, 2])]);
+    await part(backend, [stateOf(1, [1])]);
+    nft.failNext = 1;
+    await clock.advance(1_500);
+    expect(told).toEqual([{ what: expect.stringContaining('could not be deleted'), cleanupFailed: true }]);
   });
 
   it('an index that is used again before its deletion stays', async () => {

@@ -120,7 +120,17 @@ export function createNftablesBackend(
   };
 
   const descriptions = createDescriptions({ clock, read: (signal) => read(signal, true) });
-  const purger = createAffinityPurger({ tool, clock, family });
+  const purger = createAffinityPurger({
+    tool,
+    clock,
+    family,
+    onFailure(error) {
+      suspect?.({
+        what: `clients of endpoints that went could not be forgotten: ${String(error)}`,
+        cleanupFailed: true,
+      });
+    },
+  });
 
   const late = createLateDeletions({
     clock,
@@ -130,7 +140,8 @@ export function createNftablesBackend(
     delete: (due, signal) => write({ head: [], changes: due, tail: [] }, signal),
     onFailure(error, signal) {
       known = false;
-      if (!signal.aborted) suspect?.({ what: `endpoints that went could not be deleted: ${String(error)}` });
+      if (!signal.aborted)
+        suspect?.({ what: `endpoints that went could not be deleted: ${String(error)}`, cleanupFailed: true });
     },
   });
 

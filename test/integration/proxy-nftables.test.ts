@@ -4,6 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import type { KubeClient } from '../../kube/client.ts';
+import { ApiError } from '../../kube/errors.ts';
+import { type Resource, resources } from '../../kube/resources.ts';
 import { createServicesLab, echoPort, eventually, type RunningProxy, type ServicesLab } from '../lab/services-lab.ts';
 
 const vip = '10.96.0.10';
@@ -142,6 +145,69 @@ describe('Services through nftables', () => {
     } finally {
       await rm(stateDir, { recursive: true, force: true });
     }
+  });
+
+  it('what goes to cluster IPs that no Service has is dropped, as ServiceCIDRs come, stay over a restart, and go', async () => {
+    // Somebody answers there, unless rules prevent it.
+    const nobodys = '10.96.200.7';
+    await lab.endpoints[1]!.exec('ip', ['addr', 'add', `${nobodys}/32`, 'dev', 'lo']);
+    await lab.node.exec('ip', ['route', 'add', `${nobodys}/32`, 'via', lab.toEndpoint[1]!.peerIpv4]);
+    const networks = async (): Promise<string> =>
+      (await lab.node.exec('nft', ['list', 'chain', 'ip', 'stevedore', 'unallocated'])).stdout;
+    const differences = async () =>
+      (await running.proxy.describe(undefined, AbortSignal.timeout(10_000))).flatMap(({ missing, surplus }) => [
+        ...missing,
+        ...surplus,
+      ]);
+    await answers(/^ep1/, echoPort, nobodys);
+
+    running.inputs.length = 0;
+    lab.api.seed(resources.serviceCidrs, { metadata: { name: 'kubernetes' }, spec: { cidrs: ['10.96.0.0/16'] } });
+    await eventually('the network is dropped', async () => (await networks()).includes('ip daddr 10.96.0.0/16 drop'));
+    expect(running.inputs.join('').match(/^(add|delete|flush) .*$/gm)).toEqual([
+      'add chain ip stevedore unallocated',
+      'add rule ip stevedore unallocated ip daddr 10.96.0.0/16 drop',
+    ]);
+    expect(await get(echoPort, nobodys)).toBe('timeout');
+    expect(await get(81)).toBe('refused');
+    await answers(/^ep/);
+    expect(await differences()).toEqual([]);
+    const node = fileURLToPath(new URL('../../node_modules/node/bin/node', import.meta.url));
+    const { stdout } = await lab.node.exec(node, [cli, 'rules', '--trace', lab.toClient.peerIpv4, `${nobodys}:80`]);
+    expect(stdout).toContain('is dropped: a cluster IP that no Service has\ndecided by unallocated');
+
+    await running.stop();
+    running = await lab.startProxy(mode);
+    expect(running.inputs.filter((input) => input.includes('unallocated'))).toEqual([]);
+    expect(await get(echoPort, nobodys)).toBe('timeout');
+    await lab.node.exec('nft', ['flush', 'chain', 'ip', 'stevedore', 'unallocated']);
+    await eventually('it is mended', async () => (await networks()).includes('drop'));
+
+    lab.api.remove(resources.serviceCidrs, { name: 'kubernetes' });
+    await answers(/^ep1/, echoPort, nobodys);
+  });
+
+  it('an API server without ServiceCIDRs holds nothing up and is told of once', async () => {
+    const refused = new ApiError('not-found', 'the server could not find the requested resource', { status: 404 });
+    const is = (resource: Resource): boolean => resource.plural === 'servicecidrs';
+    const client: KubeClient = {
+      ...lab.api,
+      list: (resource, options) => (is(resource) ? Promise.reject(refused) : lab.api.list(resource, options)),
+      async *watch(resource, options) {
+        if (is(resource)) throw refused;
+        yield* lab.api.watch(resource, options);
+      },
+    };
+    await running.stop();
+    const startedMs = performance.now();
+    running = await lab.startProxy(mode, { client });
+    expect(performance.now() - startedMs).toBeLessThan(5_000);
+    await answers(/^ep/);
+    await eventually('it is told', () => running.lines.join('').includes('ServiceCIDRs cannot be read'));
+    await new Promise((resolve) => setTimeout(resolve, 3_000));
+    expect(running.lines.filter((line) => line.includes('ServiceCIDRs'))).toHaveLength(1);
+    await running.stop();
+    running = await lab.startProxy(mode);
   });
 
   it('modes are switched without an unserved moment, and the other mode leaves nothing behind', async () => {
