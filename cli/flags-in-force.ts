@@ -6,6 +6,8 @@ export interface GivenFlags {
   readonly configDir?: string;
   readonly only?: string;
   readonly dryRun?: boolean;
+  readonly lockFile?: string;
+  readonly exitOnLockContention?: boolean;
 }
 
 const taintText = (taint: unknown): string => {
@@ -24,8 +26,10 @@ export function flagsInForce(configuration: Configuration, given: GivenFlags): R
     'config-dir': given.configDir ?? '',
     'container-runtime-endpoint': kubelet.containerRuntimeEndpoint,
     'dry-run': String(given.dryRun ?? false),
+    'exit-on-lock-contention': String(given.exitOnLockContention ?? false),
     'hostname-override': stevedore.hostnameOverride,
     kubeconfig: stevedore.kubeconfig,
+    'lock-file': given.lockFile ?? '',
     'node-ip': stevedore.nodeIP,
     'node-labels': Object.entries(stevedore.nodeLabels)
       .map(([key, value]) => `${key}=${value}`)

@@ -17,6 +17,8 @@ export interface RunFlags {
   cloudProvider?: string;
   only?: string;
   dryRun?: boolean;
+  lockFile?: string;
+  exitOnLockContention?: boolean;
   v?: string;
 }
 

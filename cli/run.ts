@@ -11,7 +11,8 @@ import { createNoClient } from '../kube/no-client.ts';
 import type { Taint } from '../kube/types/core.ts';
 import type { Claim } from '../lib/claim.ts';
 import { systemClock } from '../lib/clock.ts';
-import { createLog, type Log } from '../lib/log.ts';
+import { type FileLock, lockFile } from '../lib/file-lock.ts';
+import { createLog, describeError, type Log } from '../lib/log.ts';
 import { createRegistry, type MetricsRegistry } from '../lib/metrics.ts';
 import { supervise } from '../lib/supervise.ts';
 import { claimRuntime } from './claim-runtime.ts';
@@ -45,6 +46,8 @@ export function registerRun(program: Command): void {
     .option('--node-labels <labels>', 'labels to register with: key=value,…')
     .option('--register-with-taints <taints>', 'taints to register with: key=value:effect,…')
     .option('--cloud-provider <name>', '"external", or empty')
+    .option('--lock-file <file>', 'hold this file with flock while the daemon runs, and wait for it first')
+    .option('--exit-on-lock-contention', 'end when another process waits for the --lock-file')
     .option('--only <half>', 'run only one half: agent or proxy')
     .option('--dry-run', 'with --only proxy: print the rules that would be written, and end')
     .option('-v, --v <level>', 'log level: debug, info, warn or error')
@@ -73,6 +76,10 @@ async function run(flags: RunFlags): Promise<number> {
   for (const warning of configuration.warnings) log.warn(warning);
   if (flags.only !== undefined && flags.only !== 'agent' && flags.only !== 'proxy') {
     log.error(`--only ${flags.only}: it is agent or proxy`);
+    return 1;
+  }
+  if (flags.exitOnLockContention && flags.lockFile === undefined) {
+    log.error('--exit-on-lock-contention: there is no --lock-file to watch');
     return 1;
   }
   const halves = {
@@ -118,7 +125,12 @@ async function runDaemon(configuration: Configuration, halves: Halves, flags: Ru
       staticPodURL: kubelet.staticPodURL,
     });
   let identity: Identity | undefined;
+  let lock: FileLock | undefined;
   try {
+    if (flags.lockFile !== undefined) {
+      log.info('waiting for the lock', { file: flags.lockFile });
+      lock = await lockFile({ clock: systemClock }, flags.lockFile, stopping.signal);
+    }
     if (!alone)
       identity = await openNodeIdentity(
         configuration,
@@ -175,6 +187,11 @@ async function runDaemon(configuration: Configuration, halves: Halves, flags: Ru
       version,
     };
     socket = await serveNodeSocket(shown, stevedore.socketPath);
+    if (flags.exitOnLockContention)
+      void lock?.wanted(stopping.signal).then(
+        (why) => stop(`${flags.lockFile}: ${why}`, 0),
+        (error: unknown) => stop(`${flags.lockFile} cannot be watched: ${describeError(error)}`, 1),
+      );
     if (rotate) tasks.start('client certificate', (signal) => rotate(client, signal));
     if (proxy) tasks.start('proxy', proxy.run);
     if (halves.agent) {
@@ -231,6 +248,7 @@ async function runDaemon(configuration: Configuration, halves: Halves, flags: Ru
     await tasks.stop();
     await runtimeClaim?.release();
     await client.close();
+    lock?.release();
   })();
   const late = new AbortController();
   const overdue = systemClock.sleep(stevedore.stopTimeout, late.signal).then(
