@@ -372,8 +372,15 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
         cgroup: (pod) => cgroups.pods.parentFor(pod),
       },
       volumes: async (pod) => (await volumes.stats(pod)).map(volumeUsage),
+      sandboxImage: async () => (await runtime.status({ timeoutMs: 2_000 })).sandboxImage,
     },
-    { nodeName, rootFolder: rootDir, podLogsFolder: config.podLogsDir, podsCgroup: cgroups.pods.podsPath },
+    {
+      nodeName,
+      rootFolder: rootDir,
+      podLogsFolder: config.podLogsDir,
+      podsCgroup: cgroups.pods.podsPath,
+      qosCgroups: cgroups.pods.qosPaths,
+    },
   );
   const upkeep = await createUpkeep(
     { clock, log, events, metrics, runtime, images, node, observer, stats, workers: () => workers },

@@ -78,6 +78,8 @@ export interface PodCgroups {
   configOf(pod: Pod): Promise<PodCgroupConfig>;
   /** The cgroup that holds those of all pods, as a path in the cgroup file systems. */
   readonly podsPath: string;
+  /** Those below it that hold the pods of the classes Burstable and BestEffort; empty where pods are not told apart. */
+  readonly qosPaths: readonly string[];
   /** What `cgroupParent` of the sandbox's configuration is. */
   parentFor(pod: Pod): string;
   /**
@@ -243,6 +245,7 @@ export function createPodCgroups(deps: PodCgroupsDeps, options: PodCgroupsOption
       return version === 2 ? configV2(pathOf(nameOf(pod))) : configV1(pathOf(nameOf(pod)));
     },
     podsPath: pathOf(options.perQos ? kubepods : root),
+    qosPaths: options.perQos ? [pathOf(levels.Burstable), pathOf(levels.BestEffort)] : [],
     parentFor: (pod) => pathOf(options.perQos ? nameOf(pod) : root),
     async remove(uid) {
       if (!options.perQos || uid === '') return true;

@@ -12,6 +12,8 @@ export interface CgroupReader {
   read(path: string, nowMs: number, options?: ReadOptions): CgroupSample | undefined;
   /** A process in the cgroup; undefined where there is none. */
   firstPid(path: string): number | undefined;
+  /** The processes in the cgroup itself, not in those below it; undefined where it cannot be told. */
+  pids(path: string): readonly number[] | undefined;
 }
 
 /** Pressure is in every cgroup or in none; the rest comes with its controller, which may be off in a part of the tree. */
@@ -51,6 +53,13 @@ export function createCgroupReader(root: string): CgroupReader {
       const folder = version === 2 ? `${root}${path}` : `${root}/memory${path}`;
       const pid = Number.parseInt(readPseudoFile(`${folder}/cgroup.procs`) ?? '', 10);
       return Number.isNaN(pid) || pid <= 0 ? undefined : pid;
+    },
+    pids(path) {
+      const text = readPseudoFile(`${version === 2 ? root : `${root}/cpu`}${path}/cgroup.procs`);
+      return text
+        ?.split('\n')
+        .map(Number)
+        .filter((pid) => pid > 0);
     },
   };
 }

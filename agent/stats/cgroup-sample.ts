@@ -21,7 +21,28 @@ export interface DeviceIo {
   readonly writeBytes: number;
   readonly reads: number;
   readonly writes: number;
+  /** Bytes by what the kernel calls the operation: Read and Write, on version 1 Sync, Async, Discard and Total too. */
+  readonly byOperation: readonly (readonly [operation: string, bytes: number])[];
+  /** What a scheduler counts for each cgroup (BFQ with its debugging on, or the old CFQ). Version 1. */
+  readonly scheduler?: Readonly<Partial<Record<SchedulerCount, number>>> | undefined;
+  /** What the cost model of I/O charged, microseconds. Version 2, where `io.cost.qos` is on. */
+  readonly cost?: {
+    readonly usageUs: number;
+    readonly waitUs: number;
+    readonly indebtUs: number;
+    readonly indelayUs: number;
+  };
 }
+/** Times are nanoseconds. */
+export type SchedulerCount =
+  | 'sectorsRead'
+  | 'sectorsWritten'
+  | 'readsMerged'
+  | 'writesMerged'
+  | 'readNs'
+  | 'writeNs'
+  | 'serviceNs'
+  | 'queued';
 
 export interface CgroupSample {
   /** When it was read, milliseconds since the epoch. */
@@ -40,6 +61,9 @@ export interface CgroupSample {
         readonly periods: number;
         readonly throttledPeriods: number;
         readonly throttledNs: number;
+        /** Periods in which more than the quota was used, as `cpu.cfs_burst_us` allows. */
+        readonly bursts: number;
+        readonly burstNs: number;
         /** Microseconds of CPU in each period; undefined: no quota. */
         readonly quotaUs: number | undefined;
         readonly periodUs: number | undefined;
@@ -54,6 +78,8 @@ export interface CgroupSample {
         /** Usage less the file cache that can be dropped at once. */
         readonly workingSet: number;
         readonly limit: number | undefined;
+        /** What the kernel spares as long as it can: `memory.soft_limit_in_bytes`, or `memory.min`. */
+        readonly reservation: number | undefined;
         readonly maxUsage: number | undefined;
         readonly rss: number;
         readonly cache: number;
@@ -63,10 +89,15 @@ export interface CgroupSample {
         readonly inactiveFile: number;
         readonly pageFaults: number;
         readonly majorPageFaults: number;
+        /** Without those of the cgroups below it; version 2 knows only both together. */
+        readonly ownPageFaults: number;
+        readonly ownMajorPageFaults: number;
         readonly failures: number;
         readonly oomKills: number;
         readonly swapUsage: number | undefined;
         readonly swapLimit: number | undefined;
+        /** As it is written in the cgroup: on version 1 of memory and swap together. */
+        readonly swapLimitAsSet: number | undefined;
         readonly psi?: Psi | undefined;
       }
     | undefined;

@@ -14,6 +14,7 @@ function limitsOf(folder: string, hasMemory: boolean) {
     periodUs: period ? Number(period) : undefined,
     shares: weight === undefined ? undefined : Math.trunc(((weight - 1) * 262_142) / 9999) + 2,
     memory: hasMemory ? readNumber(`${folder}/memory.max`) : undefined,
+    reservation: hasMemory ? readNumber(`${folder}/memory.min`) : undefined,
     swap: hasMemory ? readNumber(`${folder}/memory.swap.max`) : undefined,
     processes: readNumber(`${folder}/pids.max`),
   };
@@ -24,6 +25,7 @@ const limitsIn = (sample: CgroupSample) => ({
   periodUs: sample.cpu?.periodUs,
   shares: sample.cpu?.shares,
   memory: sample.memory?.limit,
+  reservation: sample.memory?.reservation,
   swap: sample.memory?.swapLimit,
   processes: sample.processes?.max,
 });
@@ -64,11 +66,13 @@ export function readV2(files: PseudoFolder, timeMs: number, options: ReadOptions
   const cpuText = readPseudoFile(`${files.folder}/cpu.stat`);
   if (cpuText === undefined) return undefined;
   const usageNs = (keyed(cpuText, 'usage_usec') ?? 0) * 1000;
-  const usage = parseNumber(files.read('memory.current'));
-  const stat = usage === undefined ? undefined : files.read('memory.stat');
+  const counted = parseNumber(files.read('memory.current'));
+  const stat = files.read('memory.stat');
+  // The root has no usage of its own: what is anonymous and what is of files is what version 1 says of its root.
+  const usage = counted ?? (stat === undefined ? undefined : (keyed(stat, 'anon') ?? 0) + (keyed(stat, 'file') ?? 0));
   const still = before?.depth === depth && before.cpu?.usageNs === usageNs ? before : undefined;
-  const limits = before && options.keepLimits ? limitsIn(before) : limitsOf(files.folder, usage !== undefined);
-  const active = activity(files, depth, still, usage !== undefined);
+  const limits = before && options.keepLimits ? limitsIn(before) : limitsOf(files.folder, counted !== undefined);
+  const active = activity(files, depth, still, counted !== undefined);
   const of = (name: string): number => keyed(stat, name) ?? 0;
   const inactiveFile = of('inactive_file');
 
@@ -79,6 +83,8 @@ export function readV2(files: PseudoFolder, timeMs: number, options: ReadOptions
     periods: keyed(cpuText, 'nr_periods') ?? 0,
     throttledPeriods: keyed(cpuText, 'nr_throttled') ?? 0,
     throttledNs: (keyed(cpuText, 'throttled_usec') ?? 0) * 1000,
+    bursts: keyed(cpuText, 'nr_bursts') ?? 0,
+    burstNs: (keyed(cpuText, 'burst_usec') ?? 0) * 1000,
     quotaUs: limits.quotaUs,
     periodUs: limits.periodUs,
     shares: limits.shares,
@@ -91,6 +97,7 @@ export function readV2(files: PseudoFolder, timeMs: number, options: ReadOptions
           usage,
           workingSet: Math.max(0, usage - inactiveFile),
           limit: limits.memory,
+          reservation: limits.reservation,
           maxUsage: active?.maxUsage,
           rss: of('anon'),
           cache: of('file'),
@@ -100,10 +107,13 @@ export function readV2(files: PseudoFolder, timeMs: number, options: ReadOptions
           inactiveFile,
           pageFaults: of('pgfault'),
           majorPageFaults: of('pgmajfault'),
+          ownPageFaults: of('pgfault'),
+          ownMajorPageFaults: of('pgmajfault'),
           failures: active?.failures ?? 0,
           oomKills: active?.oomKills ?? 0,
           swapUsage: parseNumber(files.read('memory.swap.current')),
           swapLimit: limits.swap,
+          swapLimitAsSet: limits.swap,
           psi: active?.psi.memory,
         };
   return {

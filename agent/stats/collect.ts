@@ -28,6 +28,8 @@ export interface CollectOptions {
   readonly proc?: string;
   /** System cgroups by the name they are shown under: `kubelet`, `runtime`, `pods`, `misc`. */
   readonly systemCgroups: Readonly<Record<string, string>>;
+  /** The cgroups between that of all pods and a pod's, of their classes of quality. Default none. */
+  readonly levels?: readonly string[];
   /** A look younger than this serves again. Default 1,000. */
   readonly freshMs?: number;
 }
@@ -62,6 +64,8 @@ export interface Look {
   readonly host: HostFacts;
   readonly root: Usage | undefined;
   readonly system: readonly (Usage & { readonly name: string })[];
+  /** Of classes of quality; empty in a core look. */
+  readonly levels: readonly Usage[];
   readonly pods: readonly PodUsage[];
   readonly hostInterfaces: readonly InterfaceCounters[];
 }
@@ -218,6 +222,7 @@ export function createCollector(deps: CollectDeps, options: CollectOptions): Col
       host,
       root: read(number, '/', depth),
       system,
+      levels: depth === 'core' ? [] : (options.levels ?? []).flatMap((path) => read(number, path, depth) ?? []),
       pods: found,
       hostInterfaces: depth === 'core' ? [] : readInterfaces(proc, 1),
     };
@@ -257,6 +262,7 @@ export function createCollector(deps: CollectDeps, options: CollectOptions): Col
       system: Object.entries(options.systemCgroups).flatMap(([name, path]) =>
         read(path).map((usage) => ({ ...usage, name })),
       ),
+      levels: [],
       pods: [],
       hostInterfaces: [],
     };

@@ -5,10 +5,10 @@ import type { Log } from '../../lib/log.ts';
 import type { Runtime } from '../../cri/runtime.ts';
 import type { ContainerStats } from '../../cri/types.ts';
 import type { Pod } from '../../kube/types/pod.ts';
-import { cadvisorPage } from './cadvisor-page.ts';
 import { createCgroupReader } from './cgroup-reader.ts';
 import type { Depth } from './cgroup-sample.ts';
 import { createCollector, type Look, type StatsPods } from './collect.ts';
+import { createCadvisor } from './cadvisor.ts';
 import { createFilesystems, type Filesystems, type VolumeUsage } from './filesystems.ts';
 import { resourcePage } from './resource-page.ts';
 import { cpuAndMemorySummary, fullSummary, type SummaryInput } from './summary.ts';
@@ -20,6 +20,8 @@ export interface NodeStatsDeps {
   readonly runtime: Pick<Runtime, 'imageFilesystem' | 'listContainerStats'>;
   readonly pods: StatsPods;
   volumes(pod: Pod): Promise<readonly VolumeUsage[]>;
+  /** What sandboxes are made of; where it is not given, or rejects, it is not shown. */
+  sandboxImage?(): Promise<string | undefined>;
 }
 
 export interface NodeStatsOptions {
@@ -33,6 +35,10 @@ export interface NodeStatsOptions {
   readonly proc?: string;
   /** The cgroup that holds all pods, `/kubepods` or `/kubepods.slice`. */
   readonly podsCgroup: string;
+  /** The cgroups below it that hold the pods of a class of quality. */
+  readonly qosCgroups?: readonly string[];
+  /** Where proc, sys and etc are that say what the machine is. Default `/`. */
+  readonly hostRoot?: string;
   /** `kubeletCgroups`; default: where this process is, unless that is the root. */
   readonly kubeletCgroup?: string;
   readonly runtimeCgroup?: string;
@@ -64,10 +70,12 @@ export function createNodeStats(deps: NodeStatsDeps, options: NodeStatsOptions):
   const { clock, log, runtime } = deps;
   const { proc = '/proc', cgroupMount = '/sys/fs/cgroup' } = options;
   const own = options.kubeletCgroup ?? cgroupOfProcess(readFileSync('/proc/self/cgroup', 'utf8'));
+  const cgroups = createCgroupReader(cgroupMount);
   const collector = createCollector(
-    { clock, cgroups: createCgroupReader(cgroupMount), pods: deps.pods },
+    { clock, cgroups, pods: deps.pods },
     {
       proc,
+      levels: options.qosCgroups ?? [],
       systemCgroups: {
         ...(own ? { kubelet: own } : {}),
         ...(options.runtimeCgroup ? { runtime: options.runtimeCgroup } : {}),
@@ -76,6 +84,10 @@ export function createNodeStats(deps: NodeStatsDeps, options: NodeStatsOptions):
     },
   );
   const filesystems = createFilesystems(deps, options);
+  const cadvisor = createCadvisor(
+    { clock, log, cgroups, layers: filesystems.writableLayers, sandboxImage: deps.sandboxImage },
+    { proc, hostRoot: options.hostRoot ?? '/', rootFolder: options.rootFolder },
+  );
 
   const input = async (depth: Depth): Promise<SummaryInput> => {
     const look = await collector.look(depth);
@@ -111,7 +123,7 @@ export function createNodeStats(deps: NodeStatsDeps, options: NodeStatsOptions):
       }
     },
     async *cadvisorPage() {
-      yield* cadvisorPage(await collector.look());
+      yield* cadvisor.page(await collector.look());
     },
   };
 }

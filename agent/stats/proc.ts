@@ -13,7 +13,10 @@ export interface InterfaceCounters {
   readonly txDropped: number;
 }
 
-/** `/proc/PID/net/dev`, without the loopback. */
+/** The loopback, and the host's ends of containers' interfaces, which are shown where they lead to. */
+const unseen = /^(?:lo$|veth|docker|nerdctl)/i;
+
+/** `/proc/PID/net/dev`, of the interfaces that lead out. */
 export function parseNetDev(text: string | undefined): InterfaceCounters[] {
   return (text ?? '').split('\n').flatMap((line) => {
     const colon = line.indexOf(':');
@@ -24,7 +27,7 @@ export function parseNetDev(text: string | undefined): InterfaceCounters[] {
       .trim()
       .split(/\s+/)
       .map(Number);
-    if (name === 'lo' || fields.length < 12) return [];
+    if (unseen.test(name) || fields.length < 12) return [];
     return [
       {
         name,
