@@ -1,6 +1,16 @@
 // What a scrape of the statistics costs with many pods: each page in all, in processor time, and the longest stretch of the event loop it took.
-// Over a tree of cgroups made for it, of either version, or over real ones (root). `node bench/scrape.ts [--pods 100] [--tree v2|v1|real] [--rounds 20]`
-import { existsSync, mkdirSync, mkdtempSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
+// Over a tree of cgroups made for it, of either version, or over real ones (root). A made container has two processes with
+// `--files` open files each, a third of them sockets; real ones have none. `node bench/scrape.ts [--pods 100] [--tree v2|v1|real] [--files 12] [--rounds 20]`
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  rmdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -16,11 +26,13 @@ const { values } = parseArgs({
   options: {
     pods: { type: 'string', default: '100' },
     tree: { type: 'string', default: 'v2' },
+    files: { type: 'string', default: '12' },
     rounds: { type: 'string', default: '20' },
   },
 });
 const count = Number(values.pods);
 const rounds = Number(values.rounds);
+const openFiles = Number(values.files);
 const real = values.tree === 'real';
 const parent = '/stevedore-bench';
 const controllers = ['cpu', 'cpuacct', 'memory', 'pids', 'blkio'];
@@ -167,6 +179,35 @@ else {
     }
 }
 
+/** A tree of /proc with the processes of made cgroups; the host's own books are copies. */
+function makeProcesses(proc: string): void {
+  let pid = 5000;
+  const process = (files: number): number => {
+    const folder = join(proc, String(++pid));
+    mkdirSync(join(folder, 'fd'), { recursive: true });
+    for (let fd = 0; fd < files; fd++)
+      symlinkSync(fd % 3 === 0 ? `socket:[${pid}${fd}]` : '/dev/null', join(folder, `fd/${fd}`));
+    copyFileSync('/proc/self/limits', join(folder, 'limits'));
+    mkdirSync(join(folder, 'net'));
+    copyFileSync('/proc/self/net/dev', join(folder, 'net/dev'));
+    return pid;
+  };
+  for (const path of cgroups) {
+    const kind = path.split('/').length < 4 ? 'pod' : sandboxes.has(path) ? 'sandbox' : 'container';
+    const pids = kind === 'pod' ? [] : kind === 'sandbox' ? [process(3)] : [process(openFiles), process(openFiles)];
+    const text = pids.map((one) => `${one}\n`).join('');
+    for (const folder of values.tree === 'v2' ? [''] : ['cpu', 'memory'])
+      writeFileSync(join(mount, folder, path, 'cgroup.procs'), text);
+  }
+  for (const file of ['stat', 'meminfo', 'vmstat', 'loadavg', 'diskstats', 'self/mountinfo']) {
+    mkdirSync(dirname(join(proc, file)), { recursive: true });
+    copyFileSync(join('/proc', file), join(proc, file));
+  }
+  mkdirSync(join(proc, 'self/fd'));
+  symlinkSync('/dev/null', join(proc, 'self/fd/0'));
+}
+if (!real) makeProcesses(join(scratch, 'proc'));
+
 const image = 'registry.k8s.io/e2e-test-images/agnhost@sha256:'.padEnd(110, '7');
 const pods = uids.map(
   (uid, at): Pod => ({
@@ -204,7 +245,14 @@ const node = createNodeStats(
     },
     volumes: () => Promise.resolve([]),
   },
-  { nodeName: 'bench', rootFolder: scratch, podLogsFolder: scratch, cgroupMount: mount, podsCgroup: parent },
+  {
+    nodeName: 'bench',
+    rootFolder: scratch,
+    podLogsFolder: scratch,
+    cgroupMount: mount,
+    podsCgroup: parent,
+    proc: real ? '/proc' : join(scratch, 'proc'),
+  },
 );
 
 const threadMs = (): number => {

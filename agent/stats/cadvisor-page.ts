@@ -1,5 +1,4 @@
 // /metrics/cadvisor: figures of every pod, sandbox and container under cAdvisor's names, labels and units, for the dashboards that know them.
-import { cpus } from 'node:os';
 import {
   createExposition,
   type Exposition,
@@ -17,6 +16,7 @@ import {
   processFigures,
   sampleFigures,
 } from './cadvisor-figures.ts';
+import { machineFamilies } from './cadvisor-machine.ts';
 import type { CgroupSample } from './cgroup-sample.ts';
 import type { Look } from './collect.ts';
 import type { MachineFacts } from './machine-facts.ts';
@@ -186,64 +186,6 @@ function blkioUsage(page: Exposition, rows: readonly Row[]): void {
     }
 }
 
-function machineFamilies(page: Exposition, { look, machine }: CadvisorInput): void {
-  const { memory } = look.host;
-  const labels = labelText({
-    boot_id: machine?.bootId ?? '',
-    machine_id: machine?.machineId ?? '',
-    system_uuid: machine?.systemUuid ?? '',
-  });
-  const gauge = (name: string, help: string, value: number | undefined): void =>
-    page.family(name, 'gauge', help).sample(labels, value);
-  gauge('machine_cpu_cores', 'Number of logical CPU cores.', cpus().length);
-  gauge('machine_cpu_physical_cores', 'Number of physical CPU cores.', machine?.processors.cores);
-  gauge('machine_cpu_sockets', 'Number of CPU sockets.', machine?.processors.sockets);
-  gauge('machine_cpu_books', 'Number of CPU books.', machine?.processors.books);
-  gauge('machine_cpu_drawers', 'Number of CPU drawers.', machine?.processors.drawers);
-  gauge('machine_memory_bytes', 'Amount of memory installed on the machine.', memory.total);
-  gauge('machine_swap_bytes', 'Amount of swap memory available on the machine.', memory.swapTotal);
-  const modules = machine?.modules ?? [];
-  const counts = page.family(
-    'machine_dimm_count',
-    'gauge',
-    'Number of RAM DIMM (all types memory modules) value labeled by dimm type.',
-  );
-  for (const { type, count } of modules) counts.sample(withLabel(labels, 'type', type), count);
-  const capacity = page.family(
-    'machine_dimm_capacity_bytes',
-    'gauge',
-    'Total RAM DIMM capacity (all types memory modules) value labeled by dimm type.',
-  );
-  for (const { type, bytes } of modules) capacity.sample(withLabel(labels, 'type', type), bytes);
-  // A kubelet as it is released is built without the library that would know.
-  const nvm = page.family(
-    'machine_nvm_capacity',
-    'gauge',
-    'NVM capacity value labeled by NVM mode (memory mode or app direct mode).',
-  );
-  for (const mode of ['memory_mode', 'app_direct_mode']) nvm.sample(withLabel(labels, 'mode', mode), 0);
-  gauge('machine_nvm_avg_power_budget_watts', 'NVM power budget.', 0);
-  page
-    .family('machine_scrape_error', 'gauge', '1 if there was an error while getting machine metrics, 0 otherwise.')
-    .sample('', machine ? 0 : 1);
-  page
-    .family(
-      'cadvisor_version_info',
-      'gauge',
-      "A metric with a constant '1' value labeled by kernel version, OS version, docker version, cadvisor version & cadvisor revision.",
-    )
-    .sample(
-      labelText({
-        cadvisorRevision: '',
-        cadvisorVersion: '',
-        dockerVersion: '',
-        kernelVersion: machine?.kernelVersion ?? '',
-        osVersion: machine?.osImage ?? '',
-      }),
-      machine && 1,
-    );
-}
-
 /** In pieces of some tens of KiB: with a hundred pods the page has megabytes, which nobody needs at once. */
 export async function* cadvisorPage(input: CadvisorInput): AsyncGenerator<string, void> {
   const slicer = createSlicer();
@@ -311,6 +253,6 @@ export async function* cadvisorPage(input: CadvisorInput): AsyncGenerator<string
   page
     .family('container_scrape_error', 'gauge', '1 if there was an error while getting container metrics, 0 otherwise')
     .sample('', 0);
-  machineFamilies(page, input);
+  machineFamilies(page, input.look.host.memory, input.machine);
   yield page.text();
 }
