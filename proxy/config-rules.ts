@@ -1,4 +1,5 @@
 // What a KubeProxyConfiguration may not say, and what it says that is not honoured here. Pure: positions in files are the reader's business.
+import { formatGoDuration } from '../lib/go-duration.ts';
 import { parseCidr, parseIp } from './addresses.ts';
 import type { KubeProxyConfiguration } from './config.ts';
 
@@ -24,8 +25,13 @@ export const clusterCidrsOf = (config: KubeProxyConfiguration): string[] =>
     .map((cidr) => cidr.trim())
     .filter((cidr) => cidr !== '');
 
+/** kube-proxy looks at the periods of the mode it runs in and at no others. */
+const sectionHolds = ({ mode }: KubeProxyConfiguration, section: 'iptables' | 'nftables' | 'ipvs'): boolean =>
+  mode === section || (mode === '' && section === 'iptables') || (mode === 'auto' && section !== 'ipvs');
+
 export function refuseKubeProxyConfiguration(c: KubeProxyConfiguration): ProxyConfigurationRemark[] {
-  const cidrs = clusterCidrsOf(c);
+  // Where pods are told by something else, kube-proxy does not look at it.
+  const cidrs = c.detectLocalMode === '' || c.detectLocalMode === 'ClusterCIDR' ? clusterCidrsOf(c) : [];
   const families = cidrs.map((cidr) => parseCidr(cidr)?.family);
   return [
     ...when(wrongHostPort(c.healthzBindAddress), ['healthzBindAddress'], `"${c.healthzBindAddress}" is not IP:port`),
@@ -52,6 +58,13 @@ export function refuseKubeProxyConfiguration(c: KubeProxyConfiguration): ProxyCo
         ? when(c.nodePortAddresses.length > 1, ['nodePortAddresses', at], '"primary" stands alone')
         : when(!parseCidr(cidr), ['nodePortAddresses', at], `"${cidr}" is neither a CIDR nor "primary"`),
     ),
+    ...(['iptables', 'nftables', 'ipvs'] as const).flatMap((mode) =>
+      when(
+        sectionHolds(c, mode) && c[mode].minSyncPeriod > c[mode].syncPeriod,
+        [mode, 'minSyncPeriod'],
+        `must not be longer than syncPeriod, which is ${formatGoDuration(c[mode].syncPeriod)}`,
+      ),
+    ),
     ...when(
       c.featureGates.AllowServiceExternalIPs === false,
       ['featureGates'],
@@ -60,8 +73,35 @@ export function refuseKubeProxyConfiguration(c: KubeProxyConfiguration): ProxyCo
   ];
 }
 
+const defaultConfigSyncMs = 15 * 60_000;
+
 export function remarkKubeProxyConfiguration(c: KubeProxyConfiguration): ProxyConfigurationRemark[] {
+  const { qps = 0, burst = 0, contentType, acceptContentTypes } = c.clientConnection;
+  const spoken = (type: string): boolean =>
+    type === '' || type.split(',').some((one) => /^application\/json\b/.test(one.trim()));
   return [
+    ...when(
+      c.hostnameOverride !== '',
+      ['hostnameOverride'],
+      'is not honoured: both halves have the name of the node, hostnameOverride of StevedoreConfiguration',
+    ),
+    ...when(
+      qps !== 0 || burst !== 0,
+      ['clientConnection', qps === 0 ? 'burst' : 'qps'],
+      'is not honoured: the few calls of the proxy are not held back',
+    ),
+    ...when(!spoken(contentType), ['clientConnection', 'contentType'], 'is not honoured: JSON is spoken'),
+    ...when(!spoken(acceptContentTypes), ['clientConnection', 'acceptContentTypes'], 'is not honoured: JSON is spoken'),
+    ...when(
+      c.configSyncPeriod !== defaultConfigSyncMs,
+      ['configSyncPeriod'],
+      'has no effect: the watches tell of every change',
+    ),
+    ...when(
+      c.logging.verbosity > 0 || (c.logging.format !== '' && c.logging.format !== 'text'),
+      ['logging'],
+      'is not honoured: the daemon logs as log of StevedoreConfiguration says',
+    ),
     ...when(c.mode === 'ipvs', ['mode'], 'ipvs is deprecated in Kubernetes and not implemented here: nftables is used'),
     ...when(c.enableProfiling, ['enableProfiling'], 'is not honoured: profiles are served by the node server'),
     ...when(c.oomScoreAdj !== -999, ['oomScoreAdj'], 'is not honoured: the daemon has one score for both halves'),

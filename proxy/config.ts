@@ -2,6 +2,7 @@
 // Field names are the API's; a duration is written as Go writes it and held in milliseconds. Reading files is cli/config's business.
 import * as v from 'valibot';
 import { parseGoDuration } from '../lib/go-duration.ts';
+import { onWire, type WireSchema } from '../lib/on-wire.ts';
 
 export const kubeProxyApiVersion = 'kubeproxy.config.k8s.io/v1alpha1';
 
@@ -10,17 +11,27 @@ const durationText = v.pipe(
   v.string('must be a duration such as "10s"'),
   v.check(isDuration, (issue) => `must be a duration such as "10s", is ${issue.received}`),
 );
+/** The schemas whose values are durations. */
+const durations = new WeakSet<object>();
+const asDuration = <Schema extends object>(schema: Schema): Schema => {
+  durations.add(schema);
+  return schema;
+};
 /** In milliseconds. Go cannot tell an absent duration from `0s`, so both mean the default. */
 const duration = (fallback: string) =>
-  v.pipe(
-    v.optional(v.nullable(durationText), ''),
-    v.transform((text): number => parseGoDuration(text ?? '') || (parseGoDuration(fallback) ?? 0)),
+  asDuration(
+    v.pipe(
+      v.optional(v.nullable(durationText), ''),
+      v.transform((text): number => parseGoDuration(text ?? '') || (parseGoDuration(fallback) ?? 0)),
+    ),
   );
 /** In milliseconds; `0s` means zero and null the default. */
 const exactDuration = (fallback: string) =>
-  v.pipe(
-    v.optional(v.nullable(durationText), null),
-    v.transform((text): number => parseGoDuration(text || fallback) ?? 0),
+  asDuration(
+    v.pipe(
+      v.optional(v.nullable(durationText), null),
+      v.transform((text): number => parseGoDuration(text || fallback) ?? 0),
+    ),
   );
 
 const integer = (min: number, max: number) =>
@@ -160,3 +171,31 @@ export function completeKubeProxyConfiguration(fields: Fields): KubeProxyConfigu
 
 export const defaultKubeProxyConfiguration = (): KubeProxyConfiguration =>
   completeKubeProxyConfiguration(v.parse(kubeProxyConfigurationFields, {}));
+
+/** The mode that rules are written in; `ipvs` and `auto` are settled by then. */
+type Kind = 'iptables' | 'nftables';
+
+/** How often is written, and looked; that of `ipvs` where that was asked for. */
+export function syncPeriodsOf(
+  config: KubeProxyConfiguration,
+  kind: Kind,
+): { syncPeriod: number; minSyncPeriod: number } {
+  if (config.mode === 'ipvs') return config.ipvs;
+  return kind === 'nftables' ? config.nftables : config.iptables;
+}
+
+/** What is masqueraded, and by which bit. The IPVS mode has no section of its own for it: it takes that of iptables, in kube-proxy too. */
+export function masqueradingOf(
+  config: KubeProxyConfiguration,
+  kind: Kind,
+): { masqueradeAll: boolean; masqueradeBit: number } {
+  return kind === 'nftables' && config.mode !== 'ipvs' ? config.nftables : config.iptables;
+}
+
+/** As the API writes it, for /configz, with what follows from the mode that is in force. */
+export const kubeProxyConfigurationOnWire = (config: KubeProxyConfiguration, kind: Kind): unknown =>
+  onWire(kubeProxyConfigurationFields as unknown as WireSchema, durations, {
+    ...config,
+    mode: kind,
+    detectLocalMode: config.detectLocalMode || 'ClusterCIDR',
+  });

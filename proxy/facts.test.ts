@@ -7,9 +7,11 @@ import {
   completeKubeProxyConfiguration,
   defaultKubeProxyConfiguration,
   kubeProxyConfigurationFields,
+  kubeProxyConfigurationOnWire,
+  syncPeriodsOf,
 } from './config.ts';
 import { refuseKubeProxyConfiguration, remarkKubeProxyConfiguration } from './config-rules.ts';
-import { nodeFactsOf } from './facts.ts';
+import { nodeFactsOf, servesLocalhostNodePorts } from './facts.ts';
 import { missingAccess } from './missing-access.ts';
 import { conntrackMax, planSysctls } from './sysctls.ts';
 
@@ -103,8 +105,52 @@ describe('KubeProxyConfiguration', () => {
     ['detectLocal', { detectLocalMode: 'BridgeInterface' }],
     ['nodePortAddresses', { nodePortAddresses: ['primary', '10.0.0.0/8'] }],
     ['healthzBindAddress', { healthzBindAddress: 'localhost:1' }],
+    ['iptables', { iptables: { syncPeriod: '1s', minSyncPeriod: '2s' } }],
+    ['nftables', { mode: 'nftables', nftables: { syncPeriod: '1s', minSyncPeriod: '2s' } }],
+    ['ipvs', { mode: 'ipvs', ipvs: { syncPeriod: '1s', minSyncPeriod: '2s' } }],
   ])('refuses a wrong %s', (field, fields) => {
     expect(refuseKubeProxyConfiguration(configOf(fields)).map(({ path }) => path[0])).toEqual([field]);
+  });
+
+  it('looks at nothing that the mode does not use', () => {
+    const periods = { syncPeriod: '1s', minSyncPeriod: '2s' };
+    const config = configOf({ detectLocalMode: 'NodeCIDR', clusterCIDR: 'all', nftables: periods, ipvs: periods });
+    expect(refuseKubeProxyConfiguration(config)).toEqual([]);
+  });
+
+  it('names what is known to Kubernetes and not honoured', () => {
+    const config = configOf({
+      hostnameOverride: 'n2',
+      clientConnection: {
+        qps: 50,
+        contentType: 'application/vnd.kubernetes.protobuf',
+        acceptContentTypes: 'application/vnd.kubernetes.protobuf,application/json',
+      },
+      configSyncPeriod: '1m',
+      logging: { format: 'json' },
+    });
+    expect(remarkKubeProxyConfiguration(config).map(({ path }) => path.join('.'))).toEqual([
+      'hostnameOverride',
+      'clientConnection.qps',
+      'clientConnection.contentType',
+      'configSyncPeriod',
+      'logging',
+    ]);
+  });
+
+  it('is written as the API writes it, with the mode in force', () => {
+    expect(
+      kubeProxyConfigurationOnWire(configOf({ mode: 'auto', iptables: { syncPeriod: '1m30s' } }), 'nftables'),
+    ).toMatchObject({
+      apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',
+      kind: 'KubeProxyConfiguration',
+      mode: 'nftables',
+      detectLocalMode: 'ClusterCIDR',
+      iptables: { syncPeriod: '1m30s', masqueradeBit: 14 },
+      conntrack: { tcpEstablishedTimeout: '24h0m0s', udpTimeout: '0s', maxPerCore: 32_768 },
+      configSyncPeriod: '15m0s',
+      clientConnection: { qps: 0 },
+    });
   });
 
   it('says that ipvs becomes nftables', () => {
@@ -151,6 +197,47 @@ describe('facts of the node', () => {
       nodePortAddresses: ['fd5e::1'],
       localhostNodePorts: false,
     });
+  });
+
+  it('ipvs, which becomes nftables, keeps what kube-proxy does in that mode', () => {
+    const nftables = { kind: 'nftables', family: 'IPv4' } as const;
+    const iptables = { masqueradeAll: true, masqueradeBit: 20 };
+    expect(nodeFactsOf(configOf({ mode: 'ipvs', iptables }), node, host, nftables)).toMatchObject({
+      nodePortAddresses: 'all',
+      localhostNodePorts: false,
+      ...iptables,
+    });
+    expect(nodeFactsOf(configOf({ mode: 'nftables', iptables }), node, host, nftables)).toMatchObject({
+      nodePortAddresses: ['172.20.0.1'],
+      masqueradeAll: false,
+      masqueradeBit: 14,
+    });
+  });
+
+  it.each([
+    ['iptables', {}, true],
+    ['iptables', { iptables: { localhostNodePorts: false } }, false],
+    ['iptables', { nodePortAddresses: ['192.168.0.0/16'] }, false],
+    ['iptables', { nodePortAddresses: ['primary'] }, false],
+    ['iptables', { nodePortAddresses: ['127.0.0.0/8', '192.168.0.0/16'] }, true],
+    ['nftables', {}, false],
+  ] as const)('route_localnet is needed on %s with %j: %s', (kind, fields, wanted) =>
+    expect(servesLocalhostNodePorts(configOf(fields), kind)).toBe(wanted),
+  );
+
+  it('periods are those of the mode', () => {
+    const config = {
+      iptables: { syncPeriod: '10s' },
+      nftables: { syncPeriod: '20s', minSyncPeriod: '2s' },
+      ipvs: { syncPeriod: '40s', minSyncPeriod: '4s' },
+    };
+    const of = (mode: string, kind: 'iptables' | 'nftables') => {
+      const { syncPeriod, minSyncPeriod } = syncPeriodsOf(configOf({ ...config, mode }), kind);
+      return [syncPeriod, minSyncPeriod];
+    };
+    expect(of('', 'iptables')).toEqual([10_000, 0]);
+    expect(of('auto', 'nftables')).toEqual([20_000, 2_000]);
+    expect(of('ipvs', 'nftables')).toEqual([40_000, 4_000]);
   });
 
   it('service CIDRs are for nftables, those of the family, each once and in their usual form', () => {

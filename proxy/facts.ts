@@ -2,7 +2,7 @@
 import type { Node } from '../kube/types/core.ts';
 import { cidrContains, type IpFamily, parseCidr, parseIp } from './addresses.ts';
 import type { LocalDetector, NodeFacts, RulesBackend } from './backend.ts';
-import type { KubeProxyConfiguration } from './config.ts';
+import { type KubeProxyConfiguration, masqueradingOf } from './config.ts';
 import { clusterCidrsOf } from './config-rules.ts';
 
 export interface HostFacts {
@@ -61,8 +61,8 @@ function nodePortAddressesOf(
   family: IpFamily,
 ): 'all' | readonly string[] {
   const wanted = config.nodePortAddresses;
-  // nftables mode opens node ports on the node's own address only, unless told otherwise; kube-proxy too.
-  const primary = wanted[0] === 'primary' || (wanted.length === 0 && kind === 'nftables');
+  // nftables mode opens node ports on the node's own address only, unless told otherwise; kube-proxy too. Who wrote `ipvs` expects all.
+  const primary = wanted[0] === 'primary' || (wanted.length === 0 && kind === 'nftables' && config.mode !== 'ipvs');
   if (primary)
     return nodeIP === undefined || cidrContains('127.0.0.0/8', nodeIP) || nodeIP === '::1' ? 'all' : [nodeIP];
   const cidrs = wanted.map(parseCidr).filter((cidr) => cidr?.family === family);
@@ -79,6 +79,10 @@ const loopbackAmong = (config: KubeProxyConfiguration): boolean => {
   );
 };
 
+/** Whether node ports answer on 127.0.0.0/8, which needs route_localnet. */
+export const servesLocalhostNodePorts = (config: KubeProxyConfiguration, kind: RulesBackend['kind']): boolean =>
+  kind === 'iptables' && config.iptables.localhostNodePorts && loopbackAmong(config);
+
 export function nodeFactsOf(
   config: KubeProxyConfiguration,
   node: Node | undefined,
@@ -86,16 +90,15 @@ export function nodeFactsOf(
   { kind, family }: Pick<RulesBackend, 'kind' | 'family'>,
   serviceCidrs: readonly string[] = [],
 ): NodeFacts {
-  const rules = kind === 'iptables' ? config.iptables : config.nftables;
+  const { masqueradeAll, masqueradeBit } = masqueradingOf(config, kind);
   const nodeIP = nodeIpOf(config, node, family);
   return {
     localDetector: localDetectorOf(config, node, family),
     nodeIP,
     nodePortAddresses: nodePortAddressesOf(config, kind, nodeIP, host, family),
-    masqueradeAll: rules.masqueradeAll,
-    masqueradeBit: rules.masqueradeBit,
-    localhostNodePorts:
-      kind === 'iptables' && family === 'IPv4' && config.iptables.localhostNodePorts && loopbackAmong(config),
+    masqueradeAll,
+    masqueradeBit,
+    localhostNodePorts: family === 'IPv4' && servesLocalhostNodePorts(config, kind),
     conntrackBeLiberal: host.conntrackBeLiberal,
     serviceCidrs: kind === 'nftables' ? cidrsOf(serviceCidrs, family) : [],
   };

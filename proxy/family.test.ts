@@ -61,7 +61,7 @@ function setUp(kind: 'iptables' | 'nftables') {
       exec: () => Promise.resolve({ stdout: '', stderr: '' }),
       events: { record: () => undefined },
       metrics,
-      health: createProxyHealth({ clock, node: () => undefined, timeoutMs: 60_000 }),
+      health: createProxyHealth({ clock, node: () => undefined, timeoutMs: () => 60_000 }),
       nodeName: 'n1',
       hostAddresses: () => [],
     },

@@ -39,7 +39,7 @@ describe('health', () => {
   const setUp = () => {
     const clock = createFakeClock();
     let node: Node | undefined = nodeWith();
-    const health = createProxyHealth({ clock, node: () => node, timeoutMs: 60_000 });
+    const health = createProxyHealth({ clock, node: () => node, timeoutMs: () => 60_000 });
     health.updated('IPv4');
     health.updated('IPv6');
     const setNode = (next: Node | undefined): void => {
@@ -47,6 +47,28 @@ describe('health', () => {
     };
     return { clock, health, setNode };
   };
+
+  it('before the first write it is healthy, and says so as Go would', () => {
+    const clock = createFakeClock();
+    let node: Node | undefined;
+    let timeoutMs = 60_000;
+    const health = createProxyHealth({ clock, node: () => node, timeoutMs: () => timeoutMs });
+    const currentTime = new Date(clock.now()).toISOString();
+    expect(health.report('livez')).toEqual({ lastUpdated: currentTime, currentTime, healthy: true });
+    expect(health.report('healthz')).toEqual({
+      lastUpdated: '0001-01-01T00:00:00Z',
+      currentTime,
+      nodeEligible: false,
+      healthy: true,
+    });
+    node = nodeWith();
+    expect(health.report('healthz')).toMatchObject({ lastUpdated: currentTime, nodeEligible: true });
+    // The time is that of the mode, once it is known.
+    health.updated('IPv4');
+    health.queued('IPv4');
+    timeoutMs = 0;
+    expect(health.healthy).toBe(false);
+  });
 
   it('fails when an update waits for a minute, in either family, and recovers', async () => {
     const { clock, health } = setUp();
@@ -85,7 +107,7 @@ describe('health', () => {
   it('metrics, mode and configuration are served', async () => {
     const registry = createRegistry();
     createProxyMetrics(registry);
-    const url = await serve(metricsHandler({ registry, mode: () => 'iptables', config: { a: 1 } }, silentLog));
+    const url = await serve(metricsHandler({ registry, mode: () => 'iptables', config: () => ({ a: 1 }) }, silentLog));
     const text = async (path: string) => (await fetch(url + path)).text();
     expect(await text('/proxyMode')).toBe('iptables');
     expect(await text('/healthz')).toBe('ok');

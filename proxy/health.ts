@@ -93,8 +93,8 @@ export interface MetricsPages {
   readonly registry: MetricsRegistry;
   /** What /proxyMode answers. */
   mode(): string;
-  /** The configuration in force. */
-  readonly config: unknown;
+  /** The configuration in force, as the API writes it. */
+  config(): unknown;
 }
 
 export function metricsHandler(pages: MetricsPages, log: Log): RequestListener {
@@ -110,7 +110,7 @@ export function metricsHandler(pages: MetricsPages, log: Log): RequestListener {
         send(response, 200, plain, pages.mode());
         return;
       case '/configz':
-        send(response, 200, 'application/json', JSON.stringify({ 'kubeproxy.config.k8s.io': pages.config }));
+        send(response, 200, 'application/json', JSON.stringify({ 'kubeproxy.config.k8s.io': pages.config() }));
         return;
       case '/metrics':
         pages.registry.metrics().then(

@@ -6,6 +6,9 @@ import type { IpFamily } from './addresses.ts';
 /** Cluster Autoscaler's mark on a node that is about to go: load balancers shall leave it. */
 const toBeDeletedTaint = 'ToBeDeletedByClusterAutoscaler';
 
+/** Go's zero time. */
+const never = '0001-01-01T00:00:00Z';
+
 export interface FamilyHealth {
   readonly lastUpdated: string;
   readonly healthy: boolean;
@@ -17,7 +20,8 @@ export interface HealthReport {
   readonly currentTime: string;
   readonly nodeEligible?: boolean;
   readonly healthy: boolean;
-  readonly status: Readonly<Partial<Record<IpFamily, FamilyHealth>>>;
+  /** Absent before anything was written. */
+  readonly status?: Readonly<Partial<Record<IpFamily, FamilyHealth>>>;
 }
 
 export interface ProxyHealth {
@@ -35,16 +39,16 @@ export interface ProxyHealthDeps {
   /** Undefined where there is no Node object. */
   node(): Node | undefined;
   /** An update may wait so long, in milliseconds. */
-  readonly timeoutMs: number;
+  timeoutMs(): number;
 }
 
 export function createProxyHealth(deps: ProxyHealthDeps): ProxyHealth {
-  const { clock, timeoutMs } = deps;
+  const { clock } = deps;
   const updatedAt = new Map<IpFamily, number>();
   const waitingSince = new Map<IpFamily, number>();
   const isLate = (family: IpFamily): boolean => {
     const since = waitingSince.get(family);
-    return since !== undefined && clock.monotonicMs() - since >= timeoutMs;
+    return since !== undefined && clock.monotonicMs() - since >= deps.timeoutMs();
   };
   const isEligible = (): boolean => {
     const node = deps.node();
@@ -68,15 +72,19 @@ export function createProxyHealth(deps: ProxyHealthDeps): ProxyHealth {
       const nodeEligible = path === 'healthz' ? isEligible() : undefined;
       const isHealthy = healthy() && nodeEligible !== false;
       // kube-proxy once wrote the time of its last loop here; a healthy one says now, for those who compare.
-      const last = isHealthy ? clock.now() : Math.max(0, ...updatedAt.values());
+      const last = isHealthy ? clock.now() : Math.max(...updatedAt.values());
       return {
-        lastUpdated: text(last),
+        lastUpdated: last === Number.NEGATIVE_INFINITY ? never : text(last),
         currentTime: text(clock.now()),
         ...(nodeEligible === undefined ? {} : { nodeEligible }),
         healthy: healthy(),
-        status: Object.fromEntries(
-          [...updatedAt].map(([family, at]) => [family, { lastUpdated: text(at), healthy: !isLate(family) }]),
-        ),
+        ...(updatedAt.size === 0
+          ? {}
+          : {
+              status: Object.fromEntries(
+                [...updatedAt].map(([family, at]) => [family, { lastUpdated: text(at), healthy: !isLate(family) }]),
+              ),
+            }),
       };
     },
   };

@@ -3,19 +3,19 @@
 //   reflectors ─▶ state (dirty service ports) ─▶ sync, one per family ─▶ backend ─▶ conntrack, health, metrics
 //
 // Phases:  waiting for the API ─▶ standing by (a kube-proxy runs on this host) ⇄ serving
-import { availableParallelism, networkInterfaces } from 'node:os';
+import { cpus, networkInterfaces } from 'node:os';
 import { CancelledError } from '../lib/abort.ts';
 import type { Clock } from '../lib/clock.ts';
-import type { Log } from '../lib/log.ts';
+import { describeError, type Log } from '../lib/log.ts';
 import type { MetricsRegistry } from '../lib/metrics.ts';
 import type { KubeClient } from '../kube/client.ts';
-import type { EventRecorder } from '../kube/events.ts';
+import type { EventRecorder, EventTarget } from '../kube/events.ts';
 import { ipFamilies, type IpFamily } from './addresses.ts';
 import type { RulesDescription } from './backend.ts';
 import { type BackendContext, type BackendKind, chooseKind, createBackendContext } from './backends.ts';
 import { cleanupOtherMode } from './cleanup.ts';
-import type { KubeProxyConfiguration } from './config.ts';
-import { nodeFactsOf } from './facts.ts';
+import { type KubeProxyConfiguration, kubeProxyConfigurationOnWire, syncPeriodsOf } from './config.ts';
+import { nodeFactsOf, servesLocalhostNodePorts } from './facts.ts';
 import { createFamily, type ProxyFamily } from './family.ts';
 import { healthHandler, metricsHandler, serveOn } from './health.ts';
 import { createHints } from './hints.ts';
@@ -116,7 +116,12 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
   const { node } = sources;
   const serviceCidrs = createServiceCidrs({ client, clock, log, onChange: () => configure() });
   const hints = createHints({ clock, endpoints: state.endpoints });
-  const health = createProxyHealth({ clock, node, timeoutMs: 2 * config.iptables.syncPeriod });
+  const health = createProxyHealth({
+    clock,
+    node,
+    timeoutMs: () => 2 * syncPeriodsOf(config, mode ?? 'iptables').syncPeriod,
+  });
+  const self: EventTarget = { apiVersion: 'v1', kind: 'Node', name: nodeName, uid: nodeName };
 
   const configure = (): void => {
     state.setZone(node()?.metadata.labels?.['topology.kubernetes.io/zone']);
@@ -160,7 +165,7 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
         mode: chosenMode,
         has: (family) => families.some((one) => one.family === family),
         add(backend) {
-          const { minSyncPeriod } = backend.kind === 'iptables' ? config.iptables : config.nftables;
+          const { minSyncPeriod } = syncPeriodsOf(config, backend.kind);
           const { exec } = context;
           if (backend.kind === 'iptables' && !deps.dryRun)
             createPacketMetrics({ ...deps, log, backends: () => families.map((one) => one.backend) });
@@ -230,8 +235,10 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
       return;
     }
     await standBy(signal);
-    const localhost = config.iptables.localhostNodePorts && (config.mode === '' || config.mode === 'iptables');
-    await sysctls.apply(planSysctls(config, availableParallelism(), localhost));
+    events.record(self, 'Normal', 'Starting', 'Starting the Service proxy.');
+    // All processors of the host, whatever share of them this process may use: conntrack is the host's.
+    const localhost = servesLocalhostNodePorts(config, await chosenMode());
+    await sysctls.apply(planSysctls(config, Math.max(1, cpus().length), localhost));
     beLiberal = (await sysctls.read('net/netfilter/nf_conntrack_tcp_be_liberal')) === 1;
     for (;;) {
       await open(signal);
@@ -246,13 +253,28 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
 
   return {
     async run(signal) {
-      const pages = { registry: deps.registry, mode: () => mode ?? 'iptables', config };
+      const kind = (): BackendKind => mode ?? 'iptables';
+      const pages = {
+        registry: deps.registry,
+        mode: kind,
+        config: () => kubeProxyConfigurationOnWire(config, kind()),
+      };
       const http = { clock, log, hardFail: config.bindAddressHardFail };
+      const { healthzBindAddress, metricsBindAddress } = config;
+      // Rejected only where a failure is to be the end.
+      const telling = (reason: string) => (error: unknown) => {
+        events.record(self, 'Warning', reason, describeError(error));
+        throw error;
+      };
       const servers = deps.dryRun
         ? []
         : [
-            serveOn(http, 'the health server', config.healthzBindAddress, healthHandler(health, metrics), signal),
-            serveOn(http, 'the metrics server', config.metricsBindAddress, metricsHandler(pages, log), signal),
+            serveOn(http, 'the health server', healthzBindAddress, healthHandler(health, metrics), signal).catch(
+              telling('FailedToStartProxierHealthcheck'),
+            ),
+            serveOn(http, 'the metrics server', metricsBindAddress, metricsHandler(pages, log), signal).catch(
+              telling('FailedToStartMetricServer'),
+            ),
           ];
       const ending = main(signal).catch((error: unknown) => {
         if (!signal.aborted) throw error;

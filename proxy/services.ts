@@ -4,8 +4,13 @@ import type { Service, ServicePort as ApiServicePort } from '../kube/types/core.
 import { ipFamilies, type IpFamily, parseCidr, parseIp } from './addresses.ts';
 import { type Protocol, sameServicePort, servicePortKey, type ServicePort, type ServicePortKey } from './model.ts';
 
-/** Services that another proxy serves, and headless ones, are left out at the watch itself. */
-export const proxiedLabelSelector = '!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name';
+/** Services that another proxy serves, and headless ones, are left out at the watch itself, as kube-proxy does since 1.36. */
+export const serviceSelection = {
+  labelSelector: '!service.kubernetes.io/service-proxy-name',
+  fieldSelector: 'spec.clusterIP!=None',
+};
+/** Slices of a Service that another proxy serves are not left out: its label may have been taken away before theirs. */
+export const sliceSelection = { labelSelector: '!service.kubernetes.io/headless' };
 
 export interface ServiceTracker {
   /** Takes in a change of the watch. */

@@ -7,7 +7,7 @@ import { resources } from '../kube/resources.ts';
 import type { Node } from '../kube/types/core.ts';
 import type { ProxyMetrics } from './metrics.ts';
 import { missingAccess } from './missing-access.ts';
-import { proxiedLabelSelector } from './services.ts';
+import { serviceSelection, sliceSelection } from './services.ts';
 import type { ProxyState } from './state.ts';
 
 export interface SourcesDeps {
@@ -53,10 +53,9 @@ export function createSources(deps: SourcesDeps): Sources {
     return state.dirtied() > before;
   };
   const common = { client, clock, log };
-  const selection = { labelSelector: proxiedLabelSelector };
   const services = createReflector(common, {
     resource: resources.services,
-    selection,
+    selection: serviceSelection,
     onFailure,
     onSync,
     onChange(change) {
@@ -67,7 +66,7 @@ export function createSources(deps: SourcesDeps): Sources {
   });
   const slices = createReflector(common, {
     resource: resources.endpointSlices,
-    selection,
+    selection: sliceSelection,
     onFailure,
     onSync,
     onChange(change) {

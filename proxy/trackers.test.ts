@@ -8,7 +8,7 @@ import { createFakeClock } from '../lib/fake-clock.ts';
 import { createHints } from './hints.ts';
 import { joinHostPort, parseCidr, parseIp, cidrContains } from './addresses.ts';
 import { mergeSlices } from './merge-slices.ts';
-import { proxiedLabelSelector, servicePortsOf } from './services.ts';
+import { serviceSelection, servicePortsOf, sliceSelection } from './services.ts';
 import { createProxyState, type ProxyState } from './state.ts';
 
 const service = (spec: Partial<Service['spec']>, status?: Service['status']): Service => ({
@@ -402,20 +402,39 @@ describe('a hint of a pod that is no longer ready', () => {
   });
 });
 
-describe('the label selector', () => {
-  it('leaves out headless Services and those of other proxies', async () => {
+describe('the selections of the watches', () => {
+  const labels = (what: string) => ({ [`service.kubernetes.io/${what}`]: '' });
+
+  it('leave out Services that are headless and those of other proxies, whatever a label says of being headless', async () => {
     const client = createFakeClient();
-    const labelled = (name: string, labels: Record<string, string>): Service => ({
-      ...service({}),
-      metadata: { namespace: 'ns', name, labels },
+    const one = (name: string, fields: { labels?: Record<string, string>; clusterIP?: string }): Service => ({
+      ...service(fields.clusterIP === undefined ? {} : { clusterIP: fields.clusterIP }),
+      metadata: { namespace: 'ns', name, labels: fields.labels ?? {} },
     });
     client.seed(
       resources.services,
-      labelled('ours', {}),
-      labelled('headless', { 'service.kubernetes.io/headless': '' }),
-      labelled('other', { 'service.kubernetes.io/service-proxy-name': 'x' }),
+      one('ours', {}),
+      one('labelled', { labels: labels('headless') }),
+      one('headless', { clusterIP: 'None' }),
+      one('other', { labels: labels('service-proxy-name') }),
     );
-    const { items } = await client.list(resources.services, { labelSelector: proxiedLabelSelector });
-    expect(items.map(({ metadata }) => metadata.name)).toEqual(['ours']);
+    const { items } = await client.list(resources.services, serviceSelection);
+    expect(items.map(({ metadata }) => metadata.name)).toEqual(['labelled', 'ours']);
+  });
+
+  it('leave out slices that say they are of headless Services, and no others', async () => {
+    const client = createFakeClient();
+    const one = (name: string, more: Record<string, string>): EndpointSlice => ({
+      ...slice(name),
+      metadata: { namespace: 'ns', name, labels: { 'kubernetes.io/service-name': 'web', ...more } },
+    });
+    client.seed(
+      resources.endpointSlices,
+      one('ours', {}),
+      one('headless', labels('headless')),
+      one('other', labels('service-proxy-name')),
+    );
+    const { items } = await client.list(resources.endpointSlices, sliceSelection);
+    expect(items.map(({ metadata }) => metadata.name)).toEqual(['other', 'ours']);
   });
 });
