@@ -17,7 +17,7 @@ import {
   sampleFigures,
 } from './cadvisor-figures.ts';
 import { machineFamilies } from './cadvisor-machine.ts';
-import type { CgroupSample } from './cgroup-sample.ts';
+import type { CgroupSample, DeviceIo } from './cgroup-sample.ts';
 import type { Look } from './collect.ts';
 import type { MachineFacts } from './machine-facts.ts';
 import type { MachineFilesystem } from './machine-filesystems.ts';
@@ -48,9 +48,9 @@ interface Row {
   readonly startedAtMs: number;
   readonly interfaces: readonly InterfaceCounters[];
   readonly processes: ProcessFigures | undefined;
-  readonly filesystems: readonly FsFigures[];
-  /** What the cgroup's devices are called. */
-  readonly devices: ReadonlyMap<string, string>;
+  /** What it did on each device, and the labels with the device's name. */
+  readonly devices: readonly (readonly [io: DeviceIo, labels: string])[];
+  readonly filesystems: readonly (readonly [filesystem: FsFigures, labels: string])[];
 }
 
 const blank = { container: '', id: '', image: '', name: '', namespace: '', pod: '' };
@@ -97,27 +97,30 @@ function rowsOf(input: CadvisorInput): Row[] {
     return name;
   };
   const add = (
-    labels: Partial<typeof blank> & { id: string },
+    given: Partial<typeof blank> & { id: string },
     sample: CgroupSample,
     startedAtMs: number,
-    more: Partial<Pick<Row, 'interfaces' | 'filesystems' | 'devices'>> = {},
-  ): void =>
-    void rows.push({
-      labels: labelText({ ...blank, ...labels }),
+    more: { interfaces?: readonly InterfaceCounters[]; filesystems?: readonly FsFigures[] } = {},
+    deviceOf = nameOf,
+  ): void => {
+    const labels = labelText({ ...blank, ...given });
+    rows.push({
+      labels,
       at: timeText(sample.timeMs),
       sample,
       startedAtMs,
       interfaces: more.interfaces ?? [],
-      processes: processes.get(labels.id),
-      filesystems: more.filesystems ?? [],
-      devices: more.devices ?? new Map(sample.io.map(({ device }) => [device, nameOf(device)])),
+      processes: processes.get(given.id),
+      devices: sample.io.map((io) => [io, withLabel(labels, 'device', deviceOf(io.device))]),
+      filesystems: (more.filesystems ?? []).map((one) => [one, withLabel(labels, 'device', one.device)]),
     });
+  };
   const root = rootSample(look);
   if (root) {
     // Where a file system lies on the device, its row and the cgroup's are of one name.
     const mounted = new Map(filesystems.map(({ number, device }) => [number, device]));
-    const devices = new Map(root.io.map(({ device }) => [device, mounted.get(device) ?? nameOf(device)]));
-    add({ id: '/' }, root, look.host.bootMs, { interfaces: look.hostInterfaces, filesystems, devices });
+    const more = { interfaces: look.hostInterfaces, filesystems };
+    add({ id: '/' }, root, look.host.bootMs, more, (number) => mounted.get(number) ?? nameOf(number));
   }
   const shown = new Set(['/']);
   for (const { path, sample } of [...look.system, ...look.levels]) {
@@ -163,26 +166,27 @@ function memoryFailures(page: Exposition, rows: readonly Row[]): void {
 
 /** A device once: the cgroup's own figure goes before that of the disk. */
 function ioFamily(family: Family, rows: readonly Row[], { of, ofDisk }: (typeof ioFigures)[number]): void {
-  for (const { labels, at, sample, filesystems, devices } of rows) {
+  for (const { at, devices, filesystems } of rows) {
     const shown = new Set<string>();
-    const add = (device: string, value: number | undefined): void => {
-      if (value === undefined || shown.has(device)) return;
-      shown.add(device);
-      family.sample(withLabel(labels, 'device', device), value, at);
-    };
-    if (of) for (const io of sample.io) add(devices.get(io.device) ?? io.device, of(io));
-    if (ofDisk) for (const { device, disk } of filesystems) add(device, disk ? ofDisk(disk) : 0);
+    if (of)
+      for (const [io, labels] of devices) {
+        const value = of(io);
+        family.sample(labels, value, at);
+        if (value !== undefined && filesystems.length > 0) shown.add(labels);
+      }
+    if (ofDisk)
+      for (const [{ disk }, labels] of filesystems)
+        if (!shown.has(labels)) family.sample(labels, disk ? ofDisk(disk) : 0, at);
   }
 }
 
 function blkioUsage(page: Exposition, rows: readonly Row[]): void {
   const family = page.family('container_blkio_device_usage_total', 'counter', 'Blkio Device bytes usage');
-  for (const { labels, at, sample, devices } of rows)
-    for (const { device, byOperation } of sample.io) {
+  for (const { at, devices } of rows)
+    for (const [{ device, byOperation }, labels] of devices) {
       const [major = '', minor = ''] = device.split(':');
-      const named = withLabel(labels, 'device', devices.get(device) ?? device);
       for (const [operation, bytes] of byOperation)
-        family.sample(ending(named, `,major="${major}",minor="${minor}",operation="${operation}"`), bytes, at);
+        family.sample(ending(labels, `,major="${major}",minor="${minor}",operation="${operation}"`), bytes, at);
     }
 }
 
@@ -224,8 +228,8 @@ export async function* cadvisorPage(input: CadvisorInput): AsyncGenerator<string
   blkioUsage(page, rows);
   for (const [name, help, key] of fsFigures) {
     const family = page.family(name, 'gauge', help);
-    for (const { labels, at, filesystems } of rows)
-      for (const one of filesystems) family.sample(withLabel(labels, 'device', one.device), one[key], at);
+    for (const { at, filesystems } of rows)
+      for (const [one, labels] of filesystems) family.sample(labels, one[key], at);
   }
   yield page.text();
   await slicer.breathe();

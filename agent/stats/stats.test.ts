@@ -292,6 +292,21 @@ describe('a look', () => {
     expect(summary.pods[0]!.containers[0]!.cpu?.usageCoreNanoSeconds).toBe(42);
   });
 
+  it('tells of swap also where the kernel keeps no books of it', async () => {
+    const {
+      'kubepods/podu1/c1/memory.swap.current': _,
+      'kubepods/podu1/c1/memory.swap.max': __,
+      ...files
+    } = v2('kubepods/podu1/c1');
+    await put({ ...v2('kubepods/podu1'), ...files });
+    const { collector: it } = collector('/kubepods/podu1');
+    const summary = cpuAndMemorySummary({ look: await it.look(), nodeName: 'n', proc: root, runtimeStats: new Map() });
+    expect(summary.pods[0]!.containers[0]!.swap).toEqual({ time: expect.any(String), swapUsageBytes: 0 });
+    expect(resourcePage(summary, 0)).toContain(
+      'container_swap_usage_bytes{container="app",namespace="default",pod="web"} 0',
+    );
+  });
+
   it('becomes a page for autoscalers that every line of is right', async () => {
     await put({ ...v2('kubepods/podu1'), ...v2('kubepods/podu1/c1'), ...v2('kubepods/podu1/s1'), ...v2('kubepods') });
     const { collector: it } = collector('/kubepods/podu1');

@@ -59,14 +59,16 @@ export function memoryOf(sample: CgroupSample): s.MemoryStats | undefined {
   };
 }
 
+/** A kernel that keeps no books of swap has 0 of it, as in the kubelet. */
 function swapOf(sample: CgroupSample): s.SwapStats | undefined {
   const { memory, timeMs } = sample;
-  if (memory?.swapUsage === undefined) return undefined;
-  const available = memory.swapLimit === undefined ? undefined : Math.max(0, memory.swapLimit - memory.swapUsage);
+  if (!memory) return undefined;
+  const { swapUsage = 0, swapLimit } = memory;
+  const available = swapLimit === undefined ? undefined : Math.max(0, swapLimit - swapUsage);
   return {
     time: isoSeconds(timeMs),
     ...(available === undefined ? {} : { swapAvailableBytes: available }),
-    swapUsageBytes: memory.swapUsage,
+    swapUsageBytes: swapUsage,
   };
 }
 
