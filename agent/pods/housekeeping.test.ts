@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Pod } from '../../kube/types/pod.ts';
 import { createFakeClock } from '../../lib/fake-clock.ts';
-import { silentLog } from '../../lib/log.ts';
+import { createLog, silentLog } from '../../lib/log.ts';
 import { createContainerLinks } from './container-links.ts';
 import { createHousekeeping, podLogFolders } from './housekeeping.ts';
 
@@ -44,6 +44,44 @@ describe('housekeeping', () => {
     expect(removed).toEqual([]);
     await house.clean(signal);
     expect(removed).toEqual(['gone']);
+  });
+
+  it('one that cannot be removed holds up no other, and what has to stay is not said to be removed', async () => {
+    const tried: string[] = [];
+    const counts: number[][] = [];
+    const lines: string[] = [];
+    const house = createHousekeeping({
+      clock: createFakeClock(),
+      log: createLog({ level: 'info', format: 'text', write: (line) => void lines.push(line) }),
+      synced: () => true,
+      alive: () => false,
+      kept: [
+        { what: 'broken', uids: () => Promise.reject(new Error('no such folder')), remove: () => undefined },
+        {
+          what: 'folders',
+          uids: () => ['stuck', 'held', 'gone'],
+          remove(uid) {
+            tried.push(uid);
+            if (uid === 'stuck') throw new Error('busy');
+          },
+          stays: (uid) => Promise.resolve(uid === 'held'),
+          cleaned: (removed, failed) => void counts.push([removed, failed]),
+        },
+      ],
+      links: { add: async () => undefined, remove: async () => undefined, sweep: async () => undefined },
+      cgroups: { balance: async () => undefined },
+      activePods: () => [],
+    });
+    const { signal } = new AbortController();
+    await house.clean(signal);
+    await house.clean(signal);
+    expect(tried).toEqual(['stuck', 'held', 'gone']);
+    expect(counts).toEqual([
+      [0, 0],
+      [1, 1],
+    ]);
+    expect(lines.filter((line) => line.includes(' removed '))).toHaveLength(1);
+    expect(lines.find((line) => line.includes('removing folders'))).toMatch(/WARN.*uid="stuck".*busy/);
   });
 
   it('finds folders of logs by their names, and leaves fresh ones and strangers', async () => {

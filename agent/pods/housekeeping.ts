@@ -15,6 +15,8 @@ export interface KeptByUid {
   readonly what: string;
   uids(): Promise<readonly string[]> | readonly string[];
   remove(uid: string, signal: AbortSignal): Promise<void> | void;
+  /** Whether something is there all the same after `remove`; it was told of and is no failure. Default: nothing is. */
+  stays?(uid: string): Promise<boolean>;
   /** How many were removed in a round, and how many could not be; for a metric. */
   cleaned?(removed: number, failed: number): void;
 }
@@ -54,29 +56,48 @@ export function createHousekeeping(deps: HousekeepingDeps, options: Housekeeping
   // One round may see what a pod that comes at this moment is making: only what two rounds in a row find ownerless goes.
   let suspects = new Set<string>();
 
+  const cleanKind = async (
+    { what, uids, remove, stays, cleaned }: KeptByUid,
+    found: Set<string>,
+    signal: AbortSignal,
+  ): Promise<void> => {
+    let removed = 0;
+    let failed = 0;
+    const failure = (error: unknown, fields: { uid?: string } = {}): void => {
+      failed++;
+      log.warn(`removing ${what} of pods that are gone failed; tried again`, { ...fields, error, retryInMs: everyMs });
+    };
+    const all = await (async () => await uids())().catch((error: unknown) => {
+      failure(error);
+      return [];
+    });
+    for (const uid of all) {
+      if (signal.aborted) return;
+      if (deps.alive(uid)) continue;
+      const key = `${what} ${uid}`;
+      found.add(key);
+      if (!suspects.has(key)) continue;
+      try {
+        await remove(uid, signal);
+        found.delete(key);
+        if (await stays?.(uid)) continue;
+        removed++;
+        log.info(`removed ${what} of a pod that is gone`, { uid });
+      } catch (error) {
+        if (signal.aborted) return;
+        // One that cannot be removed holds up no other.
+        failure(error, { uid });
+      }
+    }
+    cleaned?.(removed, failed);
+  };
+
   const clean = async (signal: AbortSignal): Promise<void> => {
     if (!deps.synced()) return;
     const found = new Set<string>();
-    for (const { what, uids, remove, cleaned } of deps.kept) {
-      let removed = 0;
-      let failed = 0;
-      try {
-        for (const uid of await uids()) {
-          if (deps.alive(uid)) continue;
-          const key = `${what} ${uid}`;
-          found.add(key);
-          if (!suspects.has(key)) continue;
-          await remove(uid, signal);
-          removed++;
-          found.delete(key);
-          log.info(`removed ${what} of a pod that is gone`, { uid });
-        }
-      } catch (error) {
-        if (signal.aborted) return;
-        failed++;
-        log.warn(`removing ${what} of pods that are gone failed; tried again`, { error, retryInMs: everyMs });
-      }
-      cleaned?.(removed, failed);
+    for (const kind of deps.kept) {
+      await cleanKind(kind, found, signal);
+      if (signal.aborted) return;
     }
     suspects = found;
     await deps.links.sweep().catch((error: unknown) => log.warn('dead links to logs are not removed', { error }));

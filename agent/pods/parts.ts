@@ -236,7 +236,7 @@ export function createPodParts(deps: PodPartsDeps, options: PodPartsOptions): Po
 
     async removeFiles(uid, pod) {
       await rm(podLogDirectory(facts.podLogsDirectory, pod), { recursive: true, force: true });
-      await removePodDirectory(podDirectory(uid));
+      await removePodDirectory(podDirectory(uid), () => volumes.held(uid));
     },
 
     hook: deps.hook,
@@ -259,9 +259,9 @@ function targetId(observed: Parameters<typeof newestOf>[0], name: string): Conta
 
 /**
  * Removes a pod's folder, what we made in it and nothing else: volumes were taken down before, and a folder that still has something in
- * it, a mount say, is left and said.
+ * it, a mount say, is left and said. What only leads to hidden mounts was told of with the volumes: it stays until they have gone.
  */
-export async function removePodDirectory(directory: string): Promise<void> {
+export async function removePodDirectory(directory: string, hidden: () => Promise<readonly string[]>): Promise<void> {
   await rm(join(directory, 'etc-hosts'), { force: true });
   await rm(join(directory, 'containers'), { recursive: true, force: true });
   for (const name of ['volumes', 'volume-subpaths', 'volumeDevices', 'plugins', '']) {
@@ -271,6 +271,7 @@ export async function removePodDirectory(directory: string): Promise<void> {
       await rmdir(path);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code === 'ENOENT') continue;
+      if ((await hidden()).some((point) => `${point}/`.startsWith(join(path, '/')))) continue;
       throw new Error(
         `removing the folder ${path} of a pod that is gone: ${(error as Error).message}; it is tried again`,
         { cause: error },

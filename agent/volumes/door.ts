@@ -46,11 +46,14 @@ export interface PodVolumes {
   supplementalGroups(pod: Pod): number[];
   /**
    * The pod's containers are all gone: unmounts and removes what setUp made, and nothing else. Idempotent; works too for a pod known
-   * only by its uid, after a restart. Rejects with a VolumeError where something could not be taken down; call again.
+   * only by its uid, after a restart. Rejects with a VolumeError where something could not be taken down; call again. Folders that a hidden
+   * mount holds (hidden-mounts.ts) stay and are no failure.
    */
   tearDown(uid: string, signal: AbortSignal): Promise<void>;
-  /** The uids of all pods that have anything on disk or mounted under the root directory. */
+  /** The uids of all pods that have anything on disk or mounted under the root directory, but those whose rest a hidden mount still holds. */
   known(): Promise<string[]>;
+  /** Where mounts are hidden below the pod's folder: it cannot be removed yet, nor can what leads there. */
+  held(uid: string): Promise<readonly string[]>;
   /** For `node.status.volumesInUse`: unique names of attachable volumes, sorted. */
   volumesInUse(): string[];
   stats(pod: Pod): Promise<readonly VolumeStats[]>;

@@ -1,4 +1,8 @@
 // The kernel's table of mounts as this process sees it: what is mounted is asked of it and never remembered.
+//
+// A mount whose path leads into another mount now is hidden: somebody mounted over a folder above it, as a kubelet does that binds its root
+// directory on itself. It is in the table and holds its file system and the folder it is mounted on, but nothing reaches it by path. Which mount
+// a path leads to is told by the parents, as the kernel walks; the order of the lines is that of making, and mounts move.
 import { readFile } from 'node:fs/promises';
 
 export interface MountEntry {
@@ -10,6 +14,8 @@ export interface MountEntry {
   readonly root: string;
   readonly mountPoint: string;
   readonly options: readonly string[];
+  /** What is mounted below it reaches other mounts of its group, in other namespaces too. */
+  readonly shared: boolean;
   readonly fsType: string;
   readonly source: string;
   readonly superOptions: readonly string[];
@@ -39,6 +45,7 @@ export function parseMountInfo(text: string): MountEntry[] {
         root: decode(root!),
         mountPoint: decode(mountPoint!),
         options: options.split(','),
+        shared: fields.slice(6, dash).some((field) => field.startsWith('shared:')),
         fsType,
         source: decode(source),
         superOptions: superOptions.split(','),
@@ -53,34 +60,84 @@ const decode = (field: string): string =>
 
 export interface MountTable {
   readonly entries: readonly MountEntry[];
-  /** What is mounted on top at exactly this path. */
+  /** What is mounted on top at exactly this path; nothing hidden. */
   at(path: string): MountEntry | undefined;
-  /** Mounts at or below the path, deepest first, the last mounted before those it covers. */
+  /** Mounts at or below the path that are reached by it, deepest first, the last mounted before those it covers. */
   under(path: string): readonly MountEntry[];
+  /** Mounts at or below the path that another mount hides, those nearest to it first. */
+  hidden(path: string): readonly MountEntry[];
+  /** The mounts that a path leads through, from the root's on; the last is the one it lies on. */
+  through(path: string): readonly MountEntry[];
   /** The mount that a path lies on. */
   holding(path: string): MountEntry | undefined;
 }
 
+const depthOf = (entry: MountEntry): number => entry.mountPoint.split('/').length;
+const isInside = (mountPoint: string, path: string): boolean =>
+  mountPoint === path || mountPoint.startsWith(path === '/' ? '/' : `${path}/`);
+/** `/`, `/a` and `/a/b` of `/a/b`. */
+const prefixesOf = (path: string): string[] => {
+  const names = path.split('/').filter((name) => name !== '');
+  return ['/', ...names.map((_, at) => `/${names.slice(0, at + 1).join('/')}`)];
+};
+
 export function mountTable(entries: readonly MountEntry[]): MountTable {
-  const inside = (entry: MountEntry, path: string): boolean =>
-    entry.mountPoint === path || entry.mountPoint.startsWith(path === '/' ? '/' : `${path}/`);
+  // By the mount that each is mounted on and the path. What bears a root, or is not in the table, is outside: paths begin there.
+  let children: Map<string, MountEntry> | undefined;
+  const outside = -1;
+  const keyOf = (parentId: number, path: string): string => `${parentId} ${path}`;
+  const byParent = (): Map<string, MountEntry> => {
+    const inner = new Set(entries.filter(({ mountPoint }) => mountPoint !== '/').map(({ id }) => id));
+    return new Map(
+      entries.map((entry) => [keyOf(inner.has(entry.parentId) ? entry.parentId : outside, entry.mountPoint), entry]),
+    );
+  };
+  const through = (path: string): MountEntry[] => {
+    children ??= byParent();
+    const root = entries.findLast(({ mountPoint }) => mountPoint === '/');
+    const passed = root ? [root] : [];
+    let on = outside;
+    for (const prefix of prefixesOf(path).slice(1)) {
+      let next = children.get(keyOf(on, prefix));
+      // No kernel writes a table that leads in a circle.
+      while (next && passed.length <= entries.length) {
+        passed.push(next);
+        on = next.id;
+        next = children.get(keyOf(on, prefix));
+      }
+    }
+    return passed;
+  };
+  const reached = (entry: MountEntry): boolean =>
+    entry.mountPoint === '/' || through(entry.mountPoint).some(({ id }) => id === entry.id);
+  const inside = (path: string): MountEntry[] => entries.filter(({ mountPoint }) => isInside(mountPoint, path));
+  // Of those at one path the one on top is the last that is led through.
+  const rank = (entry: MountEntry): number => through(entry.mountPoint).findIndex(({ id }) => id === entry.id);
   return {
     entries,
-    at: (path) => entries.findLast((entry) => entry.mountPoint === path),
-    under: (path) =>
-      entries
-        .filter((entry) => inside(entry, path))
-        .toReversed()
-        .sort((a, b) => b.mountPoint.split('/').length - a.mountPoint.split('/').length),
-    holding: (path) => {
-      let best: MountEntry | undefined;
-      for (const entry of entries) {
-        const holds = entry.mountPoint === '/' || path === entry.mountPoint || path.startsWith(`${entry.mountPoint}/`);
-        if (holds && (!best || entry.mountPoint.length >= best.mountPoint.length)) best = entry;
-      }
-      return best;
+    at: (path) => {
+      const last = through(path).at(-1);
+      return last?.mountPoint === path ? last : undefined;
     },
+    under: (path) =>
+      inside(path)
+        .filter(reached)
+        .toReversed()
+        .sort((a, b) => depthOf(b) - depthOf(a) || (a.mountPoint === b.mountPoint ? rank(b) - rank(a) : 0)),
+    hidden: (path) =>
+      inside(path)
+        .filter((entry) => !reached(entry))
+        .sort((a, b) => depthOf(a) - depthOf(b)),
+    through,
+    holding: (path) => through(path).at(-1),
   };
+}
+
+/** The folder within its file system that a path on the mount is. */
+export function rootOf(mount: MountEntry, path: string): string {
+  const below = mount.mountPoint === '/' ? path : path.slice(mount.mountPoint.length);
+  if (below === '' || below === '/') return mount.root;
+  return mount.root === '/' ? below : `${mount.root}${below}`;
 }
 
 const escapeOctal = (path: string): string =>
@@ -95,23 +152,40 @@ export function mountTableOf(text: string): MountTable {
     whole ??= mountTable(parseMountInfo(text));
     return whole;
   };
+  const linesOf = (path: string, ending: string): number[] => {
+    const needle = ` ${escapeOctal(path)}${ending}`;
+    const lines: number[] = [];
+    for (let at = text.indexOf(needle); at >= 0; at = text.indexOf(needle, at + 1))
+      lines.push(text.lastIndexOf('\n', at) + 1);
+    return lines;
+  };
+  // The folders above are those of all questions.
+  const above = new Map<string, readonly number[]>();
+  const linesAbove = (path: string): number[] =>
+    prefixesOf(path)
+      .slice(1, -1)
+      .flatMap((prefix) => {
+        const known = above.get(prefix) ?? linesOf(prefix, ' ');
+        above.set(prefix, known);
+        return known;
+      });
   const about = (path: string, endings: readonly string[]): MountTable => {
-    const needles = endings.map((ending) => ` ${escapeOctal(path)}${ending}`);
-    const lines = new Set<number>();
-    for (const needle of needles)
-      for (let at = text.indexOf(needle); at >= 0; at = text.indexOf(needle, at + 1))
-        lines.add(text.lastIndexOf('\n', at) + 1);
+    const own = endings.flatMap((ending) => linesOf(path, ending));
+    const lines = new Set(own.length > 0 ? [...own, ...linesAbove(path)] : []);
     const found = [...lines]
       .sort((a, b) => a - b)
       .map((from) => text.slice(from, (text.indexOf('\n', from) + 1 || text.length + 1) - 1));
     return mountTable(parseMountInfo(found.join('\n')));
   };
+  const below = (path: string): MountTable => (path === '/' ? all() : about(path, [' ', '/']));
   return {
     get entries() {
       return all().entries;
     },
-    at: (path) => about(path, [' ']).at(path),
-    under: (path) => (path === '/' ? all() : about(path, [' ', '/'])).under(path),
+    at: (path) => (path === '/' ? all() : about(path, [' '])).at(path),
+    under: (path) => below(path).under(path),
+    hidden: (path) => below(path).hidden(path),
+    through: (path) => all().through(path),
     holding: (path) => all().holding(path),
   };
 }

@@ -25,7 +25,35 @@ export interface Mounter {
   tmpfs(target: string, sizeBytes: bigint | undefined, signal?: AbortSignal): Promise<void>;
   /** Takes off what is mounted on top at the path; nothing there is no error. A busy or dead one is detached lazily. */
   unmount(target: string, signal?: AbortSignal): Promise<void>;
+  /** As unmount, but rejects where it is busy or something is mounted below. */
+  unmountIdle(target: string, signal?: AbortSignal): Promise<void>;
+  /** Moves a mount with all that is mounted below it. Not possible from below a shared mount. */
+  move(source: string, target: string, signal?: AbortSignal): Promise<void>;
+  /** Makes the mount at the path, and those below it, shared. */
+  share(target: string, signal?: AbortSignal): Promise<void>;
+  /** Makes the mount at the path, and no other, private. */
+  keepPrivate(target: string, signal?: AbortSignal): Promise<void>;
+  /** Takes off a mount that others hide, with the empty folder or file it is mounted on. Rejects where that is not empty. */
+  unmountHidden(hidden: HiddenMount, signal?: AbortSignal): Promise<void>;
 }
+
+/** How to come to a mount that no path leads to (hidden-mounts.ts). */
+export interface HiddenMount {
+  /** Where it is mounted. */
+  readonly mountPoint: string;
+  /** What has to be unmounted before that path leads to its folder again, it last; a path twice where two are mounted there. */
+  readonly covers: readonly string[];
+}
+
+// Works in a mount namespace of its own, a private copy of this one: nothing that is unmounted there is unmounted here. Removing the folder is
+// what takes the mount off here: the kernel detaches what is mounted on a folder that another namespace removes, in every namespace. The folder
+// is empty or it stays, so no data is in danger, not even where the table has changed meanwhile.
+const unmountHiddenScript = `set -e
+place=$1; shift
+for cover; do umount --internal-only --no-canonicalize --lazy "$cover"; done
+if [ -d "$place" ]; then rmdir "$place"
+elif [ -s "$place" ]; then echo "$place is not empty" >&2; exit 1
+else unlink "$place"; fi`;
 
 const kernelAtLeast = (major: number, minor: number): boolean => {
   const [a = 0, b = 0] = release().split(/[.-]/).map(Number);
@@ -46,7 +74,7 @@ export function createMounter(deps: MounterDeps = {}): Mounter {
   const { run = exec, readTable = sharedTableReader() } = deps;
 
   const call = async (
-    tool: 'mount' | 'umount',
+    tool: 'mount' | 'umount' | 'unshare',
     args: readonly string[],
     timeoutMs: number,
     signal: AbortSignal | undefined,
@@ -62,7 +90,8 @@ export function createMounter(deps: MounterDeps = {}): Mounter {
       if (error.code === 'aborted' && signal?.aborted) throw signal.reason;
       const late = error.code === 'timeout' ? `no end within ${timeoutMs / 1000} s` : undefined;
       const output = [late, error.stderr.trim()].filter(Boolean).join(': ') || error.message;
-      throw new MountError(`${tool} failed: ${output} (${tool} ${args.join(' ')})`, { cause: error });
+      const shown = args.filter((arg) => arg !== unmountHiddenScript).join(' ');
+      throw new MountError(`${tool} failed: ${output} (${tool} ${shown})`, { cause: error });
     }
   };
 
@@ -109,6 +138,22 @@ export function createMounter(deps: MounterDeps = {}): Mounter {
         if (!(await readTable()).at(target)) return;
         await call('umount', ['--no-canonicalize', '--force', '--lazy', target], unmountTimeoutMs, signal, fsType);
       }
+    },
+    async unmountIdle(target, signal) {
+      await call('umount', ['--no-canonicalize', target], unmountTimeoutMs, signal);
+    },
+    async move(source, target, signal) {
+      await call('mount', ['--no-canonicalize', '--move', source, target], mountTimeoutMs, signal);
+    },
+    async share(target, signal) {
+      await call('mount', ['--no-canonicalize', '--make-rshared', target], mountTimeoutMs, signal);
+    },
+    async keepPrivate(target, signal) {
+      await call('mount', ['--no-canonicalize', '--make-private', target], mountTimeoutMs, signal);
+    },
+    async unmountHidden({ mountPoint, covers }, signal) {
+      const own = ['--mount', '--propagation', 'private', '--', 'sh', '-c', unmountHiddenScript, 'sh'];
+      await call('unshare', [...own, mountPoint, ...covers], unmountTimeoutMs, signal);
     },
   };
   return mounter;

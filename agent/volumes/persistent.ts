@@ -7,10 +7,12 @@ import { boundClaim } from './claims.ts';
 import { growLocal } from './grow-local.ts';
 import { checkHostPath } from './host-path.ts';
 import { makeFolders } from './make-folders.ts';
+import { rootOf } from './mount-table.ts';
 import { MountError } from './mounter.ts';
 import { giveToGroup } from './ownership.ts';
 import { probePath } from './path-probe.ts';
 import { assertNoBacksteps, plugins } from './paths.ts';
+import { removeEmptyFolder, unmountUnder } from './remove-tree.ts';
 import {
   type BoundClaim,
   type MountedVolume,
@@ -110,15 +112,12 @@ async function isMountedByPods(host: VolumeHost, source: string, uid: string): P
   const table = await host.mounter.table();
   const holding = table.holding(source);
   if (!holding) return false;
-  const below =
-    source === holding.mountPoint ? '' : source.slice(holding.mountPoint === '/' ? 0 : holding.mountPoint.length);
-  const root = holding.root === '/' ? below || '/' : `${holding.root}${below}`;
-  return table
-    .under(host.paths.pods)
-    .some(
-      (mount) =>
-        mount.device === holding.device && mount.root === root && !mount.mountPoint.startsWith(host.paths.pod(uid)),
-    );
+  const root = rootOf(holding, source);
+  // Containers go on using what is hidden from this process.
+  return [...table.under(host.paths.pods), ...table.hidden(host.paths.pods)].some(
+    (mount) =>
+      mount.device === holding.device && mount.root === root && !mount.mountPoint.startsWith(host.paths.pod(uid)),
+  );
 }
 
 /** Mounts a local block device once for all pods; one that has no file system yet gets one. Returns where. */
@@ -216,10 +215,10 @@ export const setUpNfs = (host: VolumeHost, request: SetUpRequest): Promise<Mount
 export async function releaseLocal(host: VolumeHost, pvName: string, signal: AbortSignal): Promise<void> {
   const target = join(host.paths.root, 'plugins', plugins.local, 'mounts', pvName);
   const table = await host.mounter.table();
-  const mounted = table.at(target);
+  const mounted = table.at(target) ?? table.hidden(target)[0];
   if (!mounted) return;
-  const used = table.under(host.paths.pods).some((mount) => mount.device === mounted.device);
-  if (used) return;
-  await host.mounter.unmount(target, signal);
-  await rmdir(target);
+  const { pods } = host.paths;
+  if ([...table.under(pods), ...table.hidden(pods)].some((mount) => mount.device === mounted.device)) return;
+  await unmountUnder(host.mounter, target, signal);
+  await removeEmptyFolder(target);
 }

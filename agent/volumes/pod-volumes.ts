@@ -16,6 +16,7 @@ import { createCsiNodeRecord } from './csi/csi-node.ts';
 import { createCsiVolumes } from './csi/csi-volumes.ts';
 import { readSELinux } from './csi/selinux-context.ts';
 import type { PodVolumes } from './door.ts';
+import { createHeldFolders } from './held-folders.ts';
 import { pluginNameOf, setUpVolume } from './drivers.ts';
 import { isBlock, mountedVolumes, signatureOf, uidOf } from './pod-view.ts';
 import { createMounter } from './mounter.ts';
@@ -114,6 +115,7 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
   const turns = new Map<string, Promise<unknown>>();
   const polls = createBackoff({ initialMs: 300, maxMs: 5_000 });
   const stats = createVolumeStats(host);
+  const heldFolders = createHeldFolders(host);
   let stopped = false;
 
   // One set-up or tear-down at a time for each pod.
@@ -335,7 +337,8 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
       forget(uid);
       await inTurn(uid, async () => {
         await settled(uid, signal);
-        await abandonOn(tearDownPod(host, uid, signal), signal);
+        const held = await abandonOn(tearDownPod(host, uid, signal), signal);
+        await heldFolders.note(uid, held);
         states.delete(uid);
         stats.forget(uid);
         host.csi.forgetPod(uid);
@@ -343,7 +346,8 @@ export function createPodVolumes(deps: PodVolumesDeps, options: PodVolumesOption
         deps.objects.release(uid);
       });
     },
-    known: async () => (await namesIn(host.paths.pods)).filter(isSafeName),
+    known: async () => heldFolders.without((await namesIn(host.paths.pods)).filter(isSafeName)),
+    held: (uid) => heldFolders.of(uid),
     volumesInUse: () => host.csi.inUse().sort(),
     counts() {
       const alive = [...states.values()].filter(({ ending }) => !ending.signal.aborted);

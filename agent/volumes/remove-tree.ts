@@ -3,6 +3,7 @@
 import { lstat, readdir, rm, rmdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { exec } from '../../lib/exec.ts';
+import { assertNoneHidden, unmountHidden } from './hidden-mounts.ts';
 import type { Mounter } from './mounter.ts';
 
 const codeOf = (error: unknown): string | undefined => (error as NodeJS.ErrnoException).code;
@@ -48,20 +49,32 @@ async function isThere(path: string): Promise<boolean> {
   }
 }
 
-/** Unmounts all that is mounted at or below the path, the deepest first. Unmounting loses no data. */
+/**
+ * Unmounts all that is mounted at or below the path, the deepest first, and then what is hidden there. Unmounting loses no data. Rejects with a
+ * HiddenMountError where something hidden stays; all else is unmounted then.
+ */
 export async function unmountUnder(mounter: Mounter, path: string, signal: AbortSignal): Promise<void> {
-  for (const mount of (await mounter.table()).under(path)) await mounter.unmount(mount.mountPoint, signal);
+  const table = await mounter.table();
+  for (const mount of table.under(path)) await mounter.unmount(mount.mountPoint, signal);
+  if (table.hidden(path).length > 0) await unmountHidden(mounter, path, signal);
 }
 
 const removeTimeoutMs = 600_000;
 
+// What is hidden now could be reached in a moment, when the mount above it goes.
+async function assertNothingMounted(mounter: Mounter, path: string): Promise<void> {
+  const table = await mounter.table();
+  const [mounted] = table.under(path);
+  if (mounted) throw new Error(`${mounted.mountPoint} is still mounted; nothing below ${path} was removed`);
+  assertNoneHidden(table, path);
+}
+
 /**
- * Removes a folder with all that is in it. Rejects without touching anything where something is mounted at or below it. A child process
- * does the work where there is much: it walks by open folders, so names that change meanwhile lead nowhere.
+ * Removes a folder with all that is in it. Rejects without touching anything where something is mounted at or below it, hidden or not. A child
+ * process does the work where there is much: it walks by open folders, so names that change meanwhile lead nowhere.
  */
 export async function removeTree(mounter: Mounter, path: string, signal: AbortSignal): Promise<void> {
-  const [mounted] = (await mounter.table()).under(path);
-  if (mounted) throw new Error(`${mounted.mountPoint} is still mounted; nothing below ${path} was removed`);
+  await assertNothingMounted(mounter, path);
   if (await removeIfEmpty(path)) return;
   await exec('rm', ['--recursive', '--force', '--one-file-system', '--', path], { timeoutMs: removeTimeoutMs, signal });
 }
@@ -69,8 +82,7 @@ export async function removeTree(mounter: Mounter, path: string, signal: AbortSi
 /** The same for a small folder of our own files, without a child process. */
 export async function removeSmallTree(mounter: Mounter, path: string): Promise<void> {
   if (!(await isThere(path))) return;
-  const [mounted] = (await mounter.table()).under(path);
-  if (mounted) throw new Error(`${mounted.mountPoint} is still mounted; nothing below ${path} was removed`);
+  await assertNothingMounted(mounter, path);
   await rm(path, { recursive: true, force: true });
 }
 

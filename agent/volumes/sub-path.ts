@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path';
 import { makeFolders } from './make-folders.ts';
 import type { Mounter } from './mounter.ts';
 import { assertAnswers } from './path-probe.ts';
+import { unmountUnder } from './remove-tree.ts';
 import { makeFolderInside, openInside, resolveInside } from './safe-path.ts';
 
 export interface SubPathRequest {
@@ -59,7 +60,7 @@ async function makeTarget(target: string, folder: boolean): Promise<void> {
 
 /** Takes off every bind mount under a pod's `volume-subpaths` and removes the empty places that held them. */
 export async function clearSubPaths(mounter: Mounter, root: string, signal: AbortSignal): Promise<void> {
-  for (const mount of (await mounter.table()).under(root)) await mounter.unmount(mount.mountPoint, signal);
+  await unmountUnder(mounter, root, signal);
   await removePlaces(root, 3);
 }
 

@@ -1,5 +1,7 @@
 // Takes the volumes of one pod down, by what is on disk and in the mount table: what set them up may have been another process, long ago.
 import { join } from 'node:path';
+import { describeError } from '../../lib/log.ts';
+import { HiddenMountError, unmountHidden } from './hidden-mounts.ts';
 import { escapePlugin, plugins, unescapePlugin } from './paths.ts';
 import { releaseLocal } from './persistent.ts';
 import {
@@ -77,15 +79,33 @@ const told =
 const tearDownOne = told('volume_unmount', tearDownByKind);
 const tearDownOneDevice = told('unmap_volume', tearDownDevice);
 
-/** Rejects with a VolumeError where something stays; all else is taken down nevertheless. */
-export async function tearDownPod(host: VolumeHost, uid: string, signal: AbortSignal): Promise<void> {
+const busy = new Set(['EBUSY', 'ENOTEMPTY', 'EEXIST']);
+
+// Whether only a hidden mount was in the way (hidden-mounts.ts). A driver that removes its own folders has no code for it but its words.
+const isHeldByHidden = async (host: VolumeHost, path: string, error: unknown): Promise<boolean> => {
+  if (error instanceof HiddenMountError) return true;
+  const { code, message } = error as NodeJS.ErrnoException;
+  if (!busy.has(code ?? '') && !/resource busy/i.test(message)) return false;
+  return (await host.mounter.table()).hidden(path).length > 0;
+};
+
+/**
+ * Rejects with a VolumeError where something stays; all else is taken down nevertheless. What a hidden mount holds stays too, but is no failure:
+ * it resolves with the reasons then.
+ */
+export async function tearDownPod(host: VolumeHost, uid: string, signal: AbortSignal): Promise<readonly string[]> {
   const { paths } = host;
   const failures: VolumeError[] = [];
-  const attempt = async (volume: string, verb: string, work: () => Promise<void>): Promise<void> => {
+  const held: string[] = [];
+  const attempt = async (volume: string, path: string, verb: string, work: () => Promise<void>): Promise<void> => {
     try {
       await work();
     } catch (error) {
       if (signal.aborted) throw signal.reason;
+      if (await isHeldByHidden(host, path, error)) {
+        held.push(describeError(error));
+        return;
+      }
       const why = error instanceof Error ? error.message : String(error);
       failures.push(
         new VolumeError('FailedUnmount', volume, `${verb} failed for volume "${volume}" : ${why}`, false, error),
@@ -93,19 +113,27 @@ export async function tearDownPod(host: VolumeHost, uid: string, signal: AbortSi
     }
   };
 
-  await attempt('', 'UnmountVolume.CleanSubPaths', () => clearSubPaths(host.mounter, paths.subPaths(uid), signal));
+  const subPaths = paths.subPaths(uid);
+  await attempt('', subPaths, 'UnmountVolume.CleanSubPaths', () => clearSubPaths(host.mounter, subPaths, signal));
   await host.faultPoint('sub-paths-cleared');
 
   const found = await foundVolumes(host, uid, signal);
   await Promise.all(
-    found.volumes.map((each) => attempt(each.name, 'UnmountVolume.TearDown', () => tearDownOne(host, each))),
+    found.volumes.map((each) => attempt(each.name, each.path, 'UnmountVolume.TearDown', () => tearDownOne(host, each))),
   );
   await Promise.all(
-    found.devices.map((each) => attempt(each.name, 'UnmapVolume.UnmapPodDevice', () => tearDownOneDevice(host, each))),
+    found.devices.map((each) =>
+      attempt(each.name, each.path, 'UnmapVolume.UnmapPodDevice', () => tearDownOneDevice(host, each)),
+    ),
   );
   await host.faultPoint('volumes-torn-down');
-  await attempt('', 'UnmountVolume.Cleanup', () => removeFrame(host, uid));
+  // What is hidden where no volume was found, once nobody else has to take anything off first.
+  const folder = paths.pod(uid);
+  if (failures.length === 0 && held.length === 0)
+    await attempt('', folder, 'UnmountVolume.Cleanup', () => unmountHidden(host.mounter, folder, signal));
+  await attempt('', folder, 'UnmountVolume.Cleanup', () => removeFrame(host, uid));
   if (failures.length > 0) throw failures[0]!;
+  return held;
 }
 
 async function foundVolumes(host: VolumeHost, uid: string, signal: AbortSignal) {

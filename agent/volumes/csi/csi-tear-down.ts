@@ -1,7 +1,8 @@
 // Takes CSI volumes down by what is noted on disk, in the order that drivers need: unpublish, then, for the last pod, unstage.
 import { lstat, rmdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
-import { childrenOf, removeEmptyFolder, removeIfEmpty, removeLink } from '../remove-tree.ts';
+import { unmountHidden } from '../hidden-mounts.ts';
+import { childrenOf, removeEmptyFolder, removeIfEmpty, removeLink, unmountUnder } from '../remove-tree.ts';
 import type { FoundVolume, VolumeHost } from '../volume-driver.ts';
 import { type CsiState, isMounted } from './csi-state.ts';
 import { loadVolData, removeVolData, uniqueVolumeName, type VolData } from './vol-data.ts';
@@ -12,7 +13,7 @@ export async function tearDownMount(state: CsiState, found: FoundVolume): Promis
   const data = await loadVolData(found.path);
   if (!data) {
     // Nothing was published without its note; what is mounted without one is somebody's mistake, and only the mount goes.
-    await host.mounter.unmount(target, found.signal);
+    await unmountUnder(host.mounter, target, found.signal);
     await removeEmptyFolder(target);
     await removeVolData(found.path);
     await removeEmptyFolder(found.path);
@@ -62,6 +63,29 @@ export async function tearDownBlock(state: CsiState, found: FoundVolume): Promis
   });
 }
 
+// A driver unmounts what it sees, and removes the folder. A hidden mount there is none of what it sees, and keeps it from the removal: that one is
+// taken off before the call, or after it where another mount at the same path is the driver's to take off first.
+const uncovered = async (
+  host: VolumeHost,
+  path: string,
+  signal: AbortSignal,
+  call: () => Promise<void>,
+): Promise<void> => {
+  const takeOff = async (): Promise<void> => {
+    const table = await host.mounter.table();
+    if (table.hidden(path).length > 0 && !table.at(path)) await unmountHidden(host.mounter, path, signal);
+  };
+  await takeOff();
+  try {
+    await call();
+  } catch (error) {
+    // The next try may find nothing in its way.
+    await takeOff().catch(() => undefined);
+    throw error;
+  }
+  await takeOff();
+};
+
 const unstage = async (
   state: CsiState,
   data: VolData,
@@ -78,7 +102,10 @@ const unstage = async (
   if (!there) return;
   const { stageUnstage } = await client.capabilities(signal);
   staged.delete(staging);
-  if (stageUnstage) await client.unstage({ handle: data.volumeHandle, stagingPath: staging }, signal);
+  if (stageUnstage)
+    await uncovered(host, staging, signal, () =>
+      client.unstage({ handle: data.volumeHandle, stagingPath: staging }, signal),
+    );
   await host.faultPoint('csi-unstaged');
   if (await isMounted(host, staging)) throw new Error(`${staging} is still mounted after NodeUnstageVolume`);
   await removeEmptyFolder(staging);
@@ -93,7 +120,9 @@ const unpublish = async (
 ): Promise<void> => {
   const { host, drivers } = state;
   const client = drivers.client(data.driverName, waiter);
-  await client.unpublish({ handle: data.volumeHandle, targetPath: target }, signal);
+  await uncovered(host, target, signal, () =>
+    client.unpublish({ handle: data.volumeHandle, targetPath: target }, signal),
+  );
   await host.faultPoint('csi-unpublished');
   // Drivers should remove their target; some do not.
   if (await isMounted(host, target)) throw new Error(`${target} is still mounted after NodeUnpublishVolume`);
