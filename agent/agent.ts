@@ -67,7 +67,9 @@ import { startServers } from './servers.ts';
 import { createNodeStats } from './stats/node-stats.ts';
 import { volumeUsage } from './stats/volume-usage.ts';
 import { createUpkeep } from './upkeep.ts';
+import { createMounter } from './volumes/mounter.ts';
 import { createPodVolumes } from './volumes/pod-volumes.ts';
+import { shareRoot } from './volumes/shared-root.ts';
 
 export interface AgentDeps {
   /** Undefined: the node runs alone, with static pods only. */
@@ -130,6 +132,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
   await mkdir(rootDir, { recursive: true, mode: 0o750 });
   const runtimeStatus = await reachRuntime(deps, signal);
   await deps.claimRuntime?.();
+  await shareRoot({ mounter: createMounter(), log }, rootDir, signal);
   const { runtimeName } = await runtime.version();
   const events = standalone
     ? createLoggedEvents(log)
@@ -528,8 +531,9 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
         uids: () => volumes.known(),
         async remove(uid, inner) {
           await volumes.tearDown(uid, inner);
-          await removePodDirectory(join(rootDir, 'pods', uid));
+          await removePodDirectory(join(rootDir, 'pods', uid), () => volumes.held(uid));
         },
+        stays: async (uid) => (await volumes.held(uid)).length > 0,
         cleaned(removed, failed) {
           metrics.orphanedVolumesCleaned.set(removed);
           metrics.orphanedVolumesErrors.set(failed);

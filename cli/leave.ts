@@ -2,6 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import type { Command } from 'commander';
+import { createMounter } from '../agent/volumes/mounter.ts';
 import { createKubeClient } from '../kube/http-client.ts';
 import { systemClock as clock } from '../lib/clock.ts';
 import { exec } from '../lib/exec.ts';
@@ -53,6 +54,8 @@ async function leave(flags: LeaveFlags): Promise<number> {
       {
         service: createService(),
         runtime,
+        mounter: createMounter(),
+        log,
         connect: (config) => createKubeClient({ clock, log }, config),
         removeCgroups: () => removePodCgroups({ clock }, { cgroupRoot: known?.kubelet.cgroupRoot ?? '' }),
         reloadLogind: async () =>

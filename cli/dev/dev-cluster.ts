@@ -4,6 +4,8 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import type { Runtime } from '../../cri/runtime.ts';
+import { createMounter } from '../../agent/volumes/mounter.ts';
+import { unshareRoot } from '../../agent/volumes/shared-root.ts';
 import { addressAt, parseRange, pickSubnet } from '../../devcluster/addresses.ts';
 import { type Controllers, startControllers } from '../../devcluster/controllers/controllers.ts';
 import { createDevcluster, type Devcluster } from '../../devcluster/devcluster.ts';
@@ -111,6 +113,10 @@ async function start(flags: DevFlags, log: Log, steps: Steps, running: Running):
     children.push(node);
     began('the node', async () => {
       await node.stop(20_000);
+      // Where a pod of somebody else's runtime still has a volume, it stays, and is found shared the next time.
+      await unshareRoot({ mounter: createMounter(), log }, folders.nodeRoot, AbortSignal.timeout(20_000)).catch(
+        () => false,
+      );
       await cleanupProxy({ exec, clock, log }, { kubeProxy: false }, AbortSignal.timeout(30_000));
     });
     const version = await Promise.race([waitForNode(clock, devcluster.client, name, progress), node.ended]);

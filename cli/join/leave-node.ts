@@ -1,6 +1,6 @@
 // The steps of `stevedore leave`: the daemon stopped, its pods ended, its mounts and rules taken away, its files removed. Nothing recursive
 // crosses a mount point.
-import { access, readFile, rm } from 'node:fs/promises';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { logindDropIn } from '../../agent/node/logind.ts';
 import type { Runtime } from '../../cri/runtime.ts';
@@ -10,11 +10,11 @@ import { isForbidden, isNotFound } from '../../kube/errors.ts';
 import { loadKubeconfig } from '../../kube/kubeconfig.ts';
 import { resources } from '../../kube/resources.ts';
 import type { Pod } from '../../kube/types/pod.ts';
-import { exec } from '../../lib/exec.ts';
 import { describeError } from '../../lib/log.ts';
+import { isThere, type NodeFilesDeps, type NodeFilesOptions, removeNodeFiles } from './remove-node-files.ts';
 import type { Service } from './service.ts';
 
-export interface LeaveDeps {
+export interface LeaveDeps extends NodeFilesDeps {
   readonly service: Service;
   readonly runtime: Pick<Runtime, 'listSandboxes' | 'stopSandbox' | 'removeSandbox'>;
   connect(config: ClientConfig): KubeClient;
@@ -24,16 +24,12 @@ export interface LeaveDeps {
   removeCgroups(): Promise<readonly string[]>;
   /** Has systemd-logind read its configuration again. */
   reloadLogind(): Promise<void>;
-  say(text: string): void;
 }
 
-export interface LeaveOptions {
+export interface LeaveOptions extends NodeFilesOptions {
   readonly nodeName: string;
   /** Leave although pods run that a drain would move. */
   readonly force: boolean;
-  readonly kubernetesDir: string;
-  readonly configFile: string;
-  readonly rootDir: string;
 }
 
 /** The host cannot leave as things stand. */
@@ -50,16 +46,6 @@ export const movable = (pods: readonly Pod[]): Pod[] =>
       metadata.annotations?.['kubernetes.io/config.mirror'] === undefined &&
       !metadata.ownerReferences?.some(({ kind }) => kind === 'DaemonSet'),
   );
-
-/** Mount points below a folder, the deepest first. */
-export const mountsBelow = (mountinfo: string, folder: string): string[] =>
-  mountinfo
-    .split('\n')
-    .map((line) =>
-      line.split(' ')[4]?.replace(/\\(\d{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8))),
-    )
-    .filter((path): path is string => path?.startsWith(`${folder}/`) ?? false)
-    .reverse();
 
 async function askCluster(deps: LeaveDeps, options: LeaveOptions, signal: AbortSignal): Promise<void> {
   const kubeconfig = join(options.kubernetesDir, 'kubelet.conf');
@@ -123,32 +109,6 @@ async function endPods(deps: LeaveDeps): Promise<void> {
   if (sandboxes.length > 0) deps.say(`${sandboxes.length} pods ended\n`);
 }
 
-async function unmountBelow(folder: string): Promise<string[]> {
-  const read = async (): Promise<string[]> => mountsBelow(await readFile('/proc/self/mountinfo', 'utf8'), folder);
-  for (const path of await read()) await exec('umount', [path], { timeoutMs: 10_000 }).catch(() => undefined);
-  return read();
-}
-
-const there = (path: string): Promise<boolean> =>
-  access(path).then(
-    () => true,
-    () => false,
-  );
-
-async function removeFiles(options: LeaveOptions): Promise<void> {
-  const { kubernetesDir, rootDir } = options;
-  const still = await unmountBelow(rootDir);
-  if (still.length > 0)
-    throw new LeaveError(
-      `still mounted below ${rootDir}: ${still.join(', ')}. Unmount them and run stevedore leave again; nothing below was removed`,
-    );
-  for (const name of ['kubelet.conf', 'bootstrap-kubelet.conf']) await rm(join(kubernetesDir, name), { force: true });
-  // With the CA's key beside it this is a control plane's, and not ours.
-  if (!(await there(join(kubernetesDir, 'pki/ca.key')))) await rm(join(kubernetesDir, 'pki/ca.crt'), { force: true });
-  await rm(options.configFile, { force: true });
-  await rm(rootDir, { recursive: true, force: true });
-}
-
 /** Can be run again after it failed. */
 export async function leaveNode(deps: LeaveDeps, options: LeaveOptions, signal: AbortSignal): Promise<void> {
   await askCluster(deps, options, signal);
@@ -157,8 +117,12 @@ export async function leaveNode(deps: LeaveDeps, options: LeaveOptions, signal: 
   for (const failure of await deps.removeRules(signal)) deps.say(`  ${failure}\n`);
   await deleteNode(deps, options, signal);
   for (const path of await deps.removeCgroups()) deps.say(`  ${path} is still in use, and stays\n`);
-  await removeFiles(options);
-  if (await there(logindDropIn)) {
+  const still = await removeNodeFiles(deps, options, signal);
+  if (still.length > 0)
+    throw new LeaveError(
+      `still mounted below ${options.rootDir}: ${still.join(', ')}. Unmount them and run stevedore leave again; nothing below was removed`,
+    );
+  if (await isThere(logindDropIn)) {
     await rm(logindDropIn, { force: true });
     await deps.reloadLogind();
   }

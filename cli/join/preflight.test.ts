@@ -6,7 +6,7 @@ import { parseDocuments } from '../config/documents.ts';
 import { configurationFile, keepKubeProxyAway } from './cluster-settings.ts';
 import { isSignedBy, parseToken } from './discovery.ts';
 import type { HostReader } from './host-reader.ts';
-import { mountsBelow, movable } from './leave-node.ts';
+import { movable } from './leave-node.ts';
 import { blocking, findingsText, type PreflightOptions, runPreflight } from './preflight.ts';
 
 interface Host {
@@ -236,11 +236,5 @@ describe('leaving', () => {
       { ...pod('done', {}), status: { phase: 'Succeeded' as const } },
     ];
     expect(movable(pods).map(({ metadata }) => metadata.name)).toEqual(['web']);
-  });
-
-  it('mounts below a folder, the deepest first', () => {
-    const line = (path: string): string => `36 35 98:0 / ${path} rw - ext4 /dev/sda rw`;
-    const text = [line('/'), line('/var/lib/kubelet/a'), line('/var/lib/kubelet/a/b\\040c'), line('/var/lib/kubelet2')];
-    expect(mountsBelow(text.join('\n'), '/var/lib/kubelet')).toEqual(['/var/lib/kubelet/a/b c', '/var/lib/kubelet/a']);
   });
 });

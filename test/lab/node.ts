@@ -246,8 +246,9 @@ async function assemble(options: LabNodeOptions, undo: (() => Promise<unknown>)[
     const below = table
       .split('\n')
       .map((line) => line.split(' ')[4] ?? '')
-      .filter((path) => path.startsWith(`${rootDir}/`));
-    for (const path of below.toReversed()) await exec('umount', ['-l', path]).catch(() => undefined);
+      .filter((path) => `${path}/`.startsWith(`${rootDir}/`));
+    // The root directory itself is one where / is not shared.
+    for (const path of below.sort().toReversed()) await exec('umount', ['-l', path]).catch(() => undefined);
   });
   await node.start();
   await node.waitForReady();
