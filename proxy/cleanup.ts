@@ -5,6 +5,7 @@ import { describeError, type Log } from '../lib/log.ts';
 import { ipFamilies } from './addresses.ts';
 import { NetfilterError } from './backend.ts';
 import { cleanupIptables } from './iptables/cleanup.ts';
+import { ipvsChains } from './iptables/names.ts';
 import { type Exec, iptablesOf, type Variant } from './iptables/tool.ts';
 
 export interface CleanupDeps {
@@ -38,8 +39,12 @@ const isMissing = (error: unknown): boolean =>
   (error instanceof NetfilterError && error.code === 'missing') ||
   (error instanceof ExecError && error.code === 'not-found');
 
-/** The iptables rules of both kinds of iptables and both families. Returns what could not be removed, a line each. */
-export async function cleanupIptablesRules(deps: CleanupDeps, signal: AbortSignal): Promise<string[]> {
+/** The iptables rules of both kinds of iptables and both families; see cleanupIptables. Returns what could not be removed, a line each. */
+async function cleanupIptablesRules(
+  deps: CleanupDeps,
+  signal: AbortSignal,
+  only?: ReadonlySet<string>,
+): Promise<string[]> {
   const failures: string[] = [];
   for (const family of ipFamilies)
     for (const variant of variants)
@@ -47,7 +52,7 @@ export async function cleanupIptablesRules(deps: CleanupDeps, signal: AbortSigna
         const tool = await iptablesOf(deps.exec, family, variant);
         // Reading a table with the legacy tool would create it.
         if (variant === 'legacy' && !(await legacyIsUsed(deps.exec, family === 'IPv4' ? 'ip' : 'ip6'))) continue;
-        await cleanupIptables(tool, deps.clock, signal);
+        await cleanupIptables(tool, deps.clock, signal, only);
       } catch (error) {
         if (isMissing(error)) continue;
         failures.push(`iptables (${variant}) of ${family}: ${describeError(error)}`);
@@ -77,22 +82,36 @@ async function deleteTables(
   return failures;
 }
 
-// kube-proxy's IPVS mode keeps its virtual addresses on this device; with it go the addresses, with the table the virtual servers.
+/** The ipset sets of kube-proxy's IPVS mode; those of IPv6 have a 6 in their names. */
+const ipvsSet =
+  /^KUBE-(?:6-)?(?:LOOP-BACK|CLUSTER-IP|EXTERNAL-IP|LOAD-BALANCER|LOAD-BALANCER-(?:LOCAL|FW|SOURCE-IP|SOURCE-CIDR)|EXTERNAL-IP-LOCAL|NODE-PORT-(?:LOCAL-)?(?:TCP|UDP|SCTP-HASH)|HEALTH-CHECK-NODE-PORT|IPVS-IPS)$/;
+
+async function destroySets(deps: CleanupDeps, signal: AbortSignal): Promise<void> {
+  const { stdout } = await deps.exec('ipset', ['list', '-name'], { signal });
+  for (const set of stdout.split('\n').filter((name) => ipvsSet.test(name)))
+    await deps.exec('ipset', ['destroy', set], { signal });
+}
+
+// kube-proxy's IPVS mode keeps its virtual addresses on this device; with it go the addresses, with the table the virtual servers. Where
+// there is none, that mode did not run here.
 async function cleanupIpvs(deps: CleanupDeps, signal: AbortSignal): Promise<string[]> {
   const there = await deps.exec('ip', ['link', 'show', 'kube-ipvs0'], { signal }).then(
     () => true,
     () => false,
   );
   if (!there) return [];
+  const failures = await cleanupIptablesRules(deps, signal, ipvsChains);
+  const unlessMissing = (error: unknown): void => {
+    if (!isMissing(error)) throw error;
+  };
   try {
     await deps.exec('ip', ['link', 'delete', 'kube-ipvs0'], { signal });
     deps.log.info('removed the device of the IPVS mode', { device: 'kube-ipvs0' });
-    await deps.exec('ipvsadm', ['-C'], { signal }).catch((error: unknown) => {
-      if (!isMissing(error)) throw error;
-    });
-    return [];
+    await deps.exec('ipvsadm', ['-C'], { signal }).catch(unlessMissing);
+    await destroySets(deps, signal).catch(unlessMissing);
+    return failures;
   } catch (error) {
-    return [`IPVS: ${describeError(error)}`];
+    return [...failures, `IPVS: ${describeError(error)}`];
   }
 }
 
@@ -110,12 +129,18 @@ export async function cleanupProxy(
   ];
 }
 
-/** After a switch of modes: takes the other mode's rules away, once the new ones are in place. */
+/**
+ * Takes away what another mode left, ours or that of a kube-proxy which has ended, once the new rules are in place. The chains of kube-proxy's
+ * iptables mode are ours on iptables; its table of nftables never is.
+ */
 export async function cleanupOtherMode(
   deps: CleanupDeps,
   mode: 'iptables' | 'nftables',
   signal: AbortSignal,
 ): Promise<readonly string[]> {
-  if (mode === 'nftables') return cleanupIptablesRules(deps, signal);
-  return deleteTables(deps, [...ownTables, ...kubeProxyTables], signal);
+  return [
+    ...(mode === 'nftables' ? await cleanupIptablesRules(deps, signal) : await deleteTables(deps, ownTables, signal)),
+    ...(await deleteTables(deps, kubeProxyTables, signal)),
+    ...(await cleanupIpvs(deps, signal)),
+  ];
 }

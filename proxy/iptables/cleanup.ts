@@ -5,6 +5,7 @@ import {
   canaryChain,
   externalServicesChain,
   fixedChains,
+  ipvsChains,
   isServiceChain,
   kubeletCanaryChain,
   kubeletFirewallChain,
@@ -33,8 +34,16 @@ async function cleanTable(
   if (lines.length > 0) await tool.restore(`*${table}\n${lines.join('\n')}\nCOMMIT\n`, signal);
 }
 
-/** The proxy's chains and the jumps to them go; the kubelet's own chain stays where a kubelet left its mark. */
-export async function cleanupIptables(tool: IptablesTool, clock: Clock, signal: AbortSignal): Promise<void> {
+/**
+ * The proxy's chains and the jumps to them go; the kubelet's own chain stays where a kubelet left its mark. `only`: these chains and no
+ * others.
+ */
+export async function cleanupIptables(
+  tool: IptablesTool,
+  clock: Clock,
+  signal: AbortSignal,
+  only?: ReadonlySet<string>,
+): Promise<void> {
   const { nat, filter, mangle } = await parseSaved(await tool.save(signal), createSlices(clock));
   const kubelet = mangle.chains.has(kubeletCanaryChain);
   const always = new Set<string>([
@@ -45,10 +54,11 @@ export async function cleanupIptables(tool: IptablesTool, clock: Clock, signal: 
     externalServicesChain,
     proxyFirewallChain,
     canaryChain,
+    ...ipvsChains,
     ...(kubelet ? [] : [kubeletFirewallChain]),
   ]);
-  const mine = (chain: string): boolean => always.has(chain) || isServiceChain(chain);
+  const mine = (chain: string): boolean => (only ? only.has(chain) : always.has(chain) || isServiceChain(chain));
   await cleanTable(tool, 'nat', nat, mine, signal);
   await cleanTable(tool, 'filter', filter, mine, signal);
-  if (mangle.chains.has(canaryChain)) await tool.restore(`*mangle\n-X ${canaryChain}\nCOMMIT\n`, signal);
+  if (!only && mangle.chains.has(canaryChain)) await tool.restore(`*mangle\n-X ${canaryChain}\nCOMMIT\n`, signal);
 }

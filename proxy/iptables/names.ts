@@ -57,6 +57,15 @@ export function serviceChains(port: ServicePort): ServiceChains {
 export const endpointChain = (port: ServicePort, endpoint: Pick<Endpoint, 'ip' | 'port'>): string =>
   `KUBE-SEP-${shortHash(servicePortName(port) + port.protocol.toLowerCase() + joinHostPort(endpoint.ip, endpoint.port))}`;
 
+/** Chains that only kube-proxy's IPVS mode has, in either table. */
+export const ipvsChains: ReadonlySet<string> = new Set([
+  'KUBE-NODE-PORT',
+  'KUBE-LOAD-BALANCER',
+  'KUBE-SOURCE-RANGES-FIREWALL',
+  'KUBE-IPVS-FILTER',
+  'KUBE-IPVS-OUT-FILTER',
+]);
+
 /** A chain that belongs to one service port, ours or kube-proxy's. */
 export const isServiceChain = (chain: string): boolean => /^KUBE-(SVC|SVL|EXT|FW|SEP)-/.test(chain);
 

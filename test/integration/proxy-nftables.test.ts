@@ -210,6 +210,23 @@ describe('Services through nftables', () => {
     running = await lab.startProxy(mode);
   });
 
+  it('what a kube-proxy of this mode left is taken away', async () => {
+    await running.stop();
+    const left = [
+      'table ip kube-proxy {',
+      'chain nat-prerouting {',
+      'type nat hook prerouting priority -110',
+      `ip daddr ${vip} tcp dport 80 dnat to 192.0.2.7:80`,
+      '}',
+      '}',
+    ];
+    await lab.node.exec('nft', ['-f', '-'], { input: `${left.join('\n')}\n` });
+    expect(await get()).not.toMatch(/^ep/);
+    running = await lab.startProxy(mode);
+    await eventually('its table is gone', async () => !(await ruleset()).includes('table ip kube-proxy'));
+    await answers(/^ep/);
+  });
+
   it('modes are switched without an unserved moment, and the other mode leaves nothing behind', async () => {
     await lab.setEndpoints('web', [0, 1]);
     await answers(/^ep/);
