@@ -32,6 +32,8 @@ export interface UpkeepDeps {
   readonly observer: Observer;
   readonly stats: NodeStats;
   workers(): PodWorkers;
+  /** See eviction. */
+  endAtOnce(pod: Pod): Promise<number>;
 }
 
 export interface Upkeep {
@@ -104,6 +106,7 @@ export async function createUpkeep(deps: UpkeepDeps, options: UpkeepOptions): Pr
         return deps.stats.summary({ onlyCpuAndMemory: false });
       },
       evict: (uid, end) => deps.workers().evict(uid, end),
+      endAtOnce: (pod) => deps.endAtOnce(pod),
       freeUnused: async (what, signal) => {
         if (what === 'containers') await deps.workers().letGo(signal);
         else await imageGc.removeUnused(signal);

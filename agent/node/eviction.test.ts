@@ -51,6 +51,9 @@ function setUp(config: Partial<KubeletConfiguration> = {}) {
     /** What is free on the disk after each of them. */
     afterFree: {} as Partial<Record<'containers' | 'images', number>>,
     holds: new Set<string>(),
+    /** Ended without the runtime; how many processes were left. */
+    killed: [] as string[],
+    processes: 0,
   };
   const evicted: { uid: string; message: string; graceSeconds: number; disruption?: object }[] = [];
   const events: string[] = [];
@@ -91,6 +94,10 @@ function setUp(config: Partial<KubeletConfiguration> = {}) {
       activePods: () => world.pods,
       evict: (uid, end) => void evicted.push({ uid, ...end }),
       holdsResources: (uid) => world.holds.has(uid),
+      endAtOnce(one) {
+        world.killed.push(one.metadata.name ?? '');
+        return Promise.resolve(world.processes);
+      },
       freeUnused(what) {
         world.freed.push(what);
         world.disk = world.afterFree[what] ?? world.disk;
@@ -331,6 +338,51 @@ describe('eviction', () => {
     world.pods = [pod('b')];
     await clock.advance(1000);
     expect(evicted.map(({ uid }) => uid)).toEqual(['a', 'b']);
+    stop.abort();
+    await clock.advance(0);
+    await running;
+  });
+
+  it('ends an evicted pod without the runtime where that has not done it after five seconds, and memory is what is short', async () => {
+    const { clock, world, eviction, stop } = setUp();
+    world.pods = [pod('a'), pod('b')];
+    world.stats = [used('a', Gi), used('b', Mi)];
+    world.memory = Mi;
+    world.holds.add('a').add('b');
+    world.processes = 3;
+    const running = eviction.run(stop.signal);
+    await clock.advance(4_800);
+    expect(world.killed).toEqual([]);
+    await clock.advance(500);
+    expect(world.killed).toEqual(['a']);
+    await clock.advance(5_500);
+    expect(world.killed).toEqual(['a', 'a']);
+    stop.abort();
+    await clock.advance(0);
+    await running;
+  });
+
+  it.each([
+    ['the disk is short', {}, (world: { disk: number }) => (world.disk = Mi)],
+    [
+      'the threshold is a soft one',
+      {
+        evictionHard: {},
+        evictionSoft: { 'memory.available': '100Mi' },
+        evictionSoftGracePeriod: { 'memory.available': '1s' },
+      },
+      (world: { memory: number }) => (world.memory = Mi),
+    ],
+  ])('leaves it to the runtime where %s', async (_what, config, shorten) => {
+    const { clock, world, evicted, eviction, stop } = setUp(config as Partial<KubeletConfiguration>);
+    world.pods = [pod('a')];
+    world.stats = [used('a', Gi)];
+    shorten(world);
+    world.holds.add('a');
+    const running = eviction.run(stop.signal);
+    await clock.advance(30_000);
+    expect(evicted.length).toBeGreaterThan(0);
+    expect(world.killed).toEqual([]);
     stop.abort();
     await clock.advance(0);
     await running;

@@ -46,6 +46,11 @@ export interface EvictionDeps {
   ): void;
   /** True while containers of the pod may run or its resources are held. */
   holdsResources(uid: string): boolean;
+  /**
+   * Kills the processes of a pod that was evicted, and frees what it keeps in memory, without the runtime; resolves with how many processes
+   * were left.
+   */
+  endAtOnce(pod: Pod): Promise<number>;
   /** Removes the containers of pods that have ended, or images nobody uses; resolves when done. */
   freeUnused(what: 'containers' | 'images', signal: AbortSignal): Promise<void>;
   onPressure(pressure: Pressure): void;
@@ -83,6 +88,17 @@ export interface Eviction {
 const cleanupTimeoutMs = 30_000;
 const cleanupPollMs = 250;
 const immediateGraceSeconds = 1;
+// A node that is out of memory has a runtime that hardly turns: each of its steps starts a program.
+const runtimeTimeoutMs = 5_000;
+
+interface Look {
+  /** Uids. */
+  readonly evicted: readonly string[];
+  /** A hard threshold of memory or processes was crossed: the node itself is about to stand still. */
+  readonly urgent: boolean;
+}
+
+const nothing: Look = { evicted: [], urgent: false };
 
 const tolerates = (tolerations: readonly Toleration[] = [], key: string): boolean =>
   tolerations.some(
@@ -107,7 +123,7 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
   let state = calm;
   let pressure: Pressure = { memory: false, disk: false, pid: false };
   const nap = createNap(clock);
-  let looking: Promise<readonly string[]> | undefined;
+  let looking: Promise<Look> | undefined;
 
   const evict = (
     pod: Pod,
@@ -173,15 +189,15 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
     statsOf: StatsOf,
     dedicated: boolean,
     signal: AbortSignal,
-  ): Promise<readonly string[]> => {
+  ): Promise<Look> => {
     const [threshold] = act;
-    if (!threshold) return [];
+    if (!threshold) return nothing;
     const starved = starvedOf(threshold.signal);
     events.record(deps.nodeTarget, 'Warning', 'EvictionThresholdMet', `Attempting to reclaim ${starved}`);
     log.warn('the node is short of a resource', { starved, signal: threshold.signal });
     const memory = starved === 'memory' || starved === 'pids';
     const stats = memory ? statsOf : await freeDisk(threshold, dedicated, signal);
-    if (!stats) return [];
+    if (!stats) return nothing;
     for (const { signal: each } of act) {
       const atMs = state.last.get(each)?.atMs ?? 0;
       if (atMs > 0)
@@ -189,14 +205,15 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
     }
     for (const pod of rankPods(pods, stats, threshold.signal, dedicated)) {
       const report = pressureReport(starved, pod, stats(pod), act, state.last);
-      if (evict(pod, threshold.signal, report, graceFor(threshold, pod), true)) return [pod.metadata.uid ?? ''];
+      if (evict(pod, threshold.signal, report, graceFor(threshold, pod), true))
+        return { evicted: [pod.metadata.uid ?? ''], urgent: memory && threshold.hard };
     }
     log.warn('the node is short of a resource and no pod can be evicted', { starved });
-    return [];
+    return nothing;
   };
 
-  const lookOnce = async (signal: AbortSignal): Promise<readonly string[]> => {
-    if (thresholds.length === 0 && !config.localStorageCapacityIsolation) return [];
+  const lookOnce = async (signal: AbortSignal): Promise<Look> => {
+    if (thresholds.length === 0 && !config.localStorageCapacityIsolation) return nothing;
     const pods = deps.activePods().filter(({ status }) => status?.phase !== 'Failed' && status?.phase !== 'Succeeded');
     const summary = await deps.nodeSummary(signal);
     const dedicated = hasImageFs(summary);
@@ -217,33 +234,54 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
       deps.onPressure(pressure);
     }
     const limited = config.localStorageCapacityIsolation && pods.some(limitsLocalStorage);
-    if (!limited && seen.act.length === 0) return [];
+    if (!limited && seen.act.length === 0) return nothing;
     const statsOf = statsIn(await deps.summary(signal));
     if (limited) {
       const evicted = enforceLimits(pods, statsOf, dedicated);
-      if (evicted.length > 0) return evicted;
+      if (evicted.length > 0) return { evicted, urgent: false };
     }
     return reclaim(seen.act, pods, statsOf, dedicated, signal);
   };
 
   // The alarm and the clock may ask at the same time: one look serves both.
-  const lookNow = (signal: AbortSignal): Promise<readonly string[]> => {
+  const lookNow = (signal: AbortSignal): Promise<Look> => {
     looking ??= lookOnce(signal).finally(() => {
       looking = undefined;
     });
     return looking;
   };
 
-  const waitForCleanup = async (uids: readonly string[], signal: AbortSignal): Promise<void> => {
+  const endAtOnce = async (uid: string): Promise<void> => {
+    const pod = deps.activePods().find(({ metadata }) => metadata.uid === uid);
+    if (!pod) return;
+    const { name, namespace } = pod.metadata;
+    try {
+      const killed = await deps.endAtOnce(pod);
+      if (killed > 0)
+        log.warn('the runtime has not ended an evicted pod while the node is at its limit; its processes were killed', {
+          ...{ pod: name, namespace, killed },
+        });
+    } catch (error) {
+      log.warn('the processes of an evicted pod could not be killed', { pod: name, namespace, error });
+    }
+  };
+
+  const waitForCleanup = async ({ evicted, urgent }: Look, signal: AbortSignal): Promise<void> => {
     const deadline = clock.monotonicMs() + cleanupTimeoutMs;
-    while (uids.some((uid) => deps.holdsResources(uid)) && clock.monotonicMs() < deadline)
+    let killMs = clock.monotonicMs() + runtimeTimeoutMs;
+    const held = (): string[] => evicted.filter((uid) => deps.holdsResources(uid));
+    while (held().length > 0 && clock.monotonicMs() < deadline) {
       await clock.sleep(cleanupPollMs, signal);
+      if (!urgent || clock.monotonicMs() < killMs) continue;
+      for (const uid of held()) await endAtOnce(uid);
+      killMs = clock.monotonicMs() + runtimeTimeoutMs;
+    }
   };
 
   const memoryThreshold = thresholds.find(({ signal, hard }) => hard && signal === 'memory.available');
 
   return {
-    look: lookNow,
+    look: async (signal) => (await lookNow(signal)).evicted,
     pressure: () => pressure,
     refuse(pod) {
       const conditions = [
@@ -272,9 +310,9 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
         : Promise.resolve();
       while (!signal.aborted) {
         try {
-          const evicted = await lookNow(signal);
-          if (evicted.length > 0) {
-            await waitForCleanup(evicted, signal);
+          const look = await lookNow(signal);
+          if (look.evicted.length > 0) {
+            await waitForCleanup(look, signal);
             continue;
           }
         } catch (error) {

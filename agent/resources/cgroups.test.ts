@@ -155,7 +155,7 @@ describe("pods' cgroups", () => {
           .filter((each) => each.startsWith(`${path}/`))
           .map((each) => each.slice(path.length + 1))
           .filter((each) => !each.includes('/')),
-      processes: async () => (busy > 0 ? [4711] : []),
+      processes: async (path) => (busy > 0 && made.has(path) ? [4711] : []),
       remove: async (path) => {
         if (busy-- > 0) return false;
         made.delete(path);
@@ -221,6 +221,17 @@ describe("pods' cgroups", () => {
     expect(await refused).toBe(false);
   });
 
+  it('kills the processes of one pod, and leaves its cgroup', async () => {
+    const some = setUp(1);
+    await some.cgroups.ensure(pod);
+    expect(await some.cgroups.killProcesses('u-1')).toBe(1);
+    expect(some.killed).toEqual([4711]);
+    expect(await some.cgroups.killProcesses('u-2')).toBe(0);
+    expect(await some.cgroups.killProcesses('')).toBe(0);
+    expect(some.killed).toEqual([4711]);
+    expect(await some.cgroups.list()).toContain('u-1');
+  });
+
   it('makes none where the configuration wants none', async () => {
     const { made } = setUp(0);
     const none = createPodCgroups(
@@ -238,6 +249,8 @@ describe("pods' cgroups", () => {
     );
     await none.ensure(pod);
     expect(none.parentFor(pod)).toBe('/');
+    // All pods' containers are in one cgroup, with whatever else is there.
+    expect(await none.killProcesses('u-1')).toBe(0);
     expect(made.size).toBe(0);
   });
 });

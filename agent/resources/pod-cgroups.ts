@@ -87,6 +87,8 @@ export interface PodCgroups {
    * gone. Tries for about a second; false where it could not be removed yet.
    */
   remove(uid: string): Promise<boolean>;
+  /** Kills all processes of a pod, its sandbox's too, without the runtime. Resolves with how many were there. */
+  killProcesses(uid: string): Promise<number>;
   /** The uids of all pods that have a cgroup. */
   list(): Promise<string[]>;
   /** Limits a cgroup that somebody else made: kubeReservedCgroup, systemReservedCgroup. Rejects where it is not there. */
@@ -139,6 +141,18 @@ export function createPodCgroups(deps: PodCgroupsDeps, options: PodCgroupsOption
     await tree.set(pathOf(name), resources);
   };
 
+  /** Resolves with those that were there. */
+  const killIn = async (path: string): Promise<number[]> => {
+    const found = (await tree.processes(path)).filter((pid) => pid !== process.pid);
+    for (const pid of found)
+      try {
+        kill(pid);
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+      }
+    return found;
+  };
+
   const removeOne = async (name: CgroupName): Promise<boolean> => {
     const path = pathOf(name);
     if (!(await tree.exists(path, 'somewhere'))) return true;
@@ -152,15 +166,8 @@ export function createPodCgroups(deps: PodCgroupsDeps, options: PodCgroupsOption
         .catch((error: unknown) => log.debug('slice not stopped', { path, error }));
     for (const delayMs of removeDelaysMs) {
       if (await tree.remove(path)) return true;
-      for (const pid of await tree.processes(path)) {
-        if (pid === process.pid) continue;
-        log.warn('a process is left in the cgroup of a pod that has ended; killing it', { path, pid });
-        try {
-          kill(pid);
-        } catch (error) {
-          if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
-        }
-      }
+      for (const pid of await killIn(path))
+        log.warn('a process was left in the cgroup of a pod that has ended; it is killed', { path, pid });
       await deps.clock.sleep(delayMs);
     }
     return tree.remove(path);
@@ -251,6 +258,11 @@ export function createPodCgroups(deps: PodCgroupsDeps, options: PodCgroupsOption
       if (!options.perQos || uid === '') return true;
       const all = Object.values(levels).map((level) => removeOne([...level, `${podPrefix}${uid}`]));
       return (await Promise.all(all)).every(Boolean);
+    },
+    async killProcesses(uid) {
+      if (!options.perQos || uid === '') return 0;
+      const all = Object.values(levels).map((level) => killIn(pathOf([...level, `${podPrefix}${uid}`])));
+      return (await Promise.all(all)).flat().length;
     },
     async list() {
       if (!options.perQos) return [];
