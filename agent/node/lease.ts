@@ -22,6 +22,8 @@ export interface LeaseOptions {
 export interface NodeLease {
   /** Creates or renews; rejects with an ApiError where that fails. */
   renew(signal: AbortSignal): Promise<void>;
+  /** Renews what is there and was this node's, and makes none: for a node whose Node object is not known yet. Rejects as above. */
+  renewIfThere(signal: AbortSignal): Promise<void>;
 }
 
 /** A time as the API's MicroTime. */
@@ -86,6 +88,15 @@ export function createNodeLease(deps: LeaseDeps, options: LeaseOptions): NodeLea
         }
       }
       latest = await ensure(signal);
+    },
+    async renewIfThere(signal) {
+      try {
+        const found = await client.get(resources.leases, name, request(signal));
+        if (found.spec?.holderIdentity !== options.nodeName) return;
+        latest = await client.update(resources.leases, fill(found), request(signal));
+      } catch (error) {
+        if (!isConflictOrGone(error)) throw error;
+      }
     },
   };
 }

@@ -31,10 +31,15 @@ const networkDown: RuntimeStatus['conditions'][number] = {
   message: 'Network plugin returns error: cni plugin not initialized',
 };
 
-function setUp(options: Partial<NodeAgentOptions> = {}) {
+/** `answers`: the runtime says nothing before. */
+function setUp(
+  options: Partial<NodeAgentOptions> = {},
+  { answers = Promise.resolve(), lease }: { answers?: Promise<void>; lease?: Lease } = {},
+) {
   const clock = createFakeClock();
   const client = createFakeClient({ clock });
   client.seed(resources.namespaces, { metadata: { name: 'kube-node-lease' } } as never);
+  if (lease) client.seed(resources.leases, lease);
   const events: string[] = [];
   const runtime = {
     conditions: [
@@ -59,12 +64,12 @@ function setUp(options: Partial<NodeAgentOptions> = {}) {
         ]),
       runtime: {
         status: () =>
-          Promise.resolve({
+          answers.then(() => ({
             conditions: runtime.conditions,
             runtimeHandlers: [{ name: '', recursiveReadOnlyMounts: true, userNamespaces: false }],
             supplementalGroupsPolicy: true,
             cgroupDriver: undefined,
-          }),
+          })),
         version: () =>
           Promise.resolve({ runtimeName: 'containerd', runtimeVersion: 'v2.1.9', runtimeApiVersion: 'v1' }),
         listImages: () => Promise.resolve(runtime.images),
@@ -148,6 +153,49 @@ describe('the node agent', () => {
     const first = lease()?.spec?.renewTime ?? '';
     await clock.advance(11_000);
     expect(Date.parse(lease()?.spec?.renewTime ?? '') - Date.parse(first)).toBeGreaterThanOrEqual(10_000);
+    await end();
+  });
+
+  it.each([
+    ['the node’s own lease is renewed all the while', 'n1', true],
+    ['a lease of somebody else is left', 'n0', false],
+  ])('a host and a runtime that take their time: %s', async (_what, holderIdentity, renewed) => {
+    let answer = (): void => undefined;
+    const renewTime = '2020-01-01T00:00:00.000000Z';
+    const { clock, client, agent, end } = setUp(
+      {},
+      {
+        answers: new Promise((resolve) => (answer = resolve)),
+        lease: {
+          apiVersion: 'coordination.k8s.io/v1',
+          kind: 'Lease',
+          metadata: { namespace: 'kube-node-lease', name: 'n1' },
+          spec: { holderIdentity, renewTime },
+        },
+      },
+    );
+    const told = () => client.find(resources.leases, { namespace: 'kube-node-lease', name: 'n1' })?.spec?.renewTime;
+    await clock.advance(100);
+    expect(agent.registered()).toBe(false);
+    expect(told() !== renewTime).toBe(renewed);
+    const first = told();
+    await clock.advance(11_000);
+    expect(told() !== first).toBe(renewed);
+    answer();
+    await clock.advance(100);
+    expect(agent.registered()).toBe(true);
+    expect(client.find(resources.leases, { namespace: 'kube-node-lease', name: 'n1' })?.spec?.holderIdentity).toBe(
+      'n1',
+    );
+    await end();
+  });
+
+  it('makes no lease before the node is registered', async () => {
+    let answer = (): void => undefined;
+    const { clock, client, end } = setUp({}, { answers: new Promise((resolve) => (answer = resolve)) });
+    await clock.advance(30_000);
+    expect(client.find(resources.leases, { namespace: 'kube-node-lease', name: 'n1' })).toBeUndefined();
+    answer();
     await end();
   });
 

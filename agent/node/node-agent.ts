@@ -23,7 +23,7 @@ import { goArchitecture, type HostFacts, readHostFacts } from './host-facts.ts';
 import { createImageList } from './image-list.ts';
 import { initialNode, type NodeIdentity, platformLabels, providedIpAnnotation, refusedLabels } from './initial-node.ts';
 import type { InstanceMetadata } from './instance-metadata.ts';
-import { createNodeLease } from './lease.ts';
+import { createNodeLease, type NodeLease } from './lease.ts';
 import { registerNode } from './registration.ts';
 import { runtimeErrors } from './runtime-state.ts';
 import { createRuntimeWatch } from './runtime-watch.ts';
@@ -335,6 +335,14 @@ export function createNodeAgent(deps: NodeAgentDeps, options: NodeAgentOptions):
       )
     : undefined;
 
+  // Until what the host and the runtime are is known, seconds pass, and on a slow host a minute: the control plane need not take the node for
+  // lost. What fails here comes again with the registration, which says why.
+  const renewEarly = ({ renewIfThere }: NodeLease, signal: AbortSignal): Promise<void> =>
+    renewIfThere(signal).catch((error: unknown) => {
+      signal.throwIfAborted();
+      log.debug("the node's lease cannot be renewed before the node is registered", { node: nodeName, error });
+    });
+
   const queue = createKeyedQueue<Key>(
     {
       clock,
@@ -345,8 +353,8 @@ export function createNodeAgent(deps: NodeAgentDeps, options: NodeAgentOptions):
           case 'status':
             return report(signal);
           case 'lease':
-            if (!lease || !registered) return undefined;
-            await lease.renew(signal);
+            if (!lease) return undefined;
+            await (registered ? lease.renew(signal) : renewEarly(lease, signal));
             queue.wakeAfter(
               'lease',
               config.nodeLeaseDurationSeconds * 250 * (1 + 0.04 * (deps.random ?? Math.random)()),
@@ -429,6 +437,7 @@ export function createNodeAgent(deps: NodeAgentDeps, options: NodeAgentOptions):
     },
     async run(signal) {
       events.record(eventTarget, 'Normal', 'Starting', 'Starting kubelet.');
+      queue.wake('lease');
       const [metadata] = await Promise.all([deps.instanceMetadata?.(signal), runtime.ask(signal)]);
       instance = metadata;
       queue.wake('register');
