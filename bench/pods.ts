@@ -1,6 +1,6 @@
 // How fast pods come and go, as a watcher of the API sees it, beside the same raw calls of the runtime (bench/raw-pods.ts) by the same
 // client, network and image in the same run. Needs root.
-// `node bench/pods.ts [--rounds 20] [--burst 30] [--runtime containerd|docker] [--containerd 1.6|2.x] [--json FILE]`
+// `node bench/pods.ts [--rounds 20] [--burst 30] [--bursts 3] [--runtime containerd|docker] [--containerd 1.6|2.x] [--json FILE]`
 import { readFile, writeFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
@@ -15,6 +15,7 @@ const { values } = parseArgs({
   options: {
     rounds: { type: 'string', default: '20' },
     burst: { type: 'string', default: '30' },
+    bursts: { type: 'string', default: '3' },
     runtime: { type: 'string', default: 'containerd' },
     containerd: { type: 'string', default: '1.6' },
     json: { type: 'string' },
@@ -22,6 +23,7 @@ const { values } = parseArgs({
 });
 const rounds = Number(values.rounds);
 const burst = Number(values.burst);
+const bursts = Number(values.bursts);
 
 const now = (): number => performance.now();
 const percentile = (list: readonly number[], share: number): number => {
@@ -168,22 +170,26 @@ async function main(): Promise<void> {
     note('delete→gone', down, rawDowns);
     note('crash→restarted', restart, rawRestarts);
 
-    const names = Array.from({ length: burst }, (_, at) => `burst-${at}`);
-    let begun = now();
-    await Promise.all(names.map((name) => node.cluster.admin.create(resources.pods, podOf(name))));
-    await until('burst ready', () => names.every((name) => seen.ready.has(name)), 120_000);
-    const readyAfter = names.map((name) => seen.ready.get(name)! - begun);
-    begun = now();
-    await Promise.all(names.map((name) => node.cluster.admin.delete(resources.pods, { namespace: 'default', name })));
-    await until('burst gone', () => names.every((name) => seen.gone.has(name)), 120_000);
-    const goneAfter = names.map((name) => seen.gone.get(name)! - begun);
-    const raws: RawPod[] = [];
-    const rawReady = await side(
-      names.map((_, at) => 1000 + at),
-      8,
-      async (at) => void raws.push(await raw.up(at)),
-    );
-    const rawGone = await side(raws, 8, (pod) => raw.down(pod));
+    const readyAfter: number[] = [];
+    const goneAfter: number[] = [];
+    const rawReady: number[] = [];
+    const rawGone: number[] = [];
+    // In turn too: the raw calls of one burst vary by a third, whatever else the machine does.
+    for (let turn = 0; turn < bursts; turn++) {
+      const names = Array.from({ length: burst }, (_, at) => `burst-${turn}-${at}`);
+      let begun = now();
+      await Promise.all(names.map((name) => node.cluster.admin.create(resources.pods, podOf(name))));
+      await until('burst ready', () => names.every((name) => seen.ready.has(name)), 120_000);
+      readyAfter.push(...names.map((name) => seen.ready.get(name)! - begun));
+      begun = now();
+      await Promise.all(names.map((name) => node.cluster.admin.delete(resources.pods, { namespace: 'default', name })));
+      await until('burst gone', () => names.every((name) => seen.gone.has(name)), 120_000);
+      goneAfter.push(...names.map((name) => seen.gone.get(name)! - begun));
+      const raws: RawPod[] = [];
+      const places = names.map((_, at) => 1000 * (turn + 1) + at);
+      rawReady.push(...(await side(places, 8, async (at) => void raws.push(await raw.up(at)))));
+      rawGone.push(...(await side(raws, 8, (pod) => raw.down(pod))));
+    }
     note(`burst of ${burst}→Ready`, readyAfter, rawReady);
     note(`burst of ${burst}→gone`, goneAfter, rawGone);
 
