@@ -65,13 +65,19 @@ export function refuseKubeProxyConfiguration(c: KubeProxyConfiguration): ProxyCo
         `must not be longer than syncPeriod, which is ${formatGoDuration(c[mode].syncPeriod)}`,
       ),
     ),
-    ...when(
-      c.featureGates.AllowServiceExternalIPs === false,
-      ['featureGates'],
-      'AllowServiceExternalIPs cannot be switched off',
-    ),
   ];
 }
+
+/** Switches of kube-proxy that are as it is here; AllowServiceExternalIPs is heard either way. */
+const gatesAsHere: Readonly<Record<string, boolean>> = {
+  MultiCIDRServiceAllocator: true,
+  PreferSameTrafficDistribution: true,
+};
+
+const remarkGates = (gates: KubeProxyConfiguration['featureGates']): ProxyConfigurationRemark[] =>
+  Object.keys(gates)
+    .filter((gate) => gate !== 'AllowServiceExternalIPs' && gates[gate] !== gatesAsHere[gate])
+    .map((gate) => ({ path: ['featureGates', gate], message: 'is not honoured: this proxy has no such switch' }));
 
 const defaultConfigSyncMs = 15 * 60_000;
 
@@ -116,6 +122,7 @@ export function remarkKubeProxyConfiguration(c: KubeProxyConfiguration): ProxyCo
       ['winkernel'],
       'has no effect on Linux',
     ),
+    ...remarkGates(c.featureGates),
     ...when(c.windowsRunAsService, ['windowsRunAsService'], 'has no effect on Linux'),
   ];
 }

@@ -128,6 +128,7 @@ describe('KubeProxyConfiguration', () => {
       },
       configSyncPeriod: '1m',
       logging: { format: 'json' },
+      featureGates: { AllowServiceExternalIPs: false, PreferSameTrafficDistribution: true, ContextualLogging: true },
     });
     expect(remarkKubeProxyConfiguration(config).map(({ path }) => path.join('.'))).toEqual([
       'hostnameOverride',
@@ -135,7 +136,9 @@ describe('KubeProxyConfiguration', () => {
       'clientConnection.contentType',
       'configSyncPeriod',
       'logging',
+      'featureGates.ContextualLogging',
     ]);
+    expect(refuseKubeProxyConfiguration(config)).toEqual([]);
   });
 
   it('is written as the API writes it, with the mode in force', () => {

@@ -9,13 +9,14 @@ import { createFakeClock } from '../lib/fake-clock.ts';
 import { silentLog } from '../lib/log.ts';
 import { createRegistry } from '../lib/metrics.ts';
 import type { Node } from '../kube/types/core.ts';
-import { close, healthHandler, listen, metricsHandler } from './health.ts';
+import { close, healthHandler, listen, metricsHandler, serveOn } from './health.ts';
 import { createForeignWatch, interestOf } from './iptables/foreign.ts';
 import type { IptablesTool } from './iptables/tool.ts';
 import { createKubeProxyDetector } from './kube-proxy-detector.ts';
 import { createProxyMetrics } from './metrics.ts';
 import { createNftMonitor, type NftMonitor } from './nft-monitor.ts';
 import { createProxyHealth } from './proxy-health.ts';
+import { createSwitch } from './switch.ts';
 import { createServiceHealth, serviceHealthBody } from './service-health.ts';
 
 const ended: (() => Promise<unknown>)[] = [];
@@ -114,6 +115,36 @@ describe('health', () => {
     expect(JSON.parse(await text('/configz'))).toEqual({ 'kubeproxy.config.k8s.io': { a: 1 } });
     expect(await text('/metrics')).toContain('kubeproxy_network_programming_duration_seconds');
     expect((await fetch(`${url}/other`)).status).toBe(404);
+  });
+});
+
+describe('a server', () => {
+  it('leaves its address to others while it is told to', async () => {
+    const probe = createServer();
+    await listen(probe, '127.0.0.1', 0);
+    const { port } = probe.address() as AddressInfo;
+    await close(probe);
+    const serving = createSwitch(true);
+    const stop = new AbortController();
+    const deps = { clock: createFakeClock(), log: silentLog, hardFail: true, serving };
+    const done = serveOn(deps, 'it', `127.0.0.1:${port}`, (_request, response) => response.end('yes'), stop.signal);
+    const ask = (): Promise<string> =>
+      fetch(`http://127.0.0.1:${port}/`).then(
+        (answer) => answer.text(),
+        () => 'no',
+      );
+    const becomes = async (wanted: string): Promise<void> => {
+      for (let tries = 0; (await ask()) !== wanted && tries < 100; tries++) await new Promise(setImmediate);
+      expect(await ask()).toBe(wanted);
+    };
+    await becomes('yes');
+    serving.set(false);
+    await becomes('no');
+    serving.set(true);
+    await becomes('yes');
+    stop.abort();
+    await done;
+    expect(await ask()).toBe('no');
   });
 });
 

@@ -5,12 +5,15 @@ import type { Log } from '../lib/log.ts';
 import type { MetricsRegistry } from '../lib/metrics.ts';
 import type { ProxyMetrics } from './metrics.ts';
 import type { ProxyHealth } from './proxy-health.ts';
+import { createSwitch, type Switch } from './switch.ts';
 
 export interface HealthServerDeps {
   readonly clock: Clock;
   readonly log: Log;
   /** An address that is taken is an error (`bindAddressHardFail`). Default false. */
   readonly hardFail?: boolean;
+  /** While it is off the address is left to others. Default: on. */
+  readonly serving?: Switch;
 }
 
 const parseAddress = (address: string): { host: string; port: number } => {
@@ -47,8 +50,13 @@ export async function serveOn(
   signal: AbortSignal,
 ): Promise<void> {
   const { host, port } = parseAddress(address);
+  const { serving = createSwitch(true) } = deps;
   let said = false;
   while (!signal.aborted) {
+    if (!serving.on) {
+      await serving.changed(signal);
+      continue;
+    }
     const server = createServer(handler);
     try {
       await listen(server, host, port);
@@ -60,10 +68,7 @@ export async function serveOn(
       continue;
     }
     said = false;
-    await new Promise<void>((resolve) => {
-      if (signal.aborted) resolve();
-      signal.addEventListener('abort', () => resolve(), { once: true });
-    });
+    while (serving.on && !signal.aborted) await serving.changed(signal);
     await close(server);
   }
 }

@@ -6,7 +6,7 @@
 import { cpus, networkInterfaces } from 'node:os';
 import { CancelledError } from '../lib/abort.ts';
 import type { Clock } from '../lib/clock.ts';
-import { describeError, type Log } from '../lib/log.ts';
+import type { Log } from '../lib/log.ts';
 import type { MetricsRegistry } from '../lib/metrics.ts';
 import type { KubeClient } from '../kube/client.ts';
 import type { EventRecorder, EventTarget } from '../kube/events.ts';
@@ -14,10 +14,9 @@ import { ipFamilies, type IpFamily } from './addresses.ts';
 import type { RulesDescription } from './backend.ts';
 import { type BackendContext, type BackendKind, chooseKind, createBackendContext } from './backends.ts';
 import { cleanupOtherMode } from './cleanup.ts';
-import { type KubeProxyConfiguration, kubeProxyConfigurationOnWire, syncPeriodsOf } from './config.ts';
+import { type KubeProxyConfiguration, syncPeriodsOf } from './config.ts';
 import { nodeFactsOf, servesLocalhostNodePorts } from './facts.ts';
 import { createFamily, type ProxyFamily } from './family.ts';
-import { healthHandler, metricsHandler, serveOn } from './health.ts';
 import { createHints } from './hints.ts';
 import { createKubeProxyDetector, type DetectKubeProxy } from './kube-proxy-detector.ts';
 import type { Serving } from './merge-slices.ts';
@@ -26,10 +25,13 @@ import { whyNotNftables } from './nftables/supported.ts';
 import { openWhenPossible } from './open-families.ts';
 import { createPacketMetrics } from './packet-metrics.ts';
 import { createProxyHealth } from './proxy-health.ts';
+import { describeRules, renderRules } from './rules-shown.ts';
 import { createServiceCidrs } from './service-cidrs.ts';
+import { runServers } from './servers.ts';
 import { createSources } from './sources.ts';
 import { waitForKubeProxy, waitForNoKubeProxy } from './stand-by.ts';
 import { createProxyState } from './state.ts';
+import { createSwitch } from './switch.ts';
 import { createSysctls, planSysctls } from './sysctls.ts';
 
 export interface ProxyDeps {
@@ -97,6 +99,7 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
   const hostAddresses = deps.hostAddresses ?? interfaceAddresses;
   const sysctls = createSysctls({ log });
   const families: ProxyFamily[] = [];
+  const serving = createSwitch(true);
   const firstSync = Promise.withResolvers<void>();
   let mode: BackendKind | undefined;
   let phase: ProxyPhase = 'waiting';
@@ -107,6 +110,7 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
   const state = createProxyState({
     nodeName,
     startedAtMs: clock.now(),
+    externalIPs: config.featureGates.AllowServiceExternalIPs ?? true,
     onDirty(family) {
       for (const one of families) if (one.family === family) one.wake();
     },
@@ -139,6 +143,8 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
         onFound(found) {
           if (found !== undefined) phase = 'standing-by';
           metrics.standingBy.set(found === undefined ? 0 : 1);
+          // It answers for the node, on the same ports.
+          serving.set(found === undefined);
           trouble = found === undefined ? undefined : `a kube-proxy runs on this host (${found}); this proxy stands by`;
         },
       },
@@ -254,36 +260,14 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
   return {
     async run(signal) {
       const kind = (): BackendKind => mode ?? 'iptables';
-      const pages = {
-        registry: deps.registry,
-        mode: kind,
-        config: () => kubeProxyConfigurationOnWire(config, kind()),
-      };
-      const http = { clock, log, hardFail: config.bindAddressHardFail };
-      const { healthzBindAddress, metricsBindAddress } = config;
-      // Rejected only where a failure is to be the end.
-      const telling = (reason: string) => (error: unknown) => {
-        events.record(self, 'Warning', reason, describeError(error));
-        throw error;
-      };
-      const servers = deps.dryRun
-        ? []
-        : [
-            serveOn(http, 'the health server', healthzBindAddress, healthHandler(health, metrics), signal).catch(
-              telling('FailedToStartProxierHealthcheck'),
-            ),
-            serveOn(http, 'the metrics server', metricsBindAddress, metricsHandler(pages, log), signal).catch(
-              telling('FailedToStartMetricServer'),
-            ),
-          ];
+      const servers = { clock, log, events, registry: deps.registry, self, health, metrics, serving, kind };
       const ending = main(signal).catch((error: unknown) => {
         if (!signal.aborted) throw error;
       });
       await Promise.all([
         sources.run(signal),
         followServiceCidrs(signal),
-        ...servers,
-        ...(deps.dryRun ? [] : [context.monitor.run(signal)]),
+        ...(deps.dryRun ? [] : [runServers(servers, config, signal), context.monitor.run(signal)]),
         ending,
       ]).finally(hints.stop);
     },
@@ -317,25 +301,7 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
       }
     },
     hint: hints.note,
-    async describe(serviceKey, signal) {
-      const found: RulesDescription[] = [];
-      for (const { family, backend } of families) {
-        const desired = state.desired(family);
-        const keys = serviceKey === undefined ? desired.keys() : state.services.keysOf(family, serviceKey);
-        for (const key of keys) {
-          const wanted = desired.get(key);
-          if (wanted) found.push(await backend.describe(wanted, signal));
-        }
-        const frame = serviceKey === undefined && synced ? await backend.describeFrame?.(signal) : undefined;
-        if (frame) found.push(frame);
-      }
-      return found;
-    },
-    async render() {
-      const parts: string[] = [];
-      for (const { family, backend } of families)
-        parts.push(`# ${family}\n${await backend.render(state.desired(family))}`);
-      return parts.join('\n');
-    },
+    describe: (serviceKey, signal) => describeRules({ state, families, synced }, serviceKey, signal),
+    render: () => renderRules({ state, families }),
   };
 }

@@ -29,6 +29,8 @@ export interface ServiceTracker {
 }
 
 export interface ServiceTrackerDeps {
+  /** Addresses of `spec.externalIPs` are served; default true. */
+  readonly externalIPs?: boolean;
   /** The port was added, changed or removed. */
   onDirty(family: IpFamily, key: ServicePortKey): void;
 }
@@ -59,7 +61,7 @@ const rangesOf = (texts: readonly string[], family: IpFamily): string[] => {
 const defaultAffinitySeconds = 10_800;
 
 /** The ports of a Service in one family; none where it is headless, an ExternalName, or has no cluster IP of that family. */
-export function servicePortsOf(service: Service, family: IpFamily): ServicePort[] {
+export function servicePortsOf(service: Service, family: IpFamily, servesExternalIPs = true): ServicePort[] {
   if (isSkipped(service)) return [];
   const clusterIP = clusterIpOf(service, family);
   if (clusterIP === undefined) return [];
@@ -78,7 +80,7 @@ export function servicePortsOf(service: Service, family: IpFamily): ServicePort[
     namespace,
     name: metadata.name,
     clusterIP,
-    externalIPs: ipsOf(spec.externalIPs ?? [], family),
+    externalIPs: servesExternalIPs ? ipsOf(spec.externalIPs ?? [], family) : [],
     loadBalancerVIPs: ipsOf(vips, family),
     sourceRanges: rangesOf(spec.loadBalancerSourceRanges ?? [], family),
     affinitySeconds: affinity ? (spec.sessionAffinityConfig?.clientIP?.timeoutSeconds ?? defaultAffinitySeconds) : 0,
@@ -109,7 +111,7 @@ export function createServiceTracker(deps: ServiceTrackerDeps): ServiceTracker {
 
   const changeFamily = (family: IpFamily, serviceKey: string, after: Service | undefined): void => {
     const known = ports[family];
-    const next = after ? servicePortsOf(after, family) : [];
+    const next = after ? servicePortsOf(after, family, deps.externalIPs) : [];
     const keep = new Set(next.map((port) => port.key));
     for (const key of keysByService[family].get(serviceKey) ?? [])
       if (!keep.has(key)) {

@@ -31,6 +31,8 @@ export interface ProxyState {
 export interface ProxyStateDeps {
   readonly nodeName: string;
   readonly startedAtMs: number;
+  /** Addresses of `spec.externalIPs` are served; default true. */
+  readonly externalIPs?: boolean;
   /** Something became dirty in this family. */
   onDirty(family: IpFamily): void;
 }
@@ -51,7 +53,7 @@ export function createProxyState(deps: ProxyStateDeps): ProxyState {
   };
   // Keys handed over before: their removal must be handed over too.
   const known: Record<IpFamily, Set<ServicePortKey>> = { IPv4: new Set(), IPv6: new Set() };
-  const services = createServiceTracker({ onDirty });
+  const services = createServiceTracker({ onDirty, externalIPs: deps.externalIPs ?? true });
   const endpoints = createEndpointTracker({
     nodeName: deps.nodeName,
     startedAtMs: deps.startedAtMs,

@@ -315,6 +315,12 @@ describe('the dirty set', () => {
     expect(state.endpoints.takeTriggerTimes('IPv4', 'ns/web')).toEqual([]);
   });
 
+  it('serves no external IPs where AllowServiceExternalIPs is switched off', () => {
+    const state = createProxyState({ nodeName: 'n1', startedAtMs: 0, externalIPs: false, onDirty: () => undefined });
+    setService(state, service({ externalIPs: ['192.0.2.1'] }));
+    expect(state.services.get('IPv4', 'ns/web:http/TCP')).toMatchObject({ clusterIP: '10.96.0.1', externalIPs: [] });
+  });
+
   it('notes no trigger time, and asks for no write, where nothing is to be programmed', () => {
     const state = newState();
     setService(state, service({}));
