@@ -182,7 +182,7 @@ describe('leaving', () => {
     const { share, unshare } = setting(mounts);
     await share();
     await mounts.tmpfs(`${root}/pods/a`, undefined);
-    await expect(unshare()).rejects.toThrow('busy');
+    await expect(unshare()).rejects.toThrow('pods/a is still mounted below');
     expect(mounts.now().at(root)?.shared).toBe(true);
   });
 });

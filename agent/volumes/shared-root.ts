@@ -166,7 +166,10 @@ export async function unshareRoot(deps: SharedRootDeps, rootDir: string, signal:
   const table = await deps.mounter.table();
   const mounted = table.at(root);
   if (!mounted || !(await ownership(deps, root, table))(mounted)) return false;
-  await deps.mounter.unmountIdle(root, signal);
+  const below = table.entries.find(({ parentId }) => parentId === mounted.id);
+  if (below) throw new Error(`${root} is not unmounted: ${below.mountPoint} is still mounted below`);
+  // A process that stands in it holds only a second view of the folder: that is no reason to leave it.
+  await deps.mounter.unmount(root, signal);
   await rm(noteOf(root), { force: true });
   return true;
 }

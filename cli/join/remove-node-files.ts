@@ -37,7 +37,8 @@ async function unmountAll(deps: NodeFilesDeps, folder: string, signal: AbortSign
   // What it hid is reached then.
   if (still.length === 0 && (await unshareRoot(deps, folder, signal)))
     still = await unmountBelow(mounter, folder, signal);
-  await unmountHidden(mounter, folder, signal).catch(() => undefined);
+  // What is hidden may be mounted on what could not be unmounted, and that is not ours to remove a folder from.
+  if (still.length === 0) await unmountHidden(mounter, folder, signal).catch(() => undefined);
   return [...still, ...below((await mounter.table()).hidden(folder), folder)];
 }
 

@@ -8,6 +8,7 @@ import { promisify } from 'node:util';
 import { Server, ServerCredentials, status, type sendUnaryData, type ServerUnaryCall } from '@grpc/grpc-js';
 import * as csi from '../../agent/volumes/csi/gen/csi.ts';
 import * as registration from '../../agent/volumes/csi/gen/plugin-registration.ts';
+import { readMountTable } from '../../agent/volumes/mount-table.ts';
 
 const run = promisify(execFile);
 
@@ -48,12 +49,8 @@ interface Codec<T> {
   decode(bytes: Uint8Array): T;
 }
 
-async function isMounted(path: string): Promise<boolean> {
-  return run('mountpoint', ['-q', path]).then(
-    () => true,
-    () => false,
-  );
-}
+// mountpoint(1) takes what another mount hides for mounted.
+const isMounted = async (path: string): Promise<boolean> => (await readMountTable()).at(path) !== undefined;
 
 export async function startCsiDriver(options: CsiTestDriverOptions): Promise<CsiTestDriver> {
   const { name, folder, registry, capabilities = [1, 2, 3, 4], topology = {}, versions = ['1.0.0'] } = options;

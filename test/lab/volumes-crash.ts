@@ -55,6 +55,7 @@ export function podIn(root: string): Pod {
 export function crashAgent(
   root: string,
   faultPoint: NonNullable<VolumeDeps['faultPoint']>,
+  more: Pick<VolumeDeps, 'log' | 'mounter'> = { log: silentLog },
 ): { volumes: PodVolumes; refresh: () => void } {
   const client = createFakeClient();
   const objects = createFakeObjectSource();
@@ -90,7 +91,7 @@ export function crashAgent(
     data: { secret: Buffer.from('hush').toString('base64') },
   });
   const volumes = createPodVolumes(
-    { clock: systemClock, log: silentLog, client, objects, node: () => undefined, wake: () => undefined, faultPoint },
+    { clock: systemClock, client, objects, node: () => undefined, wake: () => undefined, faultPoint, ...more },
     { rootDir: root, nodeName: 'lab' },
   );
   return { volumes, refresh: () => objects.set(resources.configMaps, configMap('two', '2')) };
