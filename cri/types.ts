@@ -141,6 +141,8 @@ export interface SandboxStatus extends SandboxSummary {
   /** From the verbose answer, where the runtime gives it: the sandbox's process and its network namespace. */
   readonly pid?: number | undefined;
   readonly networkNamespace?: string | undefined;
+  /** From the verbose answer too: what the sandbox was made of. */
+  readonly image?: string | undefined;
 }
 
 export interface LinuxResources {

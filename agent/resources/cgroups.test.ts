@@ -232,6 +232,10 @@ describe("pods' cgroups", () => {
     expect(await some.cgroups.list()).toContain('u-1');
   });
 
+  it('tells where the pods of a class of quality are', () => {
+    expect(setUp(0).cgroups.qosPaths).toEqual(['/kubepods/burstable', '/kubepods/besteffort']);
+  });
+
   it('makes none where the configuration wants none', async () => {
     const { made } = setUp(0);
     const none = createPodCgroups(
@@ -249,6 +253,7 @@ describe("pods' cgroups", () => {
     );
     await none.ensure(pod);
     expect(none.parentFor(pod)).toBe('/');
+    expect(none.qosPaths).toEqual([]);
     // All pods' containers are in one cgroup, with whatever else is there.
     expect(await none.killProcesses('u-1')).toBe(0);
     expect(made.size).toBe(0);

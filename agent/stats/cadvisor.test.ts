@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { FilesystemUsage } from '../../cri/types.ts';
+import type { FilesystemUsage, RuntimeStatus, SandboxId, SandboxStatus } from '../../cri/types.ts';
 import type { Pod } from '../../kube/types/pod.ts';
 import { createFakeClock } from '../../lib/fake-clock.ts';
 import { silentLog } from '../../lib/log.ts';
@@ -13,6 +13,7 @@ import { createCollector } from './collect.ts';
 import { readMachine } from './machine-facts.ts';
 import { createMachineFilesystems, machineMounts } from './machine-filesystems.ts';
 import { createProcessCounter, softOpenFiles } from './process-figures.ts';
+import { sandboxImage } from './sandbox-image.ts';
 
 let root: string;
 beforeEach(async () => {
@@ -539,6 +540,17 @@ describe('file systems of the machine', () => {
     expect(await devices()).toEqual(['/dev/sda1', 'dead:/']);
     expect(asked).toBe(3);
   });
+});
+
+it.each([
+  ['configured', 'pause:1'],
+  [undefined, 'pause:2'],
+])('what sandboxes are made of is configured (%s), or else told of one', async (configured, image) => {
+  const runtime = {
+    status: async () => ({ ...(configured === undefined ? {} : { sandboxImage: 'pause:1' }) }) as RuntimeStatus,
+    sandboxStatus: async (id: SandboxId) => ({ id, image: 'pause:2' }) as SandboxStatus,
+  };
+  expect(await sandboxImage(runtime, 's1' as SandboxId)).toBe(image);
 });
 
 it('a machine without a topology has no cores to tell of', async () => {

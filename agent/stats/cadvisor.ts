@@ -2,7 +2,7 @@
 import type { Clock } from '../../lib/clock.ts';
 import { createExpiringCache } from '../../lib/expiring-cache.ts';
 import type { Log } from '../../lib/log.ts';
-import type { FilesystemUsage } from '../../cri/types.ts';
+import type { FilesystemUsage, SandboxId } from '../../cri/types.ts';
 import { deviceName } from './block-devices.ts';
 import type { FsFigures } from './cadvisor-figures.ts';
 import { cadvisorPage, processesAsked } from './cadvisor-page.ts';
@@ -18,7 +18,7 @@ export interface CadvisorDeps {
   readonly cgroups: Pick<CgroupReader, 'pids'>;
   /** What containers wrote into their layers, by container id. */
   layers(): Promise<ReadonlyMap<string, FilesystemUsage>>;
-  readonly sandboxImage: (() => Promise<string | undefined>) | undefined;
+  readonly sandboxImage: ((one: SandboxId) => Promise<string | undefined>) | undefined;
 }
 
 export interface CadvisorOptions {
@@ -58,15 +58,17 @@ export function createCadvisor(deps: CadvisorDeps, options: CadvisorOptions): Ca
     }
   };
 
-  const sandboxImage = (): Promise<string | undefined> => {
+  /** One runtime makes all its sandboxes of one image. */
+  const sandboxImage = async (look: Look): Promise<string | undefined> => {
     const known = images.get('sandbox');
-    if (known) return known;
-    const asked = (deps.sandboxImage?.() ?? Promise.resolve(undefined)).catch((error: unknown) => {
+    const one = look.pods.find(({ sandbox }) => sandbox)?.sandbox?.id;
+    if (known || one === undefined || !deps.sandboxImage) return await known;
+    const asked = deps.sandboxImage(one).catch((error: unknown) => {
       log.debug('the runtime did not tell what sandboxes are made of; /metrics/cadvisor does not show it', { error });
       return undefined;
     });
     images.set('sandbox', asked, sandboxImageFreshMs);
-    return asked;
+    return await asked;
   };
 
   const nameOf = (number: string): string => {
@@ -108,7 +110,7 @@ export function createCadvisor(deps: CadvisorDeps, options: CadvisorOptions): Ca
         counter.count(look, processesAsked(look)),
         filesystems.read(),
         machineFacts(),
-        sandboxImage(),
+        sandboxImage(look),
       ]);
       yield* cadvisorPage({
         look,

@@ -51,7 +51,7 @@ export interface ContainerUsage extends Usage {
 export interface PodUsage {
   readonly pod: Pod;
   readonly usage: Usage | undefined;
-  readonly sandbox: (Usage & { readonly id: string }) | undefined;
+  readonly sandbox: (Usage & { readonly id: SandboxId }) | undefined;
   readonly containers: readonly ContainerUsage[];
   /** Containers that run in no cgroup we see (in a VM, for one). */
   readonly unseen: readonly { readonly name: string; readonly id: string; readonly startedAtMs: number }[];

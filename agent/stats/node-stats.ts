@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
 import type { Runtime } from '../../cri/runtime.ts';
-import type { ContainerStats } from '../../cri/types.ts';
+import type { ContainerStats, SandboxId } from '../../cri/types.ts';
 import type { Pod } from '../../kube/types/pod.ts';
 import { createCgroupReader } from './cgroup-reader.ts';
 import type { Depth } from './cgroup-sample.ts';
@@ -20,8 +20,8 @@ export interface NodeStatsDeps {
   readonly runtime: Pick<Runtime, 'imageFilesystem' | 'listContainerStats'>;
   readonly pods: StatsPods;
   volumes(pod: Pod): Promise<readonly VolumeUsage[]>;
-  /** What sandboxes are made of; where it is not given, or rejects, it is not shown. */
-  sandboxImage?(): Promise<string | undefined>;
+  /** What sandboxes are made of, `one` for example; where it is not given, or rejects, it is not shown. */
+  sandboxImage?(one: SandboxId): Promise<string | undefined>;
 }
 
 export interface NodeStatsOptions {

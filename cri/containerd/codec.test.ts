@@ -120,12 +120,14 @@ describe('messages', () => {
     });
     const info = JSON.stringify({
       pid: 42,
+      image: 'pause:3',
       runtimeSpec: { linux: { namespaces: [{ type: 'pid' }, { type: 'network', path: '/run/netns/x' }] } },
     });
     expect(from.sandboxStatusFromWire(status, { info })).toMatchObject({
       ips: ['10.0.0.2', 'fd00::2'],
       pid: 42,
       networkNamespace: '/run/netns/x',
+      image: 'pause:3',
     });
     expect(from.sandboxStatusFromWire(status, { info: '{' }).pid).toBeUndefined();
     expect(from.sandboxStatusFromWire(status, { info: '[1]' }).networkNamespace).toBeUndefined();

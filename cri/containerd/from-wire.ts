@@ -143,6 +143,7 @@ export function sandboxStatusFromWire(
     namespaces: namespacesFromWire(status.linux?.namespaces?.options),
     pid: pidOf(verbose),
     networkNamespace: networkNamespace(verbose),
+    image: typeof verbose.image === 'string' && verbose.image !== '' ? verbose.image : undefined,
   };
 }
 

@@ -195,9 +195,27 @@ describe('pages', () => {
     expect(metrics).toMatch(
       /^container_memory_working_set_bytes\{container="main",namespace="default",pod="real"\} \d+ \d+$/m,
     );
-    expect(await raw('/metrics/cadvisor')).toMatch(
-      /^container_network_receive_bytes_total\{.*interface="eth0"\} \d+ \d+$/m,
+    const cadvisor = await raw('/metrics/cadvisor');
+    expect(cadvisor).toMatch(/^container_network_receive_bytes_total\{.*interface="eth0"\} \d+ \d+$/m);
+    const inContainer = (family: string): number =>
+      Number(new RegExp(`^${family}\\{container="main",[^}]*pod="real"[^}]*\\} (\\S+)`, 'm').exec(cadvisor)?.[1]);
+    expect(inContainer('container_processes')).toBeGreaterThanOrEqual(1);
+    expect(inContainer('container_file_descriptors')).toBeGreaterThanOrEqual(3);
+    expect(inContainer('container_sockets')).toBeGreaterThanOrEqual(0);
+    expect(inContainer('container_ulimits_soft')).not.toBeNaN();
+    expect(inContainer('container_spec_memory_reservation_limit_bytes')).toBe(0);
+    const ofMachine = (family: string): number[] =>
+      [...cadvisor.matchAll(new RegExp(`^${family}\\{container="",id="/",[^}]*device="[^"]+"\\} (\\S+)`, 'gm'))].map(
+        ([, value]) => Number(value),
+      );
+    expect(Math.max(...ofMachine('container_fs_limit_bytes'))).toBeGreaterThan(0);
+    expect(ofMachine('container_fs_io_time_seconds_total').length).toBeGreaterThanOrEqual(
+      ofMachine('container_fs_usage_bytes').length,
     );
+    expect(cadvisor).toMatch(
+      /^container_processes\{container="",id="[^"]+",image="[^"]+",name="[0-9a-f]+",[^}]*pod="real"\} 1 /m,
+    );
+    expect(cadvisor).toMatch(/^machine_cpu_cores\{boot_id="[^"]+",machine_id="[^"]*",system_uuid="[^"]*"\} [1-9]/m);
     expect(await raw('/metrics')).toContain('kubelet_node_name{node="lab-node"} 1');
     // What kubectl sent by WebSocket came here as such: the API server did not translate it.
     for (const subresource of ['exec', 'attach', 'portforward'])

@@ -11,6 +11,7 @@ import { createKubeletMetrics } from '../../agent/server/kubelet-metrics.ts';
 import { createNodeServer, type NodeServer } from '../../agent/server/node-server.ts';
 import type { PodDirectory } from '../../agent/server/directory.ts';
 import { createNodeStats, type NodeStats } from '../../agent/stats/node-stats.ts';
+import { sandboxImage } from '../../agent/stats/sandbox-image.ts';
 import { loadClientCa } from '../../agent/tls/client-ca.ts';
 import { loadServingCertificate } from '../../agent/tls/serving.ts';
 import { demoImage, demoImageName, readBusybox } from '../../cri/local-images.ts';
@@ -231,6 +232,7 @@ export async function startNodeServerLab(dir: string, options: { kind?: EngineKi
         ...watched,
         runtime,
         volumes: async () => [],
+        sandboxImage: (one) => sandboxImage(runtime, one),
         pods: { ...directory, cgroup: (pod) => (pod.metadata.name === realPod ? cgroupParent : undefined) },
       },
       { nodeName, rootFolder: dir, podLogsFolder: join(dir, 'pods'), podsCgroup: cgroupParent },
