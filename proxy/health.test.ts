@@ -114,6 +114,13 @@ describe('health', () => {
     expect(await text('/healthz')).toBe('ok');
     expect(JSON.parse(await text('/configz'))).toEqual({ 'kubeproxy.config.k8s.io': { a: 1 } });
     expect(await text('/metrics')).toContain('kubeproxy_network_programming_duration_seconds');
+    expect(await text('/healthz?verbose')).toBe('[+]ping ok\nhealthz check passed\n');
+    expect(await text('/healthz/ping')).toBe('ok');
+    const slis = await text('/metrics/slis');
+    expect(slis).toContain('kubernetes_healthcheck{name="ping",type="healthz"} 1\n');
+    expect(slis).toContain('kubernetes_healthchecks_total{name="ping",status="success",type="healthz"} 2\n');
+    await fetch(`${url}/metrics/slis`, { method: 'DELETE' });
+    expect(await text('/metrics/slis')).toBe('');
     expect((await fetch(`${url}/other`)).status).toBe(404);
   });
 });

@@ -1,6 +1,7 @@
 // The proxy's HTTP servers: health on :10256, metrics on 127.0.0.1:10249, and one for each Service with a health check node port.
 import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http';
 import type { Clock } from '../lib/clock.ts';
+import { createExposition, labelText } from '../lib/exposition.ts';
 import type { Log } from '../lib/log.ts';
 import type { MetricsRegistry } from '../lib/metrics.ts';
 import type { ProxyMetrics } from './metrics.ts';
@@ -102,14 +103,48 @@ export interface MetricsPages {
   config(): unknown;
 }
 
+/** /metrics/slis: the one check of this server, `ping`, as figures, from the first time it was asked for; DELETE begins anew. */
+function createSlis(): { count(): void; reset(): void; text(): string } {
+  let checks = 0;
+  return {
+    count: () => void checks++,
+    reset() {
+      checks = 0;
+    },
+    text() {
+      if (checks === 0) return '';
+      const page = createExposition();
+      const ping = { name: 'ping', type: 'healthz' };
+      page
+        .family('kubernetes_healthcheck', 'gauge', 'This metric records the result of a single healthcheck.')
+        .sample(labelText(ping), 1);
+      page
+        .family('kubernetes_healthchecks_total', 'counter', 'This metric records the results of all healthcheck.')
+        .sample(labelText({ name: ping.name, status: 'success', type: ping.type }), checks);
+      return page.text();
+    },
+  };
+}
+
 export function metricsHandler(pages: MetricsPages, log: Log): RequestListener {
   const plain = 'text/plain; charset=utf-8';
+  const slis = createSlis();
   return (request, response) => {
     switch (pathOf(request)) {
       case '/healthz':
       case '/livez':
-      case '/readyz':
+      case '/readyz': {
+        slis.count();
+        const verbose = new URLSearchParams((request.url ?? '').split('?')[1]).has('verbose');
+        send(response, 200, plain, verbose ? '[+]ping ok\nhealthz check passed\n' : 'ok');
+        return;
+      }
+      case '/healthz/ping':
         send(response, 200, plain, 'ok');
+        return;
+      case '/metrics/slis':
+        if (request.method === 'DELETE') slis.reset();
+        send(response, 200, pages.registry.contentType, request.method === 'DELETE' ? 'metrics reset\n' : slis.text());
         return;
       case '/proxyMode':
         send(response, 200, plain, pages.mode());
