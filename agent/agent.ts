@@ -25,6 +25,7 @@ import { createUserNamespaces } from './containers/user-namespaces.ts';
 import { terminationMessage } from './containers/termination-message.ts';
 import { imageToken } from './images/image-token.ts';
 import { createPodImages, type PodImagesOptions } from './images/pod-images.ts';
+import { endAtOnce } from './node/end-at-once.ts';
 import { keepBridgeNetwork } from './node/bridge-network.ts';
 import { allocatedResourcesStatus, containerDevices } from './node/devices/container-devices.ts';
 import { createDevicePlugins } from './node/devices/device-plugins.ts';
@@ -65,9 +66,13 @@ import { reachRuntime } from './reach-runtime.ts';
 import { type AgentTask, runAgent } from './run-agent.ts';
 import { startServers } from './servers.ts';
 import { createNodeStats } from './stats/node-stats.ts';
+import { sandboxImage } from './stats/sandbox-image.ts';
 import { volumeUsage } from './stats/volume-usage.ts';
 import { createUpkeep } from './upkeep.ts';
+import { emptyMemoryVolumes } from './volumes/memory-volumes.ts';
+import { createMounter } from './volumes/mounter.ts';
 import { createPodVolumes } from './volumes/pod-volumes.ts';
+import { shareRoot } from './volumes/shared-root.ts';
 
 export interface AgentDeps {
   /** Undefined: the node runs alone, with static pods only. */
@@ -130,6 +135,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
   await mkdir(rootDir, { recursive: true, mode: 0o750 });
   const runtimeStatus = await reachRuntime(deps, signal);
   await deps.claimRuntime?.();
+  await shareRoot({ mounter: createMounter(), log }, rootDir, signal);
   const { runtimeName } = await runtime.version();
   const events = standalone
     ? createLoggedEvents(log)
@@ -372,7 +378,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
         cgroup: (pod) => cgroups.pods.parentFor(pod),
       },
       volumes: async (pod) => (await volumes.stats(pod)).map(volumeUsage),
-      sandboxImage: async () => (await runtime.status({ timeoutMs: 2_000 })).sandboxImage,
+      sandboxImage: (one) => sandboxImage(runtime, one),
     },
     {
       nodeName,
@@ -383,7 +389,18 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
     },
   );
   const upkeep = await createUpkeep(
-    { clock, log, events, metrics, runtime, images, node, observer, stats, workers: () => workers },
+    {
+      ...{ clock, log, events, metrics, runtime, images, node, observer, stats, workers: () => workers },
+      endAtOnce: (pod) =>
+        endAtOnce(
+          {
+            clock,
+            killProcesses: (uid) => cgroups.pods.killProcesses(uid),
+            freeMemory: (of) => emptyMemoryVolumes(rootDir, of),
+          },
+          pod,
+        ),
+    },
     {
       config,
       rootDir,
@@ -528,8 +545,9 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
         uids: () => volumes.known(),
         async remove(uid, inner) {
           await volumes.tearDown(uid, inner);
-          await removePodDirectory(join(rootDir, 'pods', uid));
+          await removePodDirectory(join(rootDir, 'pods', uid), () => volumes.held(uid));
         },
+        stays: async (uid) => (await volumes.held(uid)).length > 0,
         cleaned(removed, failed) {
           metrics.orphanedVolumesCleaned.set(removed);
           metrics.orphanedVolumesErrors.set(failed);
