@@ -218,7 +218,13 @@ describe('certificates of pods', () => {
         );
       },
     );
-    expect(await look()).toMatchObject({
+    // The key is made in its own time, which may be longer than a look is patient.
+    let answer: unknown;
+    await settle(async () => {
+      answer = await look();
+      return !/not issued yet/.test((answer as Error).message);
+    });
+    expect(answer).toMatchObject({
       name: 'NotYetError',
       message: expect.stringMatching(/^while creating PodCertificateRequest: .*switched off/),
     });
