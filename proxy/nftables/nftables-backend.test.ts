@@ -361,6 +361,7 @@ describe('the nftables backend', () => {
     const step = fc.record({
       changes: fc.uniqueArray(service, { maxLength: 3, selector: ({ number }) => number }),
       waitMs: fc.constantFrom(0, 300, 1_500),
+      serviceCidrs: fc.constantFrom(undefined, undefined, [], ['10.96.0.0/16'], ['10.96.0.0/16', '10.97.0.0/24']),
       event: fc.constantFrom('none', 'none', 'none', 'restart', 'fail', 'check'),
     });
     await fc.assert(
@@ -369,8 +370,10 @@ describe('the nftables backend', () => {
         const wanted = new Map<string, ServicePortState>();
         // The sync loop reads and writes everything again when it is told so.
         let suspected = false;
+        let cidrs: readonly string[] = [];
         const start = (): RulesBackend => {
           const opened = open(nft, clock);
+          opened.configure({ ...facts, serviceCidrs: cidrs });
           void opened.watchForeign(() => {
             suspected = true;
           }, life.signal);
@@ -378,7 +381,7 @@ describe('the nftables backend', () => {
         };
         let backend = start();
         await full(backend, []);
-        for (const { changes, waitMs, event } of steps) {
+        for (const { changes, waitMs, event, serviceCidrs } of steps) {
           const upserts: ServicePortState[] = [];
           const removals: string[] = [];
           for (const { number, endpoints, fields: given, remove } of changes) {
@@ -403,6 +406,8 @@ describe('the nftables backend', () => {
             backend = start();
           }
           if (event === 'fail') nft.failNext = 1;
+          cidrs = serviceCidrs ?? cidrs;
+          backend.configure({ ...facts, serviceCidrs: cidrs });
           try {
             if (event === 'restart' || event === 'check') await full(backend, [...wanted.values()]);
             else await part(backend, upserts, removals);
@@ -416,6 +421,9 @@ describe('the nftables backend', () => {
         if (suspected) await full(backend, [...wanted.values()]);
         await clock.advance(3_000);
         expect(kernelOf(nft)).toEqual(wantedOf([...wanted.values()]));
+        expect(nft.tables.get(table)?.chains.get('unallocated')?.rules).toEqual(
+          cidrs.map((cidr) => `ip daddr ${cidr} drop`),
+        );
         indexesAreWhole(nft);
         // Reading it back finds nothing to do but chains nobody needs any more, and then nothing at all.
         await full(backend, [...wanted.values()]);
