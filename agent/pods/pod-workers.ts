@@ -64,6 +64,7 @@ export interface PodWorkersDeps {
   };
   /** What outlives a restart of the agent. */
   readonly states: Pick<PodStates, 'get' | 'put' | 'remove'>;
+  readonly standalone?: boolean;
   statusFacts(
     pod: Pod,
     observed: ObservedPod,

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { createFakeClient } from '../../kube/fake-client.ts';
 import { resources } from '../../kube/resources.ts';
 import type { Node } from '../../kube/types/core.ts';
-import type { Pod } from '../../kube/types/pod.ts';
+import type { Pod, PodStatus } from '../../kube/types/pod.ts';
 import { systemClock } from '../../lib/clock.ts';
 import { createFakeClock } from '../../lib/fake-clock.ts';
 import { silentLog } from '../../lib/log.ts';
@@ -295,6 +295,27 @@ describe('a static pod', () => {
     lab.restart();
     await wake();
     expect(lab.runtime.containers()).toEqual([]);
+    await lab.stop();
+  });
+
+  it.each([
+    ['with an API server, whose mirror shows when it began, keeps that', false],
+    ['of a node that runs alone begins anew', true],
+  ])('over a restart of the agent, %s', async (_which, standalone) => {
+    const [pod] = parseManifest(web().replace('i:1', 'i'), origin);
+    const lab = createPodLab({ statics: source([pod!]), standalone });
+    const shown = async (): Promise<PodStatus | undefined> => {
+      await lab.clock.advance(1_000);
+      lab.agent().workers.wake(pod!.metadata.uid!);
+      await lab.clock.advance(5_000);
+      return lab.agent().workers.get(pod!.metadata.uid!)?.status;
+    };
+    const before = await shown();
+    expect(before?.phase).toBe('Running');
+    lab.restart();
+    const after = await shown();
+    expect(after?.startTime === before?.startTime).toBe(!standalone);
+    expect(after?.containerStatuses).toEqual(before?.containerStatuses);
     await lab.stop();
   });
 

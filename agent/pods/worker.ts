@@ -1,5 +1,5 @@
 // What is held for one pod as long as it is looked after.
-import type { Pod } from '../../kube/types/pod.ts';
+import type { Pod, PodStatus } from '../../kube/types/pod.ts';
 import type { Clock } from '../../lib/clock.ts';
 import type { DesiredPod, DesiredPods } from './desired.ts';
 import { createEndings, type Endings } from './endings.ts';
@@ -28,6 +28,8 @@ export interface WorkerDeps {
   orphan(uid: string, observed: ObservedPod): Pod | undefined;
   /** What outlives a restart of the agent. */
   readonly states: Pick<PodStates, 'get'>;
+  /** No API server: when a static pod began is nowhere to be seen, and it is said to begin with this agent, as the kubelet has it. */
+  readonly standalone?: boolean;
 }
 
 /** Undefined where nobody knows the pod, or its source has not told yet. */
@@ -45,7 +47,7 @@ export function createWorker(
   memory.termination = kept?.termination;
   for (const [name, backoff] of Object.entries(kept?.backoffs ?? {})) memoryOf(memory, name).backoff = backoff;
   const isStatic = desired !== undefined && desired.source !== 'api';
-  const pod = isStatic && kept?.status ? { ...known, status: kept.status } : known;
+  const pod = isStatic && kept?.status ? { ...known, status: keptStatus(kept.status, deps.standalone) } : known;
   const shownStart = pod.status?.startTime ? Date.parse(pod.status.startTime) : undefined;
   memory.startTimeMs = shownStart ?? clock.now();
   memory.timeline.push({ what: 'seen', atMs: clock.now() });
@@ -60,9 +62,16 @@ export function createWorker(
   };
 }
 
+function keptStatus(status: PodStatus, standalone = false): PodStatus {
+  if (!standalone || isOver(status)) return status;
+  const { startTime: _, ...rest } = status;
+  return rest;
+}
+
+const isOver = (status: PodStatus | undefined): boolean => status?.phase === 'Succeeded' || status?.phase === 'Failed';
+
 /** The API, or what was kept, shows that the pod has ended for good: it is not looked at as one to be started. */
-export const hasEnded = ({ pod }: Worker): boolean =>
-  pod.status?.phase === 'Succeeded' || pod.status?.phase === 'Failed';
+export const hasEnded = ({ pod }: Worker): boolean => isOver(pod.status);
 
 /** The pod with the status last computed. */
 export const shownPod = (worker: Worker): Pod => ({

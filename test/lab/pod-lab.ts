@@ -67,6 +67,7 @@ export interface LabOptions {
   /** See FakeRuntimeOptions. */
   readonly notesEndAfterMs?: number;
   readonly statics?: PodSource;
+  readonly standalone?: boolean;
   readonly parts?: Partial<PodParts>;
   /** Default: all are admitted. */
   readonly admit?: PodWorkersDeps['admit'];
@@ -207,6 +208,7 @@ export function createPodLab(options: LabOptions = {}) {
         admit: options.admit ?? (async () => ({ admitted: true })),
         orphan: orphanPod,
         hashOf: containerHash,
+        standalone: options.standalone ?? false,
         states: {
           get: (uid) => states.get(uid),
           put: (uid, state) => {
