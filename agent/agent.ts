@@ -32,6 +32,7 @@ import { createDevicePlugins } from './node/devices/device-plugins.ts';
 import { servePodResources } from './node/devices/pod-resources-server.ts';
 import { readInstanceMetadata } from './node/instance-metadata.ts';
 import { createNodeAgent, type NodeAgent } from './node/node-agent.ts';
+import { createKnownImages } from './observe/known-images.ts';
 import { createMeasuredRuntime } from './observe/measured-runtime.ts';
 import { createOomKills } from './observe/oom-kills.ts';
 import { createPacedRuntime } from './observe/paced-runtime.ts';
@@ -123,8 +124,9 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
   const { clock, log, registry } = given;
   const metrics = createKubeletMetrics(registry);
   metrics.buildInfo.set(buildLabels(options.kubeletVersion), 1);
+  const knownImages = createKnownImages(createMeasuredRuntime(given.runtime, { clock, metrics }));
   const runtime = createPacedRuntime(
-    createMeasuredRuntime(given.runtime, { clock, metrics }),
+    knownImages.runtime,
     { clock },
     { width: Math.max(4, 3 * availableParallelism()) },
   );
@@ -301,6 +303,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
     onRelist: (error, tookMs) => podMetrics.relisted(error, tookMs),
     oomKills,
     onLost: () => metrics.discardedEvents.inc(),
+    onImages: knownImages.changed,
     onChange: (uid) => workers.wake(uid),
     onSeen: (uid) => directory.changed(uid),
   });

@@ -384,7 +384,14 @@ export interface ExecRequest {
 export type AttachRequest = Omit<ExecRequest, 'command'>;
 
 /** Something happened to a container or sandbox; a hint to look again, no more. `lost` means events may have been missed. */
-export type RuntimeEvent = ContainerEvent | EndingEvent | { readonly kind: 'lost' };
+export type RuntimeEvent = ContainerEvent | EndingEvent | ImagesEvent | { readonly kind: 'lost' };
+
+/** Images, or their names, may have changed. Not all runtimes tell. */
+export interface ImagesEvent {
+  readonly kind: 'images';
+  /** From now on each change is told of, until an event says otherwise: `lost` does. */
+  readonly told: boolean;
+}
 
 export interface ContainerEvent {
   readonly kind: 'created' | 'started' | 'stopped' | 'deleted' | 'oom';

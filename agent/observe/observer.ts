@@ -26,6 +26,8 @@ export interface ObserverDeps extends InspectionsDeps {
   onRelist?(error: unknown, tookMs: number): void;
   /** Events of the runtime were lost; everything is listed. */
   onLost?(): void;
+  /** Images may have changed; `told`: each change is told of from now on. */
+  onImages?(told: boolean): void;
 }
 
 export interface ObserverOptions {
@@ -256,7 +258,12 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
   const hear = async (event: RuntimeEvent): Promise<void> => {
     if (event.kind === 'lost') {
       deps.onLost?.();
+      deps.onImages?.(false);
       await relist();
+      return;
+    }
+    if (event.kind === 'images') {
+      deps.onImages?.(event.told);
       return;
     }
     if (event.kind === 'ending') {

@@ -113,7 +113,7 @@ async function fromCri(deps: EventStreamDeps, emit: Emit, parent: AbortSignal): 
   let endings: Promise<void> | undefined;
   const stands = (): void => {
     emit({ kind: 'lost' });
-    endings = tellEndings(deps, emit, signal);
+    endings = tellBeside(deps, emit, signal);
   };
   try {
     await readCri(deps, emit, stands, signal);
@@ -145,15 +145,24 @@ function eventOfCri(item: wire.ContainerEventResponse): ContainerEvent {
   };
 }
 
-/** containerd tells of an exit before its CRI does. Best effort: a runtime without that service says nothing here. */
-async function tellEndings({ connection, clock }: EventStreamDeps, emit: Emit, signal: AbortSignal): Promise<void> {
+const imagesTold: RuntimeEvent = { kind: 'images', told: true };
+const imagesUntold: RuntimeEvent = { kind: 'images', told: false };
+const isAboutImages = ({ topic }: Envelope): boolean => topic.startsWith('/images/');
+
+/** What containerd tells and its CRI does not, or later: exits, and images. Best effort: a runtime without that service says nothing here. */
+async function tellBeside(deps: EventStreamDeps, emit: Emit, signal: AbortSignal): Promise<void> {
+  const { connection, clock } = deps;
   while (!signal.aborted) {
     try {
-      const filters = ['namespace==k8s.io,topic=="/tasks/exit"'];
+      const filters = ['namespace==k8s.io,topic=="/tasks/exit"', 'namespace==k8s.io,topic~="^/images/"'];
       const items = connection.stream(subscribe, SubscribeRequest, Envelope, { filters }, signal);
-      for await (const envelope of items) if (taskOf(envelope) !== undefined) emit(endingOf(envelope));
+      for await (const envelope of opening(deps, items, () => emit(imagesTold)))
+        if (isAboutImages(envelope)) emit(imagesTold);
+        else if (taskOf(envelope) !== undefined) emit(endingOf(envelope));
     } catch (error) {
       if (isUnimplemented(error)) return;
+    } finally {
+      emit(imagesUntold);
     }
     await clock.sleep(1_000, signal).catch(() => undefined);
   }
@@ -164,7 +173,7 @@ async function fromContainerd(deps: EventStreamDeps, emit: Emit, signal: AbortSi
     subscribe,
     SubscribeRequest,
     Envelope,
-    { filters: ['namespace==k8s.io,topic~="^/(tasks|containers)/"'] },
+    { filters: ['namespace==k8s.io,topic~="^/(tasks|containers|images)/"'] },
     signal,
   );
   // Exits that the CRI may not have noted yet; it does so when it has deleted the task.
@@ -175,16 +184,25 @@ async function fromContainerd(deps: EventStreamDeps, emit: Emit, signal: AbortSi
     exits.delete(id);
     emit(event);
   };
-  for await (const envelope of opening(deps, items, () => emit({ kind: 'lost' }))) {
-    if (envelope.topic === '/tasks/delete') exits.get(taskOf(envelope) ?? '')?.();
-    const event = eventOfEnvelope(envelope);
-    if (!event) continue;
-    if (event.kind !== 'stopped') {
-      emit(event);
-      continue;
+  const stands = (): void => {
+    emit({ kind: 'lost' });
+    emit(imagesTold);
+  };
+  try {
+    for await (const envelope of opening(deps, items, stands)) {
+      if (envelope.topic === '/tasks/delete') exits.get(taskOf(envelope) ?? '')?.();
+      if (isAboutImages(envelope)) emit(imagesTold);
+      const event = eventOfEnvelope(envelope);
+      if (!event) continue;
+      if (event.kind !== 'stopped') {
+        emit(event);
+        continue;
+      }
+      emit(endingOf(envelope));
+      void hold(event.containerId);
     }
-    emit(endingOf(envelope));
-    void hold(event.containerId);
+  } finally {
+    emit(imagesUntold);
   }
 }
 
@@ -226,8 +244,8 @@ export function eventOfEnvelope(envelope: Envelope): ContainerEvent | undefined 
   }
 }
 
-/** How often to look once the task is deleted: the CRI notes the end a moment later. */
-const settleDelaysMs = [0, 2, 4, 6, 8, 12, 20, 40, 80, 160, 320];
+/** How often to look once the task is deleted: the CRI notes the end some 30 ms later, and each look takes time from what it does meanwhile. */
+const settleDelaysMs = [10, 8, 8, 8, 12, 20, 40, 80, 160, 320];
 /** How long the deletion of the task is waited for. It has no event where the shim is gone. */
 const deletionMs = 300;
 

@@ -169,6 +169,38 @@ for (const { binary, quirks } of versions) {
       await remove();
     });
 
+    it('tells of every change to images once it has said that it does', async () => {
+      const events: RuntimeEvent[] = [];
+      const controller = new AbortController();
+      const reading = (async () => {
+        for await (const event of runtime.events(controller.signal)) events.push(event);
+      })();
+      const last = () => events.findLast(({ kind }) => kind === 'images' || kind === 'lost');
+      const told = async (what: string, change: () => Promise<unknown>): Promise<void> => {
+        const count = events.length;
+        await change();
+        for (let turn = 0; turn < 200 && !events.slice(count).some(({ kind }) => kind === 'images'); turn++)
+          await sleep(20);
+        expect(events.slice(count), what).toContainEqual({ kind: 'images', told: true });
+      };
+      await told('the stream stands', () => Promise.resolve());
+      const name = 'docker.io/library/told:1';
+      await told('a name for an image', () => containerd.ctr(['images', 'tag', demoImageName, name]));
+      await told('a name for another', () => containerd.ctr(['images', 'tag', '--force', demoImageName, name]));
+      await told('a name that goes', () => containerd.ctr(['images', 'rm', name]));
+      expect(last()).toEqual({ kind: 'images', told: true });
+      await containerd.restart('SIGKILL');
+      for (let turn = 0; turn < 200 && !events.some((event) => event.kind === 'images' && !event.told); turn++)
+        await sleep(20);
+      expect(events).toContainEqual({ kind: 'images', told: false });
+      // And again when the stream stands again.
+      for (let turn = 0; turn < 500 && JSON.stringify(last()) !== '{"kind":"images","told":true}'; turn++)
+        await sleep(20);
+      expect(last()).toEqual({ kind: 'images', told: true });
+      controller.abort();
+      await reading;
+    });
+
     it('survives a crash of the runtime: containers run on, events say lost', async () => {
       const { id, remove } = await run('real-4', workloads.waits);
       const events: RuntimeEvent[] = [];
