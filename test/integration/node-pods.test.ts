@@ -1,13 +1,17 @@
 // The whole node with the manifests everybody starts with: `stevedore run` on a real containerd and real rules, and an unmodified kubectl.
 import { type ChildProcess, spawn } from 'node:child_process';
+import { readdir, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { readMountTable } from '../../agent/volumes/mount-table.ts';
 import { resources } from '../../kube/resources.ts';
 import type { Service } from '../../kube/types/core.ts';
 import type { Pod } from '../../kube/types/pod.ts';
+import { exec as run } from '../../lib/exec.ts';
 import { kubectlPath } from '../lab/cluster.ts';
 import { runtimeId } from '../lab/engine.ts';
 import { type LabNode, startLabNode } from '../lab/node.ts';
@@ -348,6 +352,45 @@ spec:
     console.log(`ConfigMap changed → file changed: ${Date.now() - changedAt} ms`);
     expect(Date.now() - changedAt).toBeLessThan(1_000);
     await kubectl('delete', 'pod', 'given', '--wait=false');
+  });
+
+  it('mounts of a container in the directions its mountPropagation says, also where / is no shared mount', async () => {
+    const container = (name: string, more: string): string =>
+      `{ name: ${name}, image: "localhost/stevedore/demo:1", command: [sleep, "600"], securityContext: { privileged: ${name === 'both'} }, volumeMounts: [{ name: v, mountPath: /v${more} }] }`;
+    await node.cluster.apply(`
+apiVersion: v1
+kind: Pod
+metadata: { name: passing }
+spec:
+  terminationGracePeriodSeconds: 1
+  volumes: [{ name: v, emptyDir: {} }]
+  containers:
+    - ${container('both', ', mountPropagation: Bidirectional')}
+    - ${container('in', ', mountPropagation: HostToContainer')}
+    - ${container('none', '')}
+`);
+    const { metadata } = await node.waitForPod('passing', isReady);
+    const exec = (name: string, script: string): Promise<string> =>
+      kubectl('exec', 'passing', '-c', name, '--', 'sh', '-c', script);
+    const folder = join(node.rootDir, 'pods', metadata.uid ?? '', 'volumes/kubernetes.io~empty-dir/v');
+    await exec(
+      'both',
+      'mkdir /v/of-both /v/of-host && busybox mount -t tmpfs tmpfs /v/of-both && touch /v/of-both/file',
+    );
+    expect(await readdir(join(folder, 'of-both'))).toEqual(['file']);
+    await run('mount', ['-t', 'tmpfs', 'tmpfs', join(folder, 'of-host')]);
+    await writeFile(join(folder, 'of-host/file'), '');
+    const seen = 'cd /v && echo of-*/file';
+    expect(await exec('both', seen)).toBe('of-both/file of-host/file\n');
+    expect(await exec('in', seen)).toBe('of-both/file of-host/file\n');
+    expect(await exec('none', seen)).toBe('of-*/file\n');
+    await kubectl('delete', 'pod', 'passing', '--timeout=30s');
+    await until(
+      'its folder',
+      () => readdir(join(node.rootDir, 'pods')),
+      (names) => !names.includes(metadata.uid ?? ''),
+    );
+    expect((await readMountTable()).under(folder)).toEqual([]);
   });
 
   it('a pod whose ConfigMap is missing says so, and starts within a second of its creation', async () => {
