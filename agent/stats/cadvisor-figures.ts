@@ -146,6 +146,10 @@ export const sampleFigures: readonly Figure[] = [
     'Maximum number of threads allowed inside the container, infinity if value is zero',
     (s) => s.processes && (s.processes.max ?? 0),
   ],
+];
+
+/** What a cgroup is set to: shown without a time. */
+export const specFigures: readonly Figure[] = [
   ['container_spec_cpu_period', 'gauge', 'CPU period of the container.', (s) => s.cpu && (s.cpu.periodUs ?? 0)],
   ['container_spec_cpu_quota', 'gauge', 'CPU quota of the container.', (s) => s.cpu?.quotaUs],
   ['container_spec_cpu_shares', 'gauge', 'CPU share of the container.', (s) => s.cpu && (s.cpu.shares ?? 0)],

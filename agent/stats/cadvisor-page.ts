@@ -15,6 +15,7 @@ import {
   networkFigures,
   processFigures,
   sampleFigures,
+  specFigures,
 } from './cadvisor-figures.ts';
 import { machineFamilies } from './cadvisor-machine.ts';
 import type { CgroupSample, DeviceIo } from './cgroup-sample.ts';
@@ -201,6 +202,12 @@ export async function* cadvisorPage(input: CadvisorInput): AsyncGenerator<string
   for (const [name, type, help, of] of sampleFigures) {
     const family = page.family(name, type, help);
     for (const { labels, at, sample } of rows) family.sample(labels, of(sample), at);
+    yield page.text();
+    await slicer.breathe();
+  }
+  for (const [name, type, help, of] of specFigures) {
+    const family = page.family(name, type, help);
+    for (const { labels, sample } of rows) family.sample(labels, of(sample));
     yield page.text();
     await slicer.breathe();
   }

@@ -285,6 +285,8 @@ describe('the page of cAdvisor', () => {
       expect(of('container_blkio_device_usage_total', app)).toHaveLength(operations.length);
       expect(of('container_spec_memory_reservation_limit_bytes', app)).toEqual([reservation]);
       expect(of('container_spec_memory_swap_limit_bytes', app)).toEqual([swap]);
+      // Settings have no time, as there.
+      expect(page).toMatch(/^container_spec_memory_limit_bytes\{container="app",[^}]+\} \d+$/m);
       expect(of('container_memory_failures_total', { ...app, scope: 'hierarchy', failure_type: 'pgfault' })).toEqual([
         99,
       ]);
@@ -481,6 +483,7 @@ describe('file systems of the machine', () => {
       `6 1 0:33 / /run/containerd/io.containerd.runtime.v2.task/k8s.io/${id}/rootfs rw - overlay overlay rw`,
       `7 1 0:34 / /run/containerd/io.containerd.grpc.v1.cri/sandboxes/${id}/shm rw - tmpfs shm rw`,
       '8 1 0:35 / /var/lib/kubelet/pods/u/volumes/kubernetes.io~nfs/v rw - nfs server:/v rw',
+      '14 1 0:37 / /data/kubelet/pods/u/volumes/kubernetes.io~projected/t rw - tmpfs tmpfs rw',
       '9 1 8:16 / /var/lib/kubelet/plugins/csi/pv/globalmount rw - xfs /dev/sdb rw',
       '10 1 8:16 / /var/lib/kubelet/pods/u/volumes/kubernetes.io~csi/pv/mount rw - xfs /dev/sdb rw',
       '11 1 0:36 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw',

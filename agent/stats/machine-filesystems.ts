@@ -51,8 +51,8 @@ const patienceMs = 2_000;
 const onDisks =
   'ext[234]?|xfs|btrfs|zfs|squashfs|f2fs|jfs|reiserfs|hfs|hfsplus|ntfs|vfat|fat|msdos|exfat|udf|iso9660|tmpfs|overlay|nfs\\d?';
 const listed = new RegExp(` - (?:${onDisks}) `);
-/** Folders of one container or sandbox. */
-const ofOne = /\/[0-9a-f]{64}(?:\/|$)/;
+/** Folders of one container or sandbox, and a pod's volumes, also where the agent's folder is a link to another. */
+const ofOne = /\/[0-9a-f]{64}(?:\/|$)|\/pods\/[^/]+\/volumes\//;
 
 /**
  * One for each device, the first mount of it: the others are binds. Left out is what comes and goes with pods: memory, overlays and network mounts
