@@ -47,7 +47,8 @@ describe.each<IpFamily>(['IPv4', 'IPv6'])('nftables, %s', (family) => {
     };
     return backend.apply({ upserts: states, removals }, desired, { signal, full });
   };
-  const ask = (): Promise<string> => lab.ask('pod', 'TCP', vip, 80, 2_000);
+  // Long enough for a second SYN on a machine that has much else to do: a third comes after 3 s.
+  const ask = (): Promise<string> => lab.ask('pod', 'TCP', vip, 80, 5_000);
   const nameOf = (answer: string): string => answer.split(' ')[0]!;
 
   beforeAll(async () => {
