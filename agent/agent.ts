@@ -8,7 +8,6 @@ import { createEventRecorder } from '../kube/event-recorder.ts';
 import { createNoClient } from '../kube/no-client.ts';
 import { createObjectCache } from '../kube/object-cache.ts';
 import { createReflector } from '../kube/reflector.ts';
-import { milliOf, unitsOf } from '../kube/quantity.ts';
 import { resources } from '../kube/resources.ts';
 import type { Node, Service, Taint } from '../kube/types/core.ts';
 import type { Pod, PodStatus } from '../kube/types/pod.ts';
@@ -28,6 +27,7 @@ import { createPodImages, type PodImagesOptions } from './images/pod-images.ts';
 import { endAtOnce } from './node/end-at-once.ts';
 import { keepBridgeNetwork } from './node/bridge-network.ts';
 import { allocatedResourcesStatus, containerDevices } from './node/devices/container-devices.ts';
+import { enforcedLimits } from './node/capacity.ts';
 import { createDevicePlugins } from './node/devices/device-plugins.ts';
 import { servePodResources } from './node/devices/pod-resources-server.ts';
 import { readInstanceMetadata } from './node/instance-metadata.ts';
@@ -59,7 +59,6 @@ import { createStatusWriter } from './pods/status-writer.ts';
 import { createProbeMetrics } from './probes/probe-metrics.ts';
 import { createProber } from './probes/prober.ts';
 import { openPodCgroups } from './resources/open-pod-cgroups.ts';
-import type { NodeLimits } from './resources/pod-cgroups.ts';
 import { qosOf } from '../kube/scheduling/qos.ts';
 import { buildLabels, createKubeletMetrics, imageSizeRange } from './server/kubelet-metrics.ts';
 import { createLoggedEvents } from './logged-events.ts';
@@ -617,7 +616,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
       return () => podResources.close();
     },
     async limit(of: Node) {
-      const { problem } = await cgroups.pods.prepare(nodeLimits(of, config));
+      const { problem } = await cgroups.pods.prepare(enforcedLimits(of.status?.capacity ?? {}, config));
       if (problem) events.record(node.eventTarget, 'Warning', 'FailedNodeAllocatableEnforcement', problem);
       return problem === undefined;
     },
@@ -639,11 +638,4 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
     directory,
     run: (runSignal) => runAgent(running, runSignal),
   };
-}
-
-/** What all pods together may use: the allocatable where it is enforced, else what the host has. */
-function nodeLimits(node: Node, config: KubeletConfiguration): NodeLimits {
-  const { capacity = {}, allocatable = {} } = node.status ?? {};
-  const list = config.enforceNodeAllocatable.includes('pods') ? allocatable : capacity;
-  return { cpuMilli: milliOf(list.cpu ?? '0'), memoryBytes: unitsOf(list.memory ?? '0') };
 }

@@ -74,22 +74,44 @@ export function hostCapacity(facts: HostFacts, config: CapacityConfig): Record<s
   };
 }
 
-/** What is kept from pods: reservations and what eviction defends. */
-export function reservation(
-  capacity: Readonly<Record<string, number>>,
-  config: CapacityConfig,
-): Readonly<Record<string, number>> {
+/** What is set aside for the system and for Kubernetes itself. */
+function reserved(
+  config: Pick<CapacityConfig, 'systemReserved' | 'kubeReserved' | 'reservedSystemCPUs'>,
+): Record<string, number> {
   const system = amounts(config.systemReserved);
   const kube = amounts(config.kubeReserved);
   if (config.reservedSystemCPUs !== '') {
     system.cpu = countCpus(config.reservedSystemCPUs) * 1000;
     delete kube.cpu;
   }
-  const kept: Record<string, number> = {};
+  const kept = { ...system };
+  for (const [name, amount] of Object.entries(kube)) kept[name] = (kept[name] ?? 0) + amount;
+  return kept;
+}
+
+/**
+ * What the cgroup of all pods is limited to: what the node has without the reservations, where they are enforced. The eviction threshold lies
+ * below that limit, or pods would be killed by the kernel before they could be evicted, and the huge pages are counted by themselves.
+ */
+export function enforcedLimits(
+  capacity: ResourceList,
+  config: CapacityConfig,
+): { cpuMilli: number; memoryBytes: number } {
+  const has = amounts(capacity);
+  const kept = config.enforceNodeAllocatable.includes('pods') ? reserved(config) : {};
+  const left = (name: string): number => Math.max(0, (has[name] ?? 0) - (kept[name] ?? 0));
+  return { cpuMilli: left('cpu'), memoryBytes: left('memory') };
+}
+
+/** What is kept from pods: reservations and what eviction defends. */
+export function reservation(
+  capacity: Readonly<Record<string, number>>,
+  config: CapacityConfig,
+): Readonly<Record<string, number>> {
+  const kept = reserved(config);
   const add = (name: string, amount: number): void => {
     kept[name] = (kept[name] ?? 0) + amount;
   };
-  for (const [name, amount] of [...Object.entries(system), ...Object.entries(kube)]) add(name, amount);
   for (const { signal, value, hard } of parseThresholds(config).thresholds) {
     if (!hard) continue;
     if (signal === 'memory.available') add('memory', thresholdAmount(value, capacity.memory ?? 0));
