@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { defaultKubeletConfiguration, type KubeletConfiguration } from '../config.ts';
 import { enforcedLimits, nodeResources } from './capacity.ts';
+import type { HostFacts } from './host-facts.ts';
 
 const Mi = 2 ** 20;
 const Gi = 2 ** 30;
@@ -15,7 +16,7 @@ describe('what the cgroup of all pods is limited to', () => {
     memoryBytes: 8 * Gi,
     storageBytes: 100 * Gi,
     hugePages: new Map([[2 * Mi, Gi]]),
-  } as Parameters<typeof nodeResources>[0];
+  } as unknown as HostFacts;
   const reserved = {
     kubeReserved: { cpu: '500m', memory: '1Gi' },
     systemReserved: { memory: '512Mi' },

@@ -212,6 +212,15 @@ describe('eviction', () => {
     expect(evicted).toHaveLength(1);
   });
 
+  it('that no pod can be evicted is told once a minute, however often it is looked at', async () => {
+    const { world, events, lookAfter } = setUp();
+    world.pods = [pod('critical', { priority: 2_000_000_000 })];
+    world.stats = [used('critical', 2 * Gi)];
+    world.memory = 50 * Mi;
+    for (let looks = 0; looks < 70; looks++) await lookAfter(1_000);
+    expect(events).toEqual(Array.from({ length: 2 }, () => 'n EvictionThresholdMet: Attempting to reclaim memory'));
+  });
+
   it('a soft threshold waits for its grace and gives the pod what it may have', async () => {
     const { world, evicted, lookAfter } = setUp({
       evictionHard: {},

@@ -88,6 +88,7 @@ export interface Eviction {
 const cleanupTimeoutMs = 30_000;
 const cleanupPollMs = 250;
 const immediateGraceSeconds = 1;
+const tellAgainMs = 60_000;
 // A node that is out of memory has a runtime that hardly turns: each of its steps starts a program.
 const runtimeTimeoutMs = 5_000;
 
@@ -124,6 +125,8 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
   let pressure: Pressure = { memory: false, disk: false, pid: false };
   const nap = createNap(clock);
   let looking: Promise<Look> | undefined;
+  /** Nobody could be evicted: with the alarm on, that is found again each second. */
+  let stuck: { readonly starved: string; readonly toldMs: number } | undefined;
 
   const evict = (
     pod: Pod,
@@ -193,8 +196,11 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
     const [threshold] = act;
     if (!threshold) return nothing;
     const starved = starvedOf(threshold.signal);
-    events.record(deps.nodeTarget, 'Warning', 'EvictionThresholdMet', `Attempting to reclaim ${starved}`);
-    log.warn('the node is short of a resource', { starved, signal: threshold.signal });
+    const told = stuck?.starved === starved && clock.monotonicMs() - stuck.toldMs < tellAgainMs;
+    if (!told) {
+      events.record(deps.nodeTarget, 'Warning', 'EvictionThresholdMet', `Attempting to reclaim ${starved}`);
+      log.warn('the node is short of a resource', { starved, signal: threshold.signal });
+    }
     const memory = starved === 'memory' || starved === 'pids';
     const stats = memory ? statsOf : await freeDisk(threshold, dedicated, signal);
     if (!stats) return nothing;
@@ -205,10 +211,14 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
     }
     for (const pod of rankPods(pods, stats, threshold.signal, dedicated)) {
       const report = pressureReport(starved, pod, stats(pod), act, state.last);
-      if (evict(pod, threshold.signal, report, graceFor(threshold, pod), true))
-        return { evicted: [pod.metadata.uid ?? ''], urgent: memory && threshold.hard };
+      if (!evict(pod, threshold.signal, report, graceFor(threshold, pod), true)) continue;
+      stuck = undefined;
+      return { evicted: [pod.metadata.uid ?? ''], urgent: memory && threshold.hard };
     }
-    log.warn('the node is short of a resource and no pod can be evicted', { starved });
+    if (!told) {
+      log.warn('the node is short of a resource and no pod can be evicted', { starved });
+      stuck = { starved, toldMs: clock.monotonicMs() };
+    }
     return nothing;
   };
 
