@@ -79,12 +79,13 @@ export const armored = (name: string, appArmorProfile: object): object =>
     { restartPolicy: 'Never' },
   );
 
+// With 0 a pod that heeds its eviction would have succeeded, and show no reason.
 /** Takes the host's memory, quickly at first, then slowly, and stops a little below the threshold: a host that thrashes ends nothing in time. */
 export const memoryHog = pod(
   'memory-hog',
   [
     // What the node counts as available: free memory and the page cache that is not in use.
-    "left() { awk '/^MemFree|^Inactive.file/ { sum += $2 } END { print int(sum / 1024) }' /proc/meminfo; }; i=0; trap 'exit 0' TERM; while :; do l=$(left); if [ $l -gt 190 ]; then n=$(( (l - 180) / 2 + 1 )); elif [ $l -gt 88 ]; then n=4; else n=0; fi; [ $n = 0 ] || dd if=/dev/zero of=/memory/$i bs=1048576 count=$n 2>/dev/null; i=$((i + 1)); sleep 2; done",
+    "left() { awk '/^MemFree|^Inactive.file/ { sum += $2 } END { print int(sum / 1024) }' /proc/meminfo; }; i=0; trap 'exit 143' TERM; while :; do l=$(left); if [ $l -gt 190 ]; then n=$(( (l - 180) / 2 + 1 )); elif [ $l -gt 88 ]; then n=4; else n=0; fi; [ $n = 0 ] || dd if=/dev/zero of=/memory/$i bs=1048576 count=$n 2>/dev/null; i=$((i + 1)); sleep 2; done",
   ],
   { volumeMounts: [{ name: 'memory', mountPath: '/memory' }] },
   { restartPolicy: 'Never', volumes: [{ name: 'memory', emptyDir: { medium: 'Memory' } }] },
@@ -95,7 +96,7 @@ export const diskHog = (leaveMb: number): object =>
   pod(
     'disk-hog',
     [
-      `trap 'exit 0' TERM; free=$(df -m /disk | awk 'END { print $(NF - 2) }'); fallocate -l $(( (free - ${leaveMb}) * 1048576 )) /disk/file && echo filled; sleep 100000 & wait`,
+      `trap 'exit 143' TERM; free=$(df -m /disk | awk 'END { print $(NF - 2) }'); fallocate -l $(( (free - ${leaveMb}) * 1048576 )) /disk/file && echo filled; sleep 100000 & wait`,
     ],
     { volumeMounts: [{ name: 'disk', mountPath: '/disk' }] },
     { restartPolicy: 'Never', volumes: [{ name: 'disk', emptyDir: {} }] },
