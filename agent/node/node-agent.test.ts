@@ -153,7 +153,12 @@ describe('the node agent', () => {
     const first = lease()?.spec?.renewTime ?? '';
     await clock.advance(11_000);
     expect(Date.parse(lease()?.spec?.renewTime ?? '') - Date.parse(first)).toBeGreaterThanOrEqual(10_000);
+    await clock.advance(7_000);
+    const before = lease()?.spec?.renewTime;
+    const stoppedAtMs = clock.now();
     await end();
+    expect(lease()?.spec?.renewTime).not.toBe(before);
+    expect(Date.parse(lease()?.spec?.renewTime ?? '')).toBe(stoppedAtMs);
   });
 
   it.each([

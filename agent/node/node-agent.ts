@@ -107,6 +107,8 @@ export interface NodeAgent {
 type Key = 'register' | 'status' | 'lease';
 
 const clockJumpMs = 10_000;
+/** How long a stop waits for the API server to take one more renewal of the lease. */
+const lastRenewalMs = 1_000;
 
 export function createNodeAgent(deps: NodeAgentDeps, options: NodeAgentOptions): NodeAgent {
   const { client, clock, log, events } = deps;
@@ -343,6 +345,11 @@ export function createNodeAgent(deps: NodeAgentDeps, options: NodeAgentOptions):
       log.debug("the node's lease cannot be renewed before the node is registered", { node: nodeName, error });
     });
 
+  // Pods go on without the agent: an upgrade has the whole of the lease to come back in before the control plane takes them for lost.
+  const renewLast = async (): Promise<void> => {
+    if (registered) await lease?.renew(AbortSignal.timeout(lastRenewalMs)).catch(() => undefined);
+  };
+
   const queue = createKeyedQueue<Key>(
     {
       clock,
@@ -445,6 +452,7 @@ export function createNodeAgent(deps: NodeAgentDeps, options: NodeAgentOptions):
         await Promise.all([runtime.run(signal), watchNode(signal)]);
       } finally {
         await queue.stop();
+        await renewLast();
       }
     },
   };
