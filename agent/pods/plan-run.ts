@@ -222,13 +222,11 @@ function nextAttempt(input: PlanInput, container: Container, before: ObservedCon
   const { memory } = input;
   const shown = shownOf(input, container.name);
   const ranBefore = shown && (shown.state?.terminated || shown.state?.running || shown.lastState?.terminated);
-  const fromStatus = shown
-    ? before
-      ? shown.restartCount
-      : ranBefore
-        ? shown.restartCount + 1
-        : shown.restartCount
-    : 0;
+  // A runtime whose host lost power may have forgotten the newest of several.
+  const shownId = shown?.state?.terminated?.containerID ?? (shown?.state?.running && shown.containerID);
+  const isAnother = shownId !== undefined && before !== undefined && !shownId.endsWith(`//${before.id}`);
+  const forgotten = before ? isAnother && before.metadata.attempt < (shown?.restartCount ?? 0) : ranBefore;
+  const fromStatus = shown ? shown.restartCount + (forgotten ? 1 : 0) : 0;
   const least = memory.containers.get(container.name)?.leastAttempt ?? 0;
   return Math.max(before ? before.metadata.attempt + 1 : 0, fromStatus, least);
 }

@@ -252,6 +252,22 @@ describe('restarts', () => {
     expect(made.start).toMatchObject([{ kind: 'start-container', attempt: 8 }]);
   });
 
+  it.each([
+    ['has all of them', 2, 3],
+    ['has forgotten the newest, as after a loss of power', 1, 3],
+    ['has one that was never shown', 3, 4],
+  ])('count on where the runtime %s', (_what, newest, attempt) => {
+    const memory = ready(['a']);
+    const state = { running: { startedAt: '2026-01-01T00:00:00Z' } };
+    const containerID = 'containerd://the-third';
+    memory.status = {
+      containerStatuses: [{ name: 'a', ready: true, restartCount: 2, image: '', imageID: '', containerID, state }],
+    };
+    const observed = running(exited('a', 255, { metadata: { name: 'a', attempt: newest } }));
+    const made = plan(input(podOf([{ name: 'a' }]), observed, memory, { facts: facts({ nowMs: 10_000_000_000_000 }) }));
+    expect(made.start).toMatchObject([{ kind: 'start-container', attempt }]);
+  });
+
   it('a failed liveness probe stops the container with the probe’s own grace', () => {
     const pod = podOf([{ name: 'a', livenessProbe: { terminationGracePeriodSeconds: 5 } }]);
     const failing = facts({ probe: () => ({ started: true, failed: 'liveness', ready: true }) });
