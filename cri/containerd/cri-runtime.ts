@@ -5,6 +5,7 @@ import type { Tracer } from '../../lib/tracing/tracer.ts';
 import { isNotFound, isUnavailable, isUnimplemented, RuntimeError } from '../errors.ts';
 import type { CallOptions, Runtime } from '../runtime.ts';
 import type { ContainerId, SandboxId } from '../types.ts';
+import { removeBrokenResults } from './cni-results.ts';
 import { openConnection } from './connection.ts';
 import { runtimeEvents } from './event-stream.ts';
 import * as from from './from-wire.ts';
@@ -77,6 +78,21 @@ export function createCriRuntime(deps: CriRuntimeDeps, options: CriRuntimeOption
     }
   }
 
+  const endSandbox = async (
+    method: 'StopPodSandbox' | 'RemovePodSandbox',
+    id: SandboxId,
+    call: CallOptions | undefined,
+  ): Promise<void> => {
+    const once = (): Promise<unknown> =>
+      runtime(method, wire.SandboxRef, wire.Empty, { podSandboxId: id }, call, runtimeRequestTimeoutMs).catch(gone);
+    try {
+      await once();
+    } catch (error) {
+      if (!(await removeBrokenResults(id, error, deps))) throw error;
+      await once();
+    }
+  };
+
   return {
     async version(call) {
       const { runtimeName, runtimeVersion, runtimeApiVersion } = await runtime(
@@ -127,17 +143,8 @@ export function createCriRuntime(deps: CriRuntimeDeps, options: CriRuntimeOption
       return answer.podSandboxId as SandboxId;
     },
 
-    async stopSandbox(id, call) {
-      const message = { podSandboxId: id };
-      await runtime('StopPodSandbox', wire.SandboxRef, wire.Empty, message, call, runtimeRequestTimeoutMs).catch(gone);
-    },
-
-    async removeSandbox(id, call) {
-      const message = { podSandboxId: id };
-      await runtime('RemovePodSandbox', wire.SandboxRef, wire.Empty, message, call, runtimeRequestTimeoutMs).catch(
-        gone,
-      );
-    },
+    stopSandbox: (id, call) => endSandbox('StopPodSandbox', id, call),
+    removeSandbox: (id, call) => endSandbox('RemovePodSandbox', id, call),
 
     async listSandboxes(filter, call) {
       const { items } = await runtime(

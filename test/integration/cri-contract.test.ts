@@ -1,10 +1,11 @@
 // The CRI adapter against real containerds: the port's contract, and what only a real one can show. Debian's 1.6 is required; 2.x runs
 // where STEVEDORE_CONTAINERD2 names a folder that holds it.
-import { mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it, onTestFailed } from 'vitest';
+import { cniResultsFolder } from '../../cri/containerd/cni-results.ts';
 import { createCriRuntime } from '../../cri/containerd/cri-runtime.ts';
 import { type ContractSubject, runtimeContract, workloads } from '../../cri/contract.ts';
 import { demoImage, demoImageName, readBusybox } from '../../cri/local-images.ts';
@@ -167,6 +168,17 @@ for (const { binary, quirks } of versions) {
       for (let turn = 0; turn < 100 && !(await text()).includes('third'); turn++) await sleep(20);
       expect(await text()).toMatch(new RegExp(`^${stamp} stdout F third\n$`));
       await remove();
+    });
+
+    it('takes a sandbox down whose CNI result a loss of power left empty', async () => {
+      const sandbox = await runtime.runSandbox(sandboxConfig('real-5'), '');
+      const results = (await readdir(cniResultsFolder)).filter((name) => name.includes(`-${sandbox}-`));
+      expect(results.length).toBeGreaterThan(0);
+      for (const name of results) await truncate(join(cniResultsFolder, name));
+      await runtime.stopSandbox(sandbox);
+      await runtime.removeSandbox(sandbox);
+      expect((await runtime.listSandboxes()).some(({ id }) => id === sandbox)).toBe(false);
+      expect((await readdir(cniResultsFolder)).some((name) => name.includes(`-${sandbox}-`))).toBe(false);
     });
 
     it('tells of every change to images once it has said that it does', async () => {
