@@ -106,3 +106,34 @@ describe('a container that is made and not started yet', () => {
     });
   });
 });
+
+describe('a runtime that has forgotten the newest of several', () => {
+  const main = { name: 'main', image: 'i' };
+  const pod = { metadata: { name: 'p', uid: 'u' }, spec: { containers: [main] } } as unknown as Pod;
+  const first: ObservedContainer = { ...created('main'), state: 'exited', exitCode: 255 };
+
+  it('leaves the one that was shown running with an end that nobody saw, look after look', () => {
+    const memory = createMemory();
+    const second: ObservedContainer = {
+      ...created('main'),
+      id: 'main-1',
+      metadata: { name: 'main', attempt: 1 },
+      state: 'running',
+    };
+    const told = (containers: ObservedContainer[]): ContainerStatus => {
+      const status = show(pod, 'main', 'regular', memory, containers);
+      memory.status = { containerStatuses: [status] };
+      return status;
+    };
+    expect(told([second, first])).toMatchObject({ restartCount: 1, state: { running: {} } });
+    const lost = {
+      restartCount: 1,
+      state: { waiting: { reason: 'ContainerCreating' } },
+      lastState: { terminated: { reason: 'ContainerStatusUnknown', exitCode: 137 } },
+    };
+    expect(told([first])).toMatchObject(lost);
+    expect(told([first])).toMatchObject(lost);
+    const third: ObservedContainer = { ...second, id: 'main-2', metadata: { name: 'main', attempt: 2 } };
+    expect(told([third, first])).toMatchObject({ restartCount: 2, state: { running: {} } });
+  });
+});

@@ -12,7 +12,7 @@ import type { ObservedContainer, ObservedPod } from './observed.ts';
 import { isSidecar, newestOf } from './observed.ts';
 import type { PlanFacts } from './plan.ts';
 import { formatBackoff, formatPod, restartsAll, shouldRestart } from './restart.ts';
-import { shownOf } from './shown.ts';
+import { isOlderThanShown, shownOf } from './shown.ts';
 
 export type ContainerKind = 'init' | 'regular' | 'ephemeral';
 
@@ -166,7 +166,8 @@ export function containerStatus(
   const records = observed.containers.filter((each) => each.metadata.name === name);
   const shown = shownOf(input, name);
   const hidden = isBeingStarted(input, records, shown);
-  const [newest, previous] = hidden ? records.slice(1) : records;
+  const [latest, previous] = hidden ? records.slice(1) : records;
+  const newest = latest && isOlderThanShown(shown, latest) ? undefined : latest;
 
   let status: ContainerStatus;
   if (hidden && !newest && shown) {

@@ -8,7 +8,7 @@ import { type Draft, graceOf, type PlanInput, wakeAt, want } from './plan.ts';
 import { planPreStop, planStop } from './plan-kill.ts';
 import { asksForAll, planRestartAll } from './plan-restart-all.ts';
 import { formatBackoff, nextBackoff, restartsAfterKill, shouldRestart } from './restart.ts';
-import { shownOf } from './shown.ts';
+import { isOlderThanShown, shownOf } from './shown.ts';
 
 /** Fills the draft; returns true where the pod is finished: all has ended and nothing starts again. */
 export function planRun(draft: Draft, input: PlanInput): boolean {
@@ -222,10 +222,7 @@ function nextAttempt(input: PlanInput, container: Container, before: ObservedCon
   const { memory } = input;
   const shown = shownOf(input, container.name);
   const ranBefore = shown && (shown.state?.terminated || shown.state?.running || shown.lastState?.terminated);
-  // A runtime whose host lost power may have forgotten the newest of several.
-  const shownId = shown?.state?.terminated?.containerID ?? (shown?.state?.running && shown.containerID);
-  const isAnother = shownId !== undefined && before !== undefined && !shownId.endsWith(`//${before.id}`);
-  const forgotten = before ? isAnother && before.metadata.attempt < (shown?.restartCount ?? 0) : ranBefore;
+  const forgotten = before ? isOlderThanShown(shown, before) : ranBefore;
   const fromStatus = shown ? shown.restartCount + (forgotten ? 1 : 0) : 0;
   const least = memory.containers.get(container.name)?.leastAttempt ?? 0;
   return Math.max(before ? before.metadata.attempt + 1 : 0, fromStatus, least);

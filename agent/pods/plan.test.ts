@@ -268,6 +268,18 @@ describe('restarts', () => {
     expect(made.start).toMatchObject([{ kind: 'start-container', attempt }]);
   });
 
+  it('count on while it is shown that the newest was forgotten', () => {
+    const memory = ready(['a']);
+    const lost = { exitCode: 137, reason: 'ContainerStatusUnknown', startedAt: null, finishedAt: null };
+    const [state, lastState] = [{ waiting: { reason: 'ContainerCreating' } }, { terminated: lost }];
+    memory.status = {
+      containerStatuses: [{ name: 'a', ready: false, restartCount: 2, image: '', imageID: '', state, lastState }],
+    };
+    const observed = running(exited('a', 255, { metadata: { name: 'a', attempt: 1 } }));
+    const made = plan(input(podOf([{ name: 'a' }]), observed, memory, { facts: facts({ nowMs: 10_000_000_000_000 }) }));
+    expect(made.start).toMatchObject([{ kind: 'start-container', attempt: 3 }]);
+  });
+
   it('a failed liveness probe stops the container with the probe’s own grace', () => {
     const pod = podOf([{ name: 'a', livenessProbe: { terminationGracePeriodSeconds: 5 } }]);
     const failing = facts({ probe: () => ({ started: true, failed: 'liveness', ready: true }) });
