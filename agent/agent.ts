@@ -393,7 +393,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
   const upkeep = await createUpkeep(
     {
       ...{ clock, log, events, metrics, runtime, images, node, observer, stats, workers: () => workers },
-      endAtOnce: (pod) =>
+      endAtOnce: (pod, inner) =>
         endAtOnce(
           {
             clock,
@@ -401,6 +401,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
             freeMemory: (of) => emptyMemoryVolumes(rootDir, of),
           },
           pod,
+          inner,
         ),
     },
     {

@@ -33,7 +33,7 @@ export interface UpkeepDeps {
   readonly stats: NodeStats;
   workers(): PodWorkers;
   /** See eviction. */
-  endAtOnce(pod: Pod): Promise<number>;
+  endAtOnce(pod: Pod, signal: AbortSignal): Promise<number>;
 }
 
 export interface Upkeep {
@@ -106,7 +106,7 @@ export async function createUpkeep(deps: UpkeepDeps, options: UpkeepOptions): Pr
         return deps.stats.summary({ onlyCpuAndMemory: false });
       },
       evict: (uid, end) => deps.workers().evict(uid, end),
-      endAtOnce: (pod) => deps.endAtOnce(pod),
+      endAtOnce: (pod, signal) => deps.endAtOnce(pod, signal),
       freeUnused: async (what, signal) => {
         if (what === 'containers') await deps.workers().letGo(signal);
         else await imageGc.removeUnused(signal);

@@ -19,6 +19,7 @@ async function ended(counts: number[]) {
       freeMemory: ({ metadata }) => Promise.resolve(void seen.push(`free ${metadata.name}`)),
     },
     pod,
+    new AbortController().signal,
   );
   await clock.advance(10_000);
   return { found: await work, seen };

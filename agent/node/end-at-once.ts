@@ -13,14 +13,17 @@ export interface EndAtOnceDeps {
 const tries = 20;
 const pauseMs = 100;
 
-/** Resolves with how many processes there were when it began. Rejects where the cgroup cannot be read or a process not be killed. */
-export async function endAtOnce(deps: EndAtOnceDeps, pod: Pod): Promise<number> {
+/**
+ * Resolves with how many processes there were when it began. Rejects where the cgroup cannot be read or a process not be killed, and when the
+ * signal aborts.
+ */
+export async function endAtOnce(deps: EndAtOnceDeps, pod: Pod, signal: AbortSignal): Promise<number> {
   const uid = pod.metadata.uid ?? '';
   const found = await deps.killProcesses(uid);
   let left = found;
   // A process that was killed gives back its memory before it is gone.
   for (let done = 0; left > 0 && done < tries; done++) {
-    await deps.clock.sleep(pauseMs);
+    await deps.clock.sleep(pauseMs, signal);
     left = await deps.killProcesses(uid);
   }
   if (left === 0) await deps.freeMemory(pod);

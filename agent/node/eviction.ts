@@ -50,7 +50,7 @@ export interface EvictionDeps {
    * Kills the processes of a pod that was evicted, and frees what it keeps in memory, without the runtime; resolves with how many processes
    * were left.
    */
-  endAtOnce(pod: Pod): Promise<number>;
+  endAtOnce(pod: Pod, signal: AbortSignal): Promise<number>;
   /** Removes the containers of pods that have ended, or images nobody uses; resolves when done. */
   freeUnused(what: 'containers' | 'images', signal: AbortSignal): Promise<void>;
   onPressure(pressure: Pressure): void;
@@ -261,18 +261,21 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
     return looking;
   };
 
-  const endAtOnce = async (uid: string): Promise<void> => {
+  const endAtOnce = async (uid: string, signal: AbortSignal): Promise<void> => {
     const pod = deps.activePods().find(({ metadata }) => metadata.uid === uid);
     if (!pod) return;
     const { name, namespace } = pod.metadata;
     try {
-      const killed = await deps.endAtOnce(pod);
+      const killed = await deps.endAtOnce(pod, signal);
       if (killed > 0)
         log.warn('the runtime has not ended an evicted pod while the node is at its limit; its processes were killed', {
           ...{ pod: name, namespace, killed },
         });
     } catch (error) {
-      log.warn('the processes of an evicted pod could not be killed', { pod: name, namespace, error });
+      signal.throwIfAborted();
+      log.warn('the processes of an evicted pod could not be killed; tried again in 5 s', {
+        ...{ pod: name, namespace, error },
+      });
     }
   };
 
@@ -283,7 +286,7 @@ export function createEviction(deps: EvictionDeps, options: EvictionOptions): Ev
     while (held().length > 0 && clock.monotonicMs() < deadline) {
       await clock.sleep(cleanupPollMs, signal);
       if (!urgent || clock.monotonicMs() < killMs) continue;
-      for (const uid of held()) await endAtOnce(uid);
+      for (const uid of held()) await endAtOnce(uid, signal);
       killMs = clock.monotonicMs() + runtimeTimeoutMs;
     }
   };
