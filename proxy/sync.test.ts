@@ -213,6 +213,21 @@ describe('sync', () => {
     await t.end();
   });
 
+  it('a port that was refused, has changed and is refused again does not fail the write of everything', async () => {
+    const t = setUp(['a', 'b']);
+    t.backend.refused.add(keyOf('a'));
+    await t.clock.advance(100);
+    expect([...t.sync.refused().keys()]).toEqual([keyOf('a')]);
+    t.set('a', service('a', 81));
+    t.set('c', service('c'));
+    t.sync.rewrite('full');
+    await t.clock.advance(50);
+    expect(t.refusals).toEqual([keyOf('a'), keyOf('a')]);
+    expect(t.sync.trouble).toBeUndefined();
+    expect(t.programmed()).toEqual([keyOf('b'), keyOf('c')]);
+    await t.end();
+  });
+
   it('keeps what a refused port had, and tries again when it changes', async () => {
     const t = setUp(['a', 'b']);
     await t.clock.advance(1000);

@@ -201,10 +201,10 @@ export function createSync(deps: SyncDeps, options: SyncOptions = {}): Sync {
       await apply(everything, true, startedMs, signal);
     } catch (error) {
       if (!isRejected(error)) throw error;
-      const before = refused.size;
+      const before = new Set([...refused.values()].map((known) => known.state));
       await bisect({ upserts, removals: [] }, error, signal);
       // Nothing was found guilty: the fault lies elsewhere, and trying on at once would not end.
-      if (refused.size === before) throw error;
+      if ([...refused.values()].every((known) => before.has(known.state))) throw error;
       await applyAll(signal);
     }
   };
