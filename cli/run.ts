@@ -24,6 +24,7 @@ import { openRuntime } from './open-runtime.ts';
 import { openTracing } from './open-tracing.ts';
 import { flagSettings, type RunFlags } from './run-flags.ts';
 import { openProxy, type ProxyHalf } from './run-proxy.ts';
+import { settle } from './settle.ts';
 import { keepWatchdog, notifySystemd, watchdogMs } from './systemd-notify.ts';
 import { version } from './version.ts';
 
@@ -53,13 +54,16 @@ export function registerRun(program: Command): void {
     .option('-v, --v <level>', 'log level: debug, info, warn or error')
     .action(async (flags: RunFlags) => {
       process.exitCode = await run(flags);
-      // All that has an order has ended. What does not end by itself, a call of the runtime that hangs or a command in a shell say, does not keep the daemon, nor its successor.
-      setTimeout(() => process.exit(), 250).unref();
+      // All that has an order has ended. What does not end by itself, a call of the runtime that hangs or a command in a shell say, does not keep the daemon, nor its
+      // successor; only what --dry-run printed may still have to reach its reader.
+      setTimeout(() => process.exit(), flags.dryRun ? 250 : 20).unref();
     });
 }
 
 /** Ends only when told to, or when the daemon cannot do its job; resolves with the exit code. */
 async function run(flags: RunFlags): Promise<number> {
+  // For this process (dist/stevedore); what it starts shall not write there.
+  delete process.env.NODE_COMPILE_CACHE;
   let configuration: Configuration;
   try {
     configuration = await loadConfiguration({
@@ -231,6 +235,7 @@ async function runDaemon(configuration: Configuration, halves: Halves, flags: Ru
       rootDir: stevedore.rootDir,
       runtime: kubelet.containerRuntimeEndpoint,
     });
+    void settle(systemClock, stopping.signal);
     await new Promise<void>((resolve) => {
       if (stopping.signal.aborted) resolve();
       else stopping.signal.addEventListener('abort', () => resolve(), { once: true });
