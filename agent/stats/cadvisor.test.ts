@@ -489,6 +489,8 @@ describe('file systems of the machine', () => {
       '11 1 0:36 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw',
       '12 1 8:32 / /mnt/over rw - ext4 /dev/sdc rw',
       '13 12 8:48 / /mnt/over rw - ext4 /dev/sdd rw',
+      '15 1 8:64 / /srv/hidden rw - ext4 /dev/sde rw',
+      '16 1 8:80 / /srv rw - ext4 /dev/sdf rw',
     ];
     const found = machineMounts(lines.join('\n'), '/var/lib/kubelet');
     expect(found.map(({ device }) => device)).toEqual([
@@ -498,6 +500,7 @@ describe('file systems of the machine', () => {
       'overlay_0-32',
       '/dev/sdb',
       '/dev/sdd',
+      '/dev/sdf',
     ]);
     expect(found[2]).toEqual({ device: 'server:/a', number: '0:31', mountPoint: '/mnt/a b', remote: true });
   });

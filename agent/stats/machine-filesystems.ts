@@ -1,7 +1,7 @@
 // The file systems of the machine, as cAdvisor lists them under its root: how full they are, and what their disks have done.
 import { readFile } from 'node:fs/promises';
 import type { Clock } from '../../lib/clock.ts';
-import { parseMountInfo } from '../volumes/mount-table.ts';
+import { mountTable, parseMountInfo } from '../volumes/mount-table.ts';
 import { otherFileSystem } from '../volumes/volume-stats.ts';
 import { type DiskCounters, parseDiskstats } from './block-devices.ts';
 import { type FsUsage, fsUsage } from './filesystems.ts';
@@ -50,7 +50,7 @@ const patienceMs = 2_000;
 
 const onDisks =
   'ext[234]?|xfs|btrfs|zfs|squashfs|f2fs|jfs|reiserfs|hfs|hfsplus|ntfs|vfat|fat|msdos|exfat|udf|iso9660|tmpfs|overlay|nfs\\d?';
-const listed = new RegExp(` - (?:${onDisks}) `);
+const listed = new RegExp(`^(?:${onDisks})$`);
 /** Folders of one container or sandbox, and a pod's volumes, also where the agent's folder is a link to another. */
 const ofOne = /\/[0-9a-f]{64}(?:\/|$)|\/pods\/[^/]+\/volumes\//;
 
@@ -60,13 +60,11 @@ const ofOne = /\/[0-9a-f]{64}(?:\/|$)|\/pods\/[^/]+\/volumes\//;
  */
 export function machineMounts(mountInfo: string, rootFolder: string): Mounted[] {
   const found = new Map<string, Mounted>();
-  const lines = mountInfo.split('\n').filter((line) => listed.test(line));
-  const entries = parseMountInfo(lines.join('\n'));
-  // What another one was mounted over is not seen at its place any more.
-  const seen = new Map(entries.map((entry) => [entry.mountPoint, entry]));
-  for (const entry of entries) {
+  const table = mountTable(parseMountInfo(mountInfo));
+  for (const entry of table.entries) {
     const { device: number, mountPoint, fsType, source } = entry;
-    if (seen.get(mountPoint) !== entry) continue;
+    // What another mount covers or hides is not what its path leads to: asked for its size, that other one would answer.
+    if (!listed.test(fsType) || table.at(mountPoint) !== entry) continue;
     const remote = fsType.startsWith('nfs');
     const mayBeOfPods = remote || fsType === 'tmpfs' || fsType === 'overlay';
     if (mayBeOfPods && (mountPoint.startsWith(`${rootFolder}/`) || ofOne.test(mountPoint))) continue;

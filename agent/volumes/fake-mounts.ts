@@ -2,7 +2,7 @@
 // from below a shared one, a folder that is removed in another namespace takes along what is mounted on it here.
 import type { Mounter } from './mounter.ts';
 import { MountError } from './mounter.ts';
-import { type MountEntry, type MountTable, mountTable, rootOf } from './mount-table.ts';
+import { idsWith, type MountEntry, type MountTable, mountTable, rootOf, without } from './mount-table.ts';
 
 export interface FakeMounts extends Mounter {
   now(): MountTable;
@@ -30,22 +30,10 @@ export function createFakeMounts(options: { shared?: boolean } = {}): FakeMounts
   let nextId = 2;
   const now = (): MountTable => mountTable([...entries]);
 
-  const withChildren = (table: MountTable, top: MountEntry): Set<number> => {
-    const ids = new Set([top.id]);
-    for (let before = 0; before !== ids.size; ) {
-      before = ids.size;
-      for (const { id, parentId } of table.entries) if (ids.has(parentId)) ids.add(id);
-    }
-    return ids;
-  };
   const topAt = (table: MountTable, path: string): MountEntry => {
     const top = table.at(path);
     if (!top) throw new MountError(`umount failed: ${path}: not mounted.`);
     return top;
-  };
-  const drop = (table: MountTable, top: MountEntry): MountEntry[] => {
-    const ids = withChildren(table, top);
-    return table.entries.filter(({ id }) => !ids.has(id));
   };
   const add = (mountPoint: string, what: Pick<MountEntry, 'device' | 'root' | 'fsType' | 'source'>): void => {
     const on = now().holding(mountPoint)!;
@@ -83,20 +71,20 @@ export function createFakeMounts(options: { shared?: boolean } = {}): FakeMounts
     async unmount(target) {
       fake.before('unmount', target);
       const top = now().at(target);
-      if (top) entries = drop(now(), top);
+      if (top) entries = [...without(now(), top).entries];
     },
     async unmountIdle(target) {
       fake.before('unmountIdle', target);
       const top = topAt(now(), target);
-      if (withChildren(now(), top).size > 1) throw new MountError(`umount failed: ${target}: target is busy.`);
-      entries = drop(now(), top);
+      if (idsWith(now(), top).size > 1) throw new MountError(`umount failed: ${target}: target is busy.`);
+      entries = [...without(now(), top).entries];
     },
     async move(source, target) {
       fake.before('move', source);
       const moved = topAt(now(), source);
       if (entries.find(({ id }) => id === moved.parentId)?.shared)
         throw new MountError(`mount failed: ${source}: wrong fs type, bad option, bad superblock.`);
-      const ids = withChildren(now(), moved);
+      const ids = idsWith(now(), moved);
       const on = now().holding(target)!;
       entries = entries.map((entry) =>
         ids.has(entry.id)
@@ -111,7 +99,7 @@ export function createFakeMounts(options: { shared?: boolean } = {}): FakeMounts
     },
     async share(target) {
       fake.before('share', target);
-      const ids = withChildren(now(), topAt(now(), target));
+      const ids = idsWith(now(), topAt(now(), target));
       entries = entries.map((entry) => (ids.has(entry.id) ? { ...entry, shared: true } : entry));
     },
     async keepPrivate(target) {
@@ -122,14 +110,14 @@ export function createFakeMounts(options: { shared?: boolean } = {}): FakeMounts
     async unmountHidden({ mountPoint, covers }) {
       fake.before('unmountHidden', mountPoint);
       let copy = now();
-      for (const cover of covers) copy = mountTable(drop(copy, topAt(copy, cover)));
+      for (const cover of covers) copy = without(copy, topAt(copy, cover));
       if (copy.at(mountPoint)) throw new MountError(`rmdir: failed to remove '${mountPoint}': Device or resource busy`);
       const on = copy.holding(mountPoint)!;
       const folder = `${on.device} ${rootOf(on, mountPoint)}`;
       for (;;) {
         const next = entries.find((entry) => folderOf(now(), entry) === folder);
         if (!next) return;
-        entries = drop(now(), next);
+        entries = [...without(now(), next).entries];
       }
     },
   };

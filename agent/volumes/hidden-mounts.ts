@@ -6,7 +6,7 @@
 // from a mount namespace where nothing hides it. Where that cannot be done, what bears it stays as it is, is told of once, and its pod's end is
 // not held up by it.
 import type { HiddenMount, Mounter } from './mounter.ts';
-import { type MountEntry, type MountTable, mountTable } from './mount-table.ts';
+import { type MountEntry, type MountTable, without } from './mount-table.ts';
 
 /** Something stays on disk because a mount that nobody can reach is mounted on it, or below it. */
 export class HiddenMountError extends Error {
@@ -52,15 +52,6 @@ function ancestors(table: MountTable, mount: MountEntry): Set<number> {
   for (let next = byId.get(mount.parentId); next && !found.has(next.id); next = byId.get(next.parentId))
     found.add(next.id);
   return found;
-}
-
-function without(table: MountTable, gone: MountEntry): MountTable {
-  const ids = new Set([gone.id]);
-  for (let before = 0; before !== ids.size; ) {
-    before = ids.size;
-    for (const { id, parentId } of table.entries) if (ids.has(parentId)) ids.add(id);
-  }
-  return mountTable(table.entries.filter(({ id }) => !ids.has(id)));
 }
 
 /** Takes off the hidden mounts at or below the path, with the folders they are mounted on. Rejects with a HiddenMountError where some stay. */

@@ -133,6 +133,22 @@ export function mountTable(entries: readonly MountEntry[]): MountTable {
   };
 }
 
+/** The ids of a mount and of all that is mounted on it, at any depth: what goes with it. */
+export function idsWith(table: MountTable, top: MountEntry): Set<number> {
+  const ids = new Set([top.id]);
+  for (let before = 0; before !== ids.size; ) {
+    before = ids.size;
+    for (const { id, parentId } of table.entries) if (ids.has(parentId)) ids.add(id);
+  }
+  return ids;
+}
+
+/** The table as `umount --lazy` of that mount leaves it. */
+export function without(table: MountTable, gone: MountEntry): MountTable {
+  const ids = idsWith(table, gone);
+  return mountTable(table.entries.filter(({ id }) => !ids.has(id)));
+}
+
 /** The folder within its file system that a path on the mount is. */
 export function rootOf(mount: MountEntry, path: string): string {
   const below = mount.mountPoint === '/' ? path : path.slice(mount.mountPoint.length);
