@@ -7,6 +7,7 @@ import { NetfilterError } from './backend.ts';
 import { cleanupIptables } from './iptables/cleanup.ts';
 import { ipvsChains } from './iptables/names.ts';
 import { type Exec, iptablesOf, type Variant } from './iptables/tool.ts';
+import { cleanupIpvs } from './ipvs-cleanup.ts';
 
 export interface CleanupDeps {
   readonly exec: Exec;
@@ -82,38 +83,8 @@ async function deleteTables(
   return failures;
 }
 
-/** The ipset sets of kube-proxy's IPVS mode; those of IPv6 have a 6 in their names. */
-const ipvsSet =
-  /^KUBE-(?:6-)?(?:LOOP-BACK|CLUSTER-IP|EXTERNAL-IP|LOAD-BALANCER|LOAD-BALANCER-(?:LOCAL|FW|SOURCE-IP|SOURCE-CIDR)|EXTERNAL-IP-LOCAL|NODE-PORT-(?:LOCAL-)?(?:TCP|UDP|SCTP-HASH)|HEALTH-CHECK-NODE-PORT|IPVS-IPS)$/;
-
-async function destroySets(deps: CleanupDeps, signal: AbortSignal): Promise<void> {
-  const { stdout } = await deps.exec('ipset', ['list', '-name'], { signal });
-  for (const set of stdout.split('\n').filter((name) => ipvsSet.test(name)))
-    await deps.exec('ipset', ['destroy', set], { signal });
-}
-
-// kube-proxy's IPVS mode keeps its virtual addresses on this device; with it go the addresses, with the table the virtual servers. Where
-// there is none, that mode did not run here.
-async function cleanupIpvs(deps: CleanupDeps, signal: AbortSignal): Promise<string[]> {
-  const there = await deps.exec('ip', ['link', 'show', 'kube-ipvs0'], { signal }).then(
-    () => true,
-    () => false,
-  );
-  if (!there) return [];
-  const failures = await cleanupIptablesRules(deps, signal, ipvsChains);
-  const unlessMissing = (error: unknown): void => {
-    if (!isMissing(error)) throw error;
-  };
-  try {
-    await deps.exec('ip', ['link', 'delete', 'kube-ipvs0'], { signal });
-    deps.log.info('removed the device of the IPVS mode', { device: 'kube-ipvs0' });
-    await deps.exec('ipvsadm', ['-C'], { signal }).catch(unlessMissing);
-    await destroySets(deps, signal).catch(unlessMissing);
-    return failures;
-  } catch (error) {
-    return [...failures, `IPVS: ${describeError(error)}`];
-  }
-}
+const cleanupIpvsMode = (deps: CleanupDeps, signal: AbortSignal): Promise<string[]> =>
+  cleanupIpvs({ ...deps, isMissing, removeChains: () => cleanupIptablesRules(deps, signal, ipvsChains) }, signal);
 
 /** Removes the rules; returns what could not be removed, a line each. */
 export async function cleanupProxy(
@@ -125,7 +96,7 @@ export async function cleanupProxy(
     ...(await cleanupIptablesRules(deps, signal)),
     ...((options.ours ?? true) ? await deleteTables(deps, ownTables, signal) : []),
     ...(options.kubeProxy ? await deleteTables(deps, kubeProxyTables, signal) : []),
-    ...(options.kubeProxy ? await cleanupIpvs(deps, signal) : []),
+    ...(options.kubeProxy ? await cleanupIpvsMode(deps, signal) : []),
   ];
 }
 
@@ -141,6 +112,6 @@ export async function cleanupOtherMode(
   return [
     ...(mode === 'nftables' ? await cleanupIptablesRules(deps, signal) : await deleteTables(deps, ownTables, signal)),
     ...(await deleteTables(deps, kubeProxyTables, signal)),
-    ...(await cleanupIpvs(deps, signal)),
+    ...(await cleanupIpvsMode(deps, signal)),
   ];
 }
