@@ -1,6 +1,7 @@
 // The proxy half of `stevedore run`: its identity, and what the node's status shows of it.
 import { dirname } from 'node:path';
 import type { NodeAgent } from '../agent/node/node-agent.ts';
+import { kubeletVersion } from '../agent/node/version.ts';
 import type { RestCall } from '../agent/server/rest-metrics.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { createEventRecorder } from '../kube/event-recorder.ts';
@@ -23,6 +24,8 @@ export interface ProxyStart {
   readonly observe: (call: RestCall) => void;
   readonly log: Log;
   readonly nodeName: string;
+  /** The command line's flags as they hold, by name, for /flagz. */
+  readonly flags: Readonly<Record<string, string>>;
   /** Nothing is written and nothing is served; the rules are only computed. */
   readonly dryRun: boolean;
 }
@@ -60,6 +63,7 @@ export async function openProxy(start: ProxyStart): Promise<ProxyHalf> {
       registry,
       events,
       nodeName,
+      program: { version: kubeletVersion(version), flags: start.flags },
       dryRun: start.dryRun,
       stateDir: dirname(configuration.stevedore.socketPath),
     },

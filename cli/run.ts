@@ -159,9 +159,10 @@ async function runDaemon(configuration: Configuration, halves: Halves, flags: Ru
       stop(`${name} failed`, 1);
     },
   });
+  const inForce = flagsInForce(configuration, flags);
   const proxy =
     halves.proxy && !alone
-      ? await openProxy({ configuration, client, registry, observe, log, nodeName, dryRun })
+      ? await openProxy({ configuration, client, registry, observe, log, nodeName, flags: inForce, dryRun })
       : undefined;
   if (dryRun) {
     if (proxy) tasks.start('proxy', proxy.run);
@@ -206,7 +207,7 @@ async function runDaemon(configuration: Configuration, halves: Halves, flags: Ru
           registry,
           log,
           nodeName,
-          flags: flagsInForce(configuration, flags),
+          flags: inForce,
           proxy,
           async claimRuntime() {
             const holder = `stevedore, process ${process.pid}, node ${nodeName}, root directory ${stevedore.rootDir}`;

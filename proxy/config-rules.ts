@@ -68,7 +68,9 @@ export function refuseKubeProxyConfiguration(c: KubeProxyConfiguration): ProxyCo
   ];
 }
 
-/** Switches of kube-proxy that are as it is here; AllowServiceExternalIPs is heard either way. */
+/** Switches of kube-proxy that are heard either way. */
+const gatesHeard: readonly string[] = ['AllowServiceExternalIPs', 'ComponentFlagz', 'ComponentStatusz'];
+/** Those that are as it is here. */
 const gatesAsHere: Readonly<Record<string, boolean>> = {
   MultiCIDRServiceAllocator: true,
   PreferSameTrafficDistribution: true,
@@ -76,7 +78,7 @@ const gatesAsHere: Readonly<Record<string, boolean>> = {
 
 const remarkGates = (gates: KubeProxyConfiguration['featureGates']): ProxyConfigurationRemark[] =>
   Object.keys(gates)
-    .filter((gate) => gate !== 'AllowServiceExternalIPs' && gates[gate] !== gatesAsHere[gate])
+    .filter((gate) => !gatesHeard.includes(gate) && gates[gate] !== gatesAsHere[gate])
     .map((gate) => ({ path: ['featureGates', gate], message: 'is not honoured: this proxy has no such switch' }));
 
 const defaultConfigSyncMs = 15 * 60_000;

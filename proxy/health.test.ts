@@ -9,6 +9,7 @@ import { createFakeClock } from '../lib/fake-clock.ts';
 import { silentLog } from '../lib/log.ts';
 import { createRegistry } from '../lib/metrics.ts';
 import type { Node } from '../kube/types/core.ts';
+import { createZPages } from '../kube/z-pages.ts';
 import { close, healthHandler, listen, metricsHandler, serveOn } from './health.ts';
 import { createForeignWatch, interestOf } from './iptables/foreign.ts';
 import type { IptablesTool } from './iptables/tool.ts';
@@ -108,7 +109,13 @@ describe('health', () => {
   it('metrics, mode and configuration are served', async () => {
     const registry = createRegistry();
     createProxyMetrics(registry);
-    const url = await serve(metricsHandler({ registry, mode: () => 'iptables', config: () => ({ a: 1 }) }, silentLog));
+    const zPages = createZPages(
+      { clock: createFakeClock(), flags: () => ({ config: '/c' }) },
+      { component: 'kube-proxy', version: 'v1', startedMs: 0, paths: ['/metrics'] },
+    );
+    const url = await serve(
+      metricsHandler({ registry, mode: () => 'iptables', config: () => ({ a: 1 }), zPages }, silentLog),
+    );
     const text = async (path: string) => (await fetch(url + path)).text();
     expect(await text('/proxyMode')).toBe('iptables');
     expect(await text('/healthz')).toBe('ok');
@@ -122,6 +129,14 @@ describe('health', () => {
     await fetch(`${url}/metrics/slis`, { method: 'DELETE' });
     expect(await text('/metrics/slis')).toBe('');
     expect((await fetch(`${url}/other`)).status).toBe(404);
+    expect(await text('/statusz')).toMatch(/^\nkube-proxy statusz\n[\s\S]*\nPaths: \/metrics\n$/);
+    const accept = 'application/json;v=v1beta1;g=config.k8s.io;as=Flagz';
+    expect(await (await fetch(`${url}/flagz`, { headers: { accept } })).json()).toMatchObject({
+      kind: 'Flagz',
+      metadata: { name: 'kube-proxy' },
+      flags: { config: '/c' },
+    });
+    expect((await fetch(`${url}/flagz`, { headers: { accept: 'application/json' } })).status).toBe(406);
   });
 });
 

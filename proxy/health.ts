@@ -4,6 +4,7 @@ import type { Clock } from '../lib/clock.ts';
 import { createExposition, labelText } from '../lib/exposition.ts';
 import type { Log } from '../lib/log.ts';
 import type { MetricsRegistry } from '../lib/metrics.ts';
+import type { ZPage, ZPages } from '../kube/z-pages.ts';
 import type { ProxyMetrics } from './metrics.ts';
 import type { ProxyHealth } from './proxy-health.ts';
 import { createSwitch, type Switch } from './switch.ts';
@@ -101,7 +102,12 @@ export interface MetricsPages {
   mode(): string;
   /** The configuration in force, as the API writes it. */
   config(): unknown;
+  /** /statusz and /flagz, those of them that are not switched off. */
+  readonly zPages: Partial<ZPages>;
 }
+
+/** What the metrics port has besides, for /statusz. */
+export const metricsPaths = ['/configz', '/healthz', '/livez', '/metrics', '/proxyMode', '/readyz'] as const;
 
 /** /metrics/slis: the one check of this server, `ping`, as figures, from the first time it was asked for; DELETE begins anew. */
 function createSlis(): { count(): void; reset(): void; text(): string } {
@@ -130,7 +136,8 @@ export function metricsHandler(pages: MetricsPages, log: Log): RequestListener {
   const plain = 'text/plain; charset=utf-8';
   const slis = createSlis();
   return (request, response) => {
-    switch (pathOf(request)) {
+    const path = pathOf(request);
+    switch (path) {
       case '/healthz':
       case '/livez':
       case '/readyz': {
@@ -161,8 +168,14 @@ export function metricsHandler(pages: MetricsPages, log: Log): RequestListener {
           },
         );
         return;
-      default:
-        send(response, 404, plain, '404 page not found\n');
+      default: {
+        const page = pages.zPages[path.slice(1) as ZPage]?.(request.headers.accept);
+        if (!page) send(response, 404, plain, '404 page not found\n');
+        else {
+          response.writeHead(page.status, { ...page.headers, 'x-content-type-options': 'nosniff' });
+          response.end(page.body);
+        }
+      }
     }
   };
 }

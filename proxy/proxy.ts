@@ -27,7 +27,7 @@ import { createPacketMetrics } from './packet-metrics.ts';
 import { createProxyHealth } from './proxy-health.ts';
 import { describeRules, renderRules } from './rules-shown.ts';
 import { createServiceCidrs } from './service-cidrs.ts';
-import { runServers } from './servers.ts';
+import { type ProgramFacts, runServers } from './servers.ts';
 import { createSources } from './sources.ts';
 import { waitForKubeProxy, waitForNoKubeProxy } from './stand-by.ts';
 import { createProxyState } from './state.ts';
@@ -41,6 +41,8 @@ export interface ProxyDeps {
   readonly registry: MetricsRegistry;
   readonly events: EventRecorder;
   readonly nodeName: string;
+  /** What this process is, for /statusz and /flagz. */
+  readonly program?: ProgramFacts;
   /** Nothing is written, served or set: `render` says what would be. Default false. */
   readonly dryRun?: boolean;
   /** Default: the tools of this host. */
@@ -260,7 +262,8 @@ export function createProxy(deps: ProxyDeps, config: KubeProxyConfiguration): Se
   return {
     async run(signal) {
       const kind = (): BackendKind => mode ?? 'iptables';
-      const servers = { clock, log, events, registry: deps.registry, self, health, metrics, serving, kind };
+      const { registry, program = { version: '', flags: {} } } = deps;
+      const servers = { clock, log, events, registry, self, health, metrics, serving, program, kind };
       const ending = main(signal).catch((error: unknown) => {
         if (!signal.aborted) throw error;
       });
