@@ -31,7 +31,12 @@ const limitsIn = (sample: CgroupSample) => ({
 });
 
 /** What changes only where something runs. Stalls go on while nothing runs: they are read until they have died down. */
-function activity(files: PseudoFolder, depth: Depth, still: CgroupSample | undefined, hasMemory: boolean) {
+function activity(
+  files: PseudoFolder,
+  depth: Depth,
+  still: CgroupSample | undefined,
+  memory: 'none' | 'of the root' | 'counted',
+) {
   if (depth === 'core') return undefined;
   const calm =
     still !== undefined &&
@@ -43,9 +48,10 @@ function activity(files: PseudoFolder, depth: Depth, still: CgroupSample | undef
     ? { cpu: still.cpu?.psi, memory: still.memory?.psi, io: still.ioPsi }
     : {
         cpu: parsePsi(files.read('cpu.pressure')),
-        memory: hasMemory ? parsePsi(files.read('memory.pressure')) : undefined,
+        memory: memory === 'none' ? undefined : parsePsi(files.read('memory.pressure')),
         io: parsePsi(files.read('io.pressure')),
       };
+  const hasMemory = memory === 'counted';
   if (still?.memory) {
     const { failures, oomKills, maxUsage } = still.memory;
     return { psi, failures, oomKills, maxUsage, processes: still.processes?.current, io: still.io };
@@ -72,7 +78,12 @@ export function readV2(files: PseudoFolder, timeMs: number, options: ReadOptions
   const usage = counted ?? (stat === undefined ? undefined : (keyed(stat, 'anon') ?? 0) + (keyed(stat, 'file') ?? 0));
   const still = before?.depth === depth && before.cpu?.usageNs === usageNs ? before : undefined;
   const limits = before && options.keepLimits ? limitsIn(before) : limitsOf(files.folder, counted !== undefined);
-  const active = activity(files, depth, still, counted !== undefined);
+  const active = activity(
+    files,
+    depth,
+    still,
+    counted !== undefined ? 'counted' : usage === undefined ? 'none' : 'of the root',
+  );
   const of = (name: string): number => keyed(stat, name) ?? 0;
   const inactiveFile = of('inactive_file');
 

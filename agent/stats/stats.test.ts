@@ -156,6 +156,26 @@ describe('a look', () => {
     ),
   });
 
+  it('has the stalls of the node as a whole, for processor and memory', async () => {
+    const stalled = (total: number): string =>
+      `some avg10=1.50 avg60=0.20 avg300=0.10 total=${total}\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n`;
+    // The root of version 2 has no memory.current.
+    await put({
+      'cgroup.controllers': 'cpu memory pids io\n',
+      'cpu.stat': 'usage_usec 7000000\nuser_usec 1\nsystem_usec 1\n',
+      'memory.stat': 'anon 1000\nfile 500\ninactive_file 300\n',
+      'cpu.pressure': stalled(11),
+      'memory.pressure': stalled(12),
+    });
+    const look = await collector('/kubepods/podu1').collector.look();
+    const { node } = cpuAndMemorySummary({ look, nodeName: 'n', proc: join(root, 'proc'), runtimeStats: new Map() });
+    expect(node.cpu?.psi?.some).toEqual({ total: 11, avg10: 1.5, avg60: 0.2, avg300: 0.1 });
+    expect(node.memory?.psi).toEqual({
+      some: { total: 12, avg10: 1.5, avg60: 0.2, avg300: 0.1 },
+      full: { total: 7, avg10: 0, avg60: 0, avg300: 0 },
+    });
+  });
+
   it.each([
     ['cgroupfs', '/kubepods/podu1', ['kubepods/podu1/c1', 'kubepods/podu1/s1']],
     [

@@ -213,6 +213,7 @@ function nodeBase(input: SummaryInput): s.NodeStats {
   const usageBytes = memory.total - memory.free;
   const workingSetBytes = Math.max(0, usageBytes - memory.inactiveFile);
   const cpu = root && cpuOf(root);
+  const psi = psiOf(root?.sample.memory?.psi);
   return {
     nodeName,
     systemContainers: look.system.map((one) => containerBase(one.name, host.bootMs, one)),
@@ -226,6 +227,7 @@ function nodeBase(input: SummaryInput): s.NodeStats {
       rssBytes: memory.anonymous,
       pageFaults: host.pageFaults,
       majorPageFaults: host.majorPageFaults,
+      ...(psi ? { psi } : {}),
     },
     swap: { time, swapAvailableBytes: memory.swapFree, swapUsageBytes: memory.swapTotal - memory.swapFree },
   };
