@@ -582,6 +582,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
     onFault: deps.onFault,
     relist: () => observer.relist(),
     node: () => node.node(),
+    onNode: (listener: () => void) => node.onNode(listener),
     tasks: [
       task('node', (inner) => node.run(inner)),
       ...(standalone ? [] : [task('services', (inner) => services.run(inner))]),

@@ -17,6 +17,8 @@ export interface RunAgentDeps {
   /** Finds out what runs; rejects where the runtime does not tell. */
   relist(): Promise<void>;
   node(): Node | undefined;
+  /** Told when the node becomes known or changes; returns how to end that. */
+  onNode(listener: () => void): () => void;
   /** Begin when it is known what runs. */
   readonly tasks: readonly AgentTask[];
   /** Binds what others ask this node by, gives each that has a task over at once, and resolves with what closes the rest; rejects with words for the operator. */
@@ -59,7 +61,7 @@ export async function runAgent(deps: RunAgentDeps, signal: AbortSignal): Promise
     for (const task of deps.tasks) start(task);
     close = await deps.listen(start);
     // Admission, addresses and the limits of all pods need the node's facts.
-    while (!deps.node()) await clock.sleep(10, signal);
+    await nodeKnown(deps, signal);
     const limit = (): Promise<boolean> => deps.limit(deps.node()!);
     if (!(await limit())) start({ name: 'limits of all pods', run: (inner) => limitLater(limit, clock, inner) });
     for (const task of deps.podTasks) start(task);
@@ -68,6 +70,20 @@ export async function runAgent(deps: RunAgentDeps, signal: AbortSignal): Promise
     await tasks.stop();
     await close?.();
     for (const each of deps.closing) await each();
+  }
+}
+
+async function nodeKnown({ node, onNode }: RunAgentDeps, signal: AbortSignal): Promise<void> {
+  let forget: (() => void) | undefined;
+  const known = new Promise<void>((resolve) => {
+    forget = onNode(() => node() && resolve());
+    if (node()) resolve();
+  });
+  try {
+    await Promise.race([known, aborted(signal)]);
+    signal.throwIfAborted();
+  } finally {
+    forget?.();
   }
 }
 

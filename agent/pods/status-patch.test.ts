@@ -1,3 +1,5 @@
+import { isDeepStrictEqual } from 'node:util';
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { applyStrategicMergePatch } from '../../kube/strategic-merge.ts';
 import type { PodStatus } from '../../kube/types/pod.ts';
@@ -21,7 +23,41 @@ const after: PodStatus = {
   conditions: [{ type: 'Ready', status: 'True' }],
 };
 
+// What the API leaves out, dropped: two statuses that are equal then say the same.
+function canonical(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(canonical);
+  if (value === null || typeof value !== 'object') return value ?? undefined;
+  const entries = Object.entries(value)
+    .map(([key, each]) => [key, canonical(each)] as const)
+    .filter(([, each]) => each !== undefined && each !== '' && !(Array.isArray(each) && each.length === 0))
+    .filter(
+      ([key, each]) =>
+        !(['limits', 'requests', 'allocatedResources', 'lastState'].includes(key) && isDeepStrictEqual(each, {})),
+    );
+  return Object.fromEntries(entries);
+}
+
 describe('the patch of a status', () => {
+  it('tells of a difference where what the API leaves out is dropped, and nowhere else', () => {
+    const leaf = fc.constantFrom<unknown>(undefined, null, '', 'a', 0, 1, false, [], {});
+    const { tree } = fc.letrec((tie) => ({
+      tree: fc.oneof({ maxDepth: 3 }, leaf, tie('list'), tie('map')),
+      list: fc.array(tie('tree'), { maxLength: 2 }),
+      map: fc.dictionary(fc.constantFrom('limits', 'lastState', 'state', 'name'), tie('tree'), {
+        maxKeys: 3,
+        noNullPrototype: true,
+      }),
+    }));
+    const statuses = fc.tuple(tree, tree).map(([a, b]) => [{ containerStatuses: [a] }, { containerStatuses: [b] }]);
+    fc.assert(
+      fc.property(statuses, ([a, b]) => {
+        const patch = statusPatch('u', a as PodStatus, b as PodStatus);
+        expect(patch === undefined).toBe(isDeepStrictEqual(canonical(a), canonical(b)));
+      }),
+      { numRuns: 500 },
+    );
+  });
+
   it('does not tell again what the API leaves out because it is empty', () => {
     const container = { name: 'a', image: 'i', imageID: '', ready: false, restartCount: 0 };
     const shown = { containerStatuses: [{ ...container, resources: { requests: { cpu: '10m' } } }] };

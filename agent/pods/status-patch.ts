@@ -23,20 +23,35 @@ const fields = [
 // Maps of Kubernetes' types, and a struct that is always there: empty, they say the same as when they are left out.
 const emptySaysNothing = new Set(['limits', 'requests', 'allocatedResources', 'lastState']);
 
-/** Drops what the API leaves out: null, undefined, empty text and lists, and maps without entries. */
-function canonical(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(canonical);
-  if (value === null || typeof value !== 'object') return value ?? undefined;
-  const entries = Object.entries(value)
-    .map(([key, each]) => [key, canonical(each)] as const)
-    .filter(([, each]) => each !== undefined && each !== '' && !(Array.isArray(each) && each.length === 0))
-    .filter(([key, each]) => !(emptySaysNothing.has(key) && isDeepStrictEqual(each, {})));
-  return Object.fromEntries(entries);
+const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+
+/** Whether the API leaves the field out: null, undefined, empty text and lists, and maps without entries. */
+function saysNothing(key: string, value: unknown): boolean {
+  if (value === undefined || value === null || value === '') return true;
+  if (Array.isArray(value)) return value.length === 0;
+  return (
+    emptySaysNothing.has(key) && isObject(value) && Object.entries(value).every(([of, each]) => saysNothing(of, each))
+  );
+}
+
+// By hand, for every look at a pod compares its whole status.
+function saysTheSame(a: unknown, b: unknown): boolean {
+  if (a === b || (a ?? undefined) === (b ?? undefined)) return true;
+  if (Array.isArray(a)) {
+    return Array.isArray(b) && a.length === b.length && a.every((each, at) => saysTheSame(each, b[at]));
+  }
+  if (!isObject(a) || !isObject(b)) return false;
+  for (const key of Object.keys(a)) {
+    const nothing = saysNothing(key, a[key]);
+    if (nothing !== saysNothing(key, b[key]) || !(nothing || saysTheSame(a[key], b[key]))) return false;
+  }
+  return Object.keys(b).every((key) => key in a || saysNothing(key, b[key]));
 }
 
 // A list that is empty is left out as a field; as the whole it is the same as none.
-const whole = (value: unknown): unknown => (Array.isArray(value) && value.length === 0 ? undefined : canonical(value));
-const same = (a: unknown, b: unknown): boolean => isDeepStrictEqual(whole(a), whole(b));
+const whole = (value: unknown): unknown => (Array.isArray(value) && value.length === 0 ? undefined : value);
+const same = (a: unknown, b: unknown): boolean => saysTheSame(whole(a), whole(b));
 
 // Elements of a list that merges keep the fields a patch leaves out: what is no longer said must be taken back.
 const takenBack = (
@@ -70,9 +85,7 @@ const replaceList = (list: readonly { ip: string }[]): unknown[] => [...list, { 
 
 /** Maps merge key by key: what is no longer there must be taken back. */
 function mapPatch(before: unknown, after: unknown): unknown {
-  const isMap = (value: unknown): value is Readonly<Record<string, unknown>> =>
-    typeof value === 'object' && value !== null && !Array.isArray(value);
-  if (!isMap(before) || !isMap(after)) return after ?? null;
+  if (!isObject(before) || !isObject(after)) return after ?? null;
   return Object.fromEntries(
     [...new Set([...Object.keys(before), ...Object.keys(after)])]
       .filter((key) => !isDeepStrictEqual(before[key], after[key]))

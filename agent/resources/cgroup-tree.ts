@@ -1,4 +1,5 @@
 // The one file that touches the cgroup file systems: makes, sets, lists and removes cgroups, in version 1 and 2.
+import { existsSync } from 'node:fs';
 import { mkdir, open, readdir, readFile, rmdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { CgroupMounts } from './cgroup-mounts.ts';
@@ -148,9 +149,9 @@ export function createCgroupTree(mounts: CgroupMounts): CgroupTree {
     },
     async exists(path, where) {
       const among = where === 'everywhere' ? points : everywhere;
-      const there = await Promise.all(among.map((point) => readText(join(point, path, 'cgroup.procs'))));
-      const is = (text: string | undefined): boolean => text !== undefined;
-      return where === 'everywhere' ? there.every(is) : there.some(is);
+      // Synchronous: the kernel has the answer at hand, and on cgroup v1 a dozen errands for the pool of threads for each pod cost a restart a tenth of its time.
+      const is = (point: string): boolean => existsSync(join(point, path, 'cgroup.procs'));
+      return where === 'everywhere' ? among.every(is) : among.some(is);
     },
     async children(path) {
       const all = await Promise.all(everywhere.map((point) => subfolders(join(point, path))));

@@ -168,37 +168,49 @@ export function mountTableOf(text: string): MountTable {
     whole ??= mountTable(parseMountInfo(text));
     return whole;
   };
-  const linesOf = (path: string, ending: string): number[] => {
-    const needle = ` ${escapeOctal(path)}${ending}`;
+  // Where the lines of each mount point begin: one walk over the text, for it is asked about every folder above a path.
+  let starts: Map<string, number[]> | undefined;
+  const startsOf = (): Map<string, number[]> => {
+    const found = new Map<string, number[]>();
+    for (let from = 0; from < text.length; from = text.indexOf('\n', from) + 1 || text.length) {
+      let field = from;
+      for (let passed = 0; passed < 4; passed++) field = text.indexOf(' ', field) + 1;
+      const point = text.slice(field, text.indexOf(' ', field));
+      const known = found.get(point);
+      if (known) known.push(from);
+      else found.set(point, [from]);
+    }
+    return found;
+  };
+  const linesAt = (path: string): readonly number[] => {
+    starts ??= startsOf();
+    return starts.get(escapeOctal(path)) ?? [];
+  };
+  const linesBelow = (path: string): number[] => {
+    const needle = ` ${escapeOctal(path)}/`;
     const lines: number[] = [];
     for (let at = text.indexOf(needle); at >= 0; at = text.indexOf(needle, at + 1))
       lines.push(text.lastIndexOf('\n', at) + 1);
     return lines;
   };
-  // The folders above are those of all questions.
-  const above = new Map<string, readonly number[]>();
   const linesAbove = (path: string): number[] =>
     prefixesOf(path)
       .slice(1, -1)
-      .flatMap((prefix) => {
-        const known = above.get(prefix) ?? linesOf(prefix, ' ');
-        above.set(prefix, known);
-        return known;
-      });
-  const about = (path: string, endings: readonly string[]): MountTable => {
-    const own = endings.flatMap((ending) => linesOf(path, ending));
+      .flatMap((prefix) => linesAt(prefix));
+  const about = (path: string, own: readonly number[]): MountTable => {
     const lines = new Set(own.length > 0 ? [...own, ...linesAbove(path)] : []);
     const found = [...lines]
       .sort((a, b) => a - b)
       .map((from) => text.slice(from, (text.indexOf('\n', from) + 1 || text.length + 1) - 1));
     return mountTable(parseMountInfo(found.join('\n')));
   };
-  const below = (path: string): MountTable => (path === '/' ? all() : about(path, [' ', '/']));
+  const below = (path: string): MountTable =>
+    path === '/' ? all() : about(path, [...linesAt(path), ...linesBelow(path)]);
   return {
     get entries() {
       return all().entries;
     },
-    at: (path) => (path === '/' ? all() : about(path, [' '])).at(path),
+    at: (path) => (path === '/' ? all() : about(path, linesAt(path))).at(path),
     under: (path) => below(path).under(path),
     hidden: (path) => below(path).hidden(path),
     through: (path) => all().through(path),

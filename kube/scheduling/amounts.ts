@@ -6,22 +6,38 @@ import type { QuantityString, ResourceList } from '../types/meta.ts';
 /** By resource name; `cpu` is in millicores, all others in whole units. */
 export type Amounts = Readonly<Record<string, number>>;
 
+type Wanted = QuantityString | number | undefined;
+
+// The same few texts come again and again, several times for each look at a pod.
+const remembered = 1000;
+
 // The API server lets no malformed quantity through; from elsewhere it counts as nothing.
-function read(parse: (text: QuantityString | number) => number, quantity: QuantityString | number | undefined): number {
-  if (quantity === undefined) return 0;
-  try {
-    return parse(quantity);
-  } catch (error) {
-    if (error instanceof QuantityError) return 0;
-    throw error;
-  }
+function reader(parse: (text: QuantityString | number) => number): (quantity: Wanted) => number {
+  const known = new Map<QuantityString | number, number>();
+  const read = (quantity: QuantityString | number): number => {
+    try {
+      return parse(quantity);
+    } catch (error) {
+      if (error instanceof QuantityError) return 0;
+      throw error;
+    }
+  };
+  return (quantity) => {
+    if (quantity === undefined) return 0;
+    let amount = known.get(quantity);
+    if (amount !== undefined) return amount;
+    amount = read(quantity);
+    if (known.size >= remembered) known.clear();
+    known.set(quantity, amount);
+    return amount;
+  };
 }
 
 /** A quantity in whole units, rounded up: bytes of `64Mi`, 1 of `100m`. Undefined counts as 0. */
-export const units = (quantity: QuantityString | number | undefined): number => read(unitsOf, quantity);
+export const units = reader(unitsOf);
 
 /** A quantity in thousandths, rounded up: 100 of `100m`, 1500 of `1.5`. Undefined counts as 0. */
-export const millis = (quantity: QuantityString | number | undefined): number => read(milliOf, quantity);
+export const millis = reader(milliOf);
 
 /** A list of the API as numbers. */
 export function amounts(list: ResourceList | undefined): Record<string, number> {
