@@ -52,7 +52,7 @@ import { createPodStates } from './pods/pod-state.ts';
 import { traceExecutor } from './pods/pod-spans.ts';
 import { createPodWorkers, type PodWorkers } from './pods/pod-workers.ts';
 import { createProbeLink } from './pods/probe-link.ts';
-import { defaultRestartBackoff } from './pods/restart.ts';
+import { restartBackoffUpTo } from './pods/restart.ts';
 import { containerExtras } from './pods/status-extras.ts';
 import { createServingNotice, type PodServing } from './pods/serving-notice.ts';
 import { createStatusWriter } from './pods/status-writer.ts';
@@ -512,7 +512,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
           .catch((error: unknown) => log.warn('a user namespace is not given back', { uid, error }));
       },
     },
-    { restartBackoff: defaultRestartBackoff },
+    { restartBackoff: restartBackoffUpTo(config.crashLoopBackOff.maxContainerRestartPeriod) },
   );
 
   const healthOf = (pod: Pod, container: string) => {

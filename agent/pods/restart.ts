@@ -17,6 +17,13 @@ export const defaultRestartBackoff: RestartBackoffOptions = {
   resetAfterMs: 600_000,
 };
 
+/** KubeletConfiguration crashLoopBackOff.maxContainerRestartPeriod, in milliseconds: a longest delay below the first one is that too. */
+export const restartBackoffUpTo = (maxMs: number): RestartBackoffOptions => ({
+  ...defaultRestartBackoff,
+  initialMs: Math.min(defaultRestartBackoff.initialMs, maxMs),
+  maxMs,
+});
+
 export function matchingRule(container: Container, exitCode: number): ContainerRestartRule | undefined {
   return container.restartPolicyRules?.find((rule) => {
     const { operator, values = [] } = rule.exitCodes ?? { operator: undefined };
