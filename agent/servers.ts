@@ -50,7 +50,52 @@ function bindFailed(what: string, address: string, port: number, error: unknown)
   return new Error(`${what} cannot listen on ${address}:${port}: ${why}`, { cause: error });
 }
 
-/** Binds all; rejects with a message for the operator. `run` ends when its signal aborts, and closes them. */
+type Server = { listen(): Promise<unknown>; close(): Promise<void> };
+
+interface Listening {
+  readonly what: string;
+  readonly server: Server;
+  readonly address: string;
+  readonly port: number;
+}
+
+/** Those of the servers that the configuration asks for. */
+export function listenersOf(
+  config: Pick<
+    KubeletConfiguration,
+    'enableServer' | 'address' | 'port' | 'healthzBindAddress' | 'healthzPort' | 'readOnlyPort'
+  >,
+  servers: { readonly node: Server; readonly health: Server; readonly readOnly: Server },
+): Listening[] {
+  const { address, port, healthzBindAddress, healthzPort, readOnlyPort } = config;
+  return [
+    ...(config.enableServer ? [{ what: 'the node’s server', server: servers.node, address, port }] : []),
+    ...(healthzPort > 0
+      ? [{ what: '/healthz', server: servers.health, address: healthzBindAddress, port: healthzPort }]
+      : []),
+    ...(readOnlyPort > 0
+      ? [{ what: 'the read-only port', server: servers.readOnly, address, port: readOnlyPort }]
+      : []),
+  ];
+}
+
+/** Binds one after the other and resolves with what closes them; where one cannot be bound, none stays. */
+export async function listenOnAll(wanted: readonly Listening[]): Promise<() => Promise<void>> {
+  const open: Listening[] = [];
+  const close = async (): Promise<void> => void (await Promise.all(open.map(({ server }) => server.close())));
+  for (const one of wanted) {
+    try {
+      await one.server.listen();
+    } catch (error) {
+      await close();
+      throw bindFailed(one.what, one.address, one.port, error);
+    }
+    open.push(one);
+  }
+  return close;
+}
+
+/** Binds all that the configuration asks for; rejects with a message for the operator. `run` ends when its signal aborts, and closes them. */
 export async function startServers(
   deps: ServersDeps,
   options: ServersOptions,
@@ -122,19 +167,7 @@ export async function startServers(
     { ...deps, ...deps.figures, health },
     { address: config.address, port: config.readOnlyPort },
   );
-  await server.listen().catch((error: unknown) => {
-    throw bindFailed('the node’s server', config.address, config.port, error);
-  });
-  if (config.healthzPort > 0)
-    await healthServer.listen().catch(async (error: unknown) => {
-      await server.close();
-      throw bindFailed('/healthz', config.healthzBindAddress, config.healthzPort, error);
-    });
-  if (config.readOnlyPort > 0)
-    await readOnly.listen().catch(async (error: unknown) => {
-      await Promise.all([server.close(), config.healthzPort > 0 ? healthServer.close() : undefined]);
-      throw bindFailed('the read-only port', config.address, config.readOnlyPort, error);
-    });
+  const close = await listenOnAll(listenersOf(config, { node: server, health: healthServer, readOnly }));
   return {
     async run(signal) {
       const unsubscribe = byCsr ? deps.node.onNode(byCsr.check) : undefined;
@@ -147,11 +180,7 @@ export async function startServers(
           });
       } finally {
         unsubscribe?.();
-        await Promise.all([
-          server.close(),
-          config.healthzPort > 0 ? healthServer.close() : undefined,
-          config.readOnlyPort > 0 ? readOnly.close() : undefined,
-        ]);
+        await close();
       }
     },
   };
