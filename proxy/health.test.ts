@@ -1,6 +1,7 @@
 // The health rules, the servers, and what tells of foreign changes and of a live kube-proxy.
 import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import type { AddressInfo } from 'node:net';
+import { networkInterfaces } from 'node:os';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -19,6 +20,8 @@ import { createNftMonitor, type NftMonitor } from './nft-monitor.ts';
 import { createProxyHealth } from './proxy-health.ts';
 import { createSwitch } from './switch.ts';
 import { createServiceHealth, serviceHealthBody } from './service-health.ts';
+
+const hasIpv6 = Object.values(networkInterfaces()).some((list) => list?.some(({ address }) => address === '::1'));
 
 const ended: (() => Promise<unknown>)[] = [];
 afterEach(async () => {
@@ -168,6 +171,25 @@ describe('a server', () => {
     await done;
     expect(await ask()).toBe('no');
   });
+});
+
+it.runIf(hasIpv6)('on 0.0.0.0, the default, is reached by IPv6 too, as in kube-proxy', async () => {
+  const probe = createServer();
+  await listen(probe, '127.0.0.1', 0);
+  const { port } = probe.address() as AddressInfo;
+  await close(probe);
+  const stop = new AbortController();
+  const deps = { clock: createFakeClock(), log: silentLog, hardFail: true };
+  const done = serveOn(deps, 'it', `0.0.0.0:${port}`, (_request, response) => response.end('yes'), stop.signal);
+  const ask = (host: string): Promise<string> =>
+    fetch(`http://${host}:${port}/`).then(
+      (answer) => answer.text(),
+      () => 'no',
+    );
+  for (let tries = 0; (await ask('127.0.0.1')) === 'no' && tries < 100; tries++) await new Promise(setImmediate);
+  expect([await ask('127.0.0.1'), await ask('[::1]')]).toEqual(['yes', 'yes']);
+  stop.abort();
+  await done;
 });
 
 describe('health check node ports', () => {

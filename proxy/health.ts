@@ -1,5 +1,7 @@
 // The proxy's HTTP servers: health on :10256, metrics on 127.0.0.1:10249, and one for each Service with a health check node port.
 import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http';
+import type { ListenOptions } from 'node:net';
+import { bindTo } from '../lib/bind.ts';
 import type { Clock } from '../lib/clock.ts';
 import { createExposition, labelText } from '../lib/exposition.ts';
 import type { Log } from '../lib/log.ts';
@@ -23,11 +25,14 @@ const parseAddress = (address: string): { host: string; port: number } => {
   return { host: address.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(address.slice(at + 1)) };
 };
 
-/** Resolves when the server listens; rejects where it cannot. */
-export function listen(server: Server, host: string, port: number, ipv6Only = false): Promise<void> {
+/** Resolves when the server listens; rejects where it cannot. An unspecified address means all of its own family only. */
+export const listen = (server: Server, host: string, port: number): Promise<void> =>
+  listenAt(server, { host, port, ipv6Only: host.includes(':') });
+
+function listenAt(server: Server, where: ListenOptions): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', reject);
-    server.listen({ host, port, ipv6Only }, () => {
+    server.listen(where, () => {
       server.off('error', reject);
       resolve();
     });
@@ -61,7 +66,7 @@ export async function serveOn(
     }
     const server = createServer(handler);
     try {
-      await listen(server, host, port);
+      await listenAt(server, bindTo(host, port));
     } catch (error) {
       if (deps.hardFail) throw new Error(`${what} cannot listen on ${address}`, { cause: error });
       if (!said) deps.log.warn(`${what} cannot listen on ${address}; tried again every ${retryMs / 1000} s`, { error });

@@ -65,7 +65,7 @@ export function createServiceHealth(deps: ServiceHealthDeps): ServiceHealth {
     try {
       for (const address of deps.addresses()) {
         const server = createServer((_request, response) => answer(serviceKey, response));
-        await listen(server, address, port, deps.family === 'IPv6');
+        await listen(server, address, port);
         servers.push(server);
       }
       running.set(serviceKey, { port, servers });

@@ -1,5 +1,6 @@
 // Binds a server; what goes wrong with it later is told, not thrown.
 import type { AddressInfo, Server } from 'node:net';
+import { bindTo } from '../../lib/bind.ts';
 
 /** The port that it has: the one asked for, or for 0 one that was free. Rejects with the system's error where it cannot be had. */
 export const listenOn = (
@@ -9,7 +10,7 @@ export const listenOn = (
 ): Promise<{ readonly port: number }> =>
   new Promise((resolve, reject) => {
     server.once('error', reject);
-    server.listen(where, () => {
+    server.listen(bindTo(where.host, where.port), () => {
       server.removeListener('error', reject);
       server.on('error', onError);
       resolve({ port: (server.address() as AddressInfo).port });
