@@ -48,7 +48,7 @@ export interface ApplyOptions {
   readonly full: boolean;
 }
 
-/** Where connectionless traffic to a Service came in. */
+/** Where traffic of UDP or SCTP to a Service came in. */
 export interface Front {
   readonly protocol: Protocol;
   /** Undefined: any address of this host. */

@@ -72,6 +72,38 @@ describe('stale flows', () => {
     ],
   ])('%s', (_name, given, before, after, wanted) => expect(stale(given, before, after)).toBe(wanted));
 
+  const unready = (ip: string): Endpoint => endpoint(ip, { ready: false, serving: false });
+
+  it.each<[string, Flow, ServicePortState, boolean]>([
+    [
+      'to one that serves no more goes to one that does',
+      flow('10.96.0.10', 53, '10.1.0.2'),
+      stateOf(['10.1.0.1', unready('10.1.0.2')]),
+      true,
+    ],
+    [
+      'to one that serves no more stays where none does',
+      flow('10.96.0.10', 53, '10.1.0.2'),
+      stateOf([unready('10.1.0.2')]),
+      false,
+    ],
+    [
+      'to one that went ends where none serves',
+      flow('10.96.0.10', 53, '10.1.0.1'),
+      stateOf([unready('10.1.0.2')]),
+      true,
+    ],
+    ['un-NATed ends where none serves', flow('10.96.0.10', 53, '10.96.0.10', 53), stateOf([unready('10.1.0.2')]), true],
+  ])('of UDP %s', (_name, given, after, wanted) => expect(stale(given, both, after)).toBe(wanted));
+
+  it('of SCTP are those to endpoints that went: associations are connections', () => {
+    const sctp = (ips: readonly (string | Endpoint)[]): ServicePortState => stateOf(ips, { protocol: 'SCTP' });
+    const ends = (answeredBy: string, after: ServicePortState): boolean =>
+      stale({ ...flow('10.96.0.10', 53, answeredBy), protocol: 'SCTP' }, sctp(['10.1.0.1', '10.1.0.2']), after);
+    expect(ends('10.1.0.2', sctp(['10.1.0.1', unready('10.1.0.2')]))).toBe(false);
+    expect(ends('10.1.0.2', sctp(['10.1.0.1']))).toBe(true);
+  });
+
   it('are none where nothing changed, and none of TCP', () => {
     expect(changedFrontends([{ key: 'k', before: one, after: one }]).size).toBe(0);
     const tcp = stateOf(['10.1.0.1'], { protocol: 'TCP' });

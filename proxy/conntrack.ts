@@ -1,5 +1,5 @@
-// Ends connectionless flows (UDP, SCTP) that conntrack would go on sending where nothing answers any more: to endpoints that went, to
-// Services that went, and flows that met a VIP or node port before it had endpoints. One dump of the table, then one deletion for each
+// Ends flows of UDP and SCTP that conntrack would go on sending where nothing answers any more: to endpoints that went, to Services that
+// went, and flows that met a VIP or node port before it had endpoints. One dump of the table, then one deletion for each
 // group of flows; what fails is tried again.
 import { createBackoff } from '../lib/backoff.ts';
 import type { Clock } from '../lib/clock.ts';
@@ -23,7 +23,7 @@ export interface ConntrackDeps {
 }
 
 export interface ConntrackCleaner {
-  /** Service ports were written; flows of those that are connectionless are looked at, and those to fronts that no Service has any more. */
+  /** Service ports were written; their flows are looked at, those of TCP apart, and those to fronts that no Service has any more. */
   note(written: readonly Written[], gone?: readonly Front[]): void;
   /** Runs until the signal aborts. */
   run(signal: AbortSignal): Promise<void>;
@@ -31,8 +31,8 @@ export interface ConntrackCleaner {
 
 /** Where flows to a service port came in, and which endpoints may still have them. */
 export interface Frontend extends Front {
-  /** `ip:port` of endpoints that serve, terminating ones too: a change of policy or topology ends no flow. */
-  readonly serving: ReadonlySet<string>;
+  /** `ip:port` of endpoints that may keep what they have; see keepersOf. */
+  readonly keepers: ReadonlySet<string>;
 }
 
 export interface Flow {
@@ -58,17 +58,18 @@ export function parseFlow(line: string, protocol: Protocol): Flow | undefined {
   };
 }
 
-const isConnectionless = (protocol: Protocol): boolean => protocol === 'UDP' || protocol === 'SCTP';
+// A client of TCP notices by itself and connects anew, from another port.
+const isLookedAt = (protocol: Protocol): boolean => protocol === 'UDP' || protocol === 'SCTP';
 
 /** The frontends that a state has or had; their flows may go to what `after` has. */
-function frontendsOf(state: ServicePortState | undefined, serving: ReadonlySet<string>): Frontend[] {
+function frontendsOf(state: ServicePortState | undefined, keepers: ReadonlySet<string>): Frontend[] {
   if (!state) return [];
   const { port } = state;
   const at = (ip: string | undefined, number: number): Frontend => ({
     protocol: port.protocol,
     ip,
     port: number,
-    serving,
+    keepers,
   });
   return [
     ...[port.clusterIP, ...port.externalIPs, ...port.loadBalancerVIPs].map((ip) => at(ip, port.port)),
@@ -79,12 +80,17 @@ function frontendsOf(state: ServicePortState | undefined, serving: ReadonlySet<s
 const idOf = ({ protocol, ip, port }: Pick<Frontend, 'protocol' | 'ip' | 'port'>): string =>
   `${protocol} ${ip ?? '*'} ${port}`;
 
-const servingOf = (state: ServicePortState | undefined): Set<string> =>
-  new Set(
-    state?.endpoints
-      .filter((endpoint) => endpoint.serving)
-      .map((endpoint) => joinHostPort(endpoint.ip, endpoint.port)) ?? [],
-  );
+/**
+ * The endpoints whose flows go on. UDP has no connections: its flows leave an endpoint that serves no more for one that does, as in
+ * kube-proxy. Where none does they stay with what is still there: nobody else would take them, and readiness may flicker. Associations of
+ * SCTP stay as long as their endpoint is there, as connections of TCP do. A change of policy or topology ends no flow.
+ */
+function keepersOf(state: ServicePortState | undefined): Set<string> {
+  if (!state) return new Set();
+  const { port, endpoints } = state;
+  const serving = port.protocol === 'UDP' ? endpoints.filter((endpoint) => endpoint.serving) : [];
+  return new Set((serving.length > 0 ? serving : endpoints).map(({ ip, port: number }) => joinHostPort(ip, number)));
+}
 
 /** Whether the flow has gone stale, given all frontends that changed. */
 export function isStale(
@@ -96,20 +102,20 @@ export function isStale(
   const frontend =
     frontends.get(idOf({ protocol, ip, port })) ??
     (hostAddresses.has(ip) ? frontends.get(idOf({ protocol, ip: undefined, port })) : undefined);
-  return frontend !== undefined && !frontend.serving.has(joinHostPort(flow.replySource, flow.replyPort));
+  return frontend !== undefined && !frontend.keepers.has(joinHostPort(flow.replySource, flow.replyPort));
 }
 
-/** The frontends to look at after a write: those of ports that are connectionless and changed in what they serve. */
+/** The frontends to look at after a write: those of ports of UDP and SCTP that changed. */
 export function changedFrontends(written: readonly Written[]): Map<string, Frontend> {
   const changed = new Map<string, Frontend>();
   const live: Frontend[] = [];
   for (const { before, after } of written) {
     const port = (after ?? before)?.port;
-    if (!port || !isConnectionless(port.protocol) || before === after) continue;
-    const serving = servingOf(after);
-    for (const frontend of frontendsOf(before, serving))
-      changed.set(idOf(frontend), { ...frontend, serving: new Set() });
-    live.push(...frontendsOf(after, serving));
+    if (!port || !isLookedAt(port.protocol) || before === after) continue;
+    const keepers = keepersOf(after);
+    for (const frontend of frontendsOf(before, keepers))
+      changed.set(idOf(frontend), { ...frontend, keepers: new Set() });
+    live.push(...frontendsOf(after, keepers));
   }
   // What is there now wins: a frontend may have moved from one Service to another in one write.
   for (const frontend of live) changed.set(idOf(frontend), frontend);
@@ -193,7 +199,7 @@ export function createConntrackCleaner(deps: ConntrackDeps): ConntrackCleaner {
 
   return {
     note(written, gone = []) {
-      for (const front of gone) pending.set(idOf(front), { ...front, serving: new Set() });
+      for (const front of gone) pending.set(idOf(front), { ...front, keepers: new Set() });
       for (const [id, frontend] of changedFrontends(written)) pending.set(id, frontend);
       if (pending.size > 0) waker?.();
     },

@@ -8,7 +8,7 @@ import type { SavedTables } from './saved.ts';
 
 const idOf = ({ protocol, ip, port }: Front): string => `${protocol} ${ip ?? '*'} ${port}`;
 
-/** Undefined where the rule is of no connectionless protocol, or of no port. */
+/** Undefined where the rule is of neither UDP nor SCTP, or of no port. */
 function frontOf(rule: RuleText): Front | undefined {
   const protocol = /(?:^| )-p (udp|sctp) /.exec(rule)?.[1];
   const port = / --dport (\d+)/.exec(rule)?.[1];
