@@ -31,6 +31,7 @@ import { enforcedLimits } from './node/capacity.ts';
 import { createDevicePlugins } from './node/devices/device-plugins.ts';
 import { servePodResources } from './node/devices/pod-resources-server.ts';
 import { readInstanceMetadata } from './node/instance-metadata.ts';
+import { applyKernelSettings } from './node/kernel-settings.ts';
 import { createNodeAgent, type NodeAgent } from './node/node-agent.ts';
 import { createKnownImages } from './observe/known-images.ts';
 import { createMeasuredRuntime } from './observe/measured-runtime.ts';
@@ -136,6 +137,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
   await mkdir(rootDir, { recursive: true, mode: 0o750 });
   const runtimeStatus = await reachRuntime(deps, signal);
   await deps.claimRuntime?.();
+  await applyKernelSettings({ log }, { protect: config.protectKernelDefaults });
   await shareRoot({ mounter: createMounter(), log }, rootDir, signal);
   const { runtimeName } = await runtime.version();
   const events = standalone
