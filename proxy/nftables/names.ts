@@ -31,7 +31,7 @@ export const clusterIpsSet = 'cluster-ips';
 export const rangesSet = 'ranges';
 export const filteredMap = 'filtered';
 export const epochSet = 'epoch';
-/** The chain where packets to cluster IPs that no Service has are dropped. */
+/** The chain where other ports of cluster IPs are refused, and packets to cluster IPs that no Service has are dropped. */
 export const unallocatedChain = 'unallocated';
 
 /** A map's name, a blank, and the element's key as nft prints it. */

@@ -164,17 +164,32 @@ describe('the nftables backend', () => {
     expect(nft.elements(table, 'eps-tcp').get('10.96.0.1 . 80 . 1')).toBe('10.200.1.4 . 8080');
   });
 
+  it('what this host listens to on a cluster IP of its own is not refused, as in kube-proxy', async () => {
+    const nft = createFakeNft();
+    await full(open(nft, createFakeClock()), [stateOf(1, [1])]);
+    const chains = nft.tables.get(table)!.chains;
+    const reached = (name: string): string[] => {
+      const rules = chains.get(name)?.rules ?? [];
+      return rules.flatMap((rule) => [rule, ...reached(/ jump (\S+)$/.exec(rule)?.[1] ?? '')]);
+    };
+    const refuses = (name: string): boolean => reached(name).some((rule) => rule.includes('@cluster-ips'));
+    expect(['filter-input', 'filter-forward', 'filter-output'].map(refuses)).toEqual([false, true, true]);
+  });
+
   it('a change of the service CIDRs writes one chain and no more; a restart finds it', async () => {
     const nft = createFakeNft();
     const backend = open(nft, createFakeClock());
     await full(backend, [stateOf(1, [1])]);
     const rules = () => nft.tables.get(table)?.chains.get('unallocated')?.rules;
-    expect(rules()).toEqual([]);
+    const refuse = 'ip daddr @cluster-ips goto refuse';
+    expect(rules()).toEqual([refuse]);
     nft.scripts.length = 0;
     expect(backend.configure({ ...facts, serviceCidrs: ['10.96.0.0/16', '10.97.0.1/32'] })).toBe('part');
     await part(backend, []);
     expect(nft.scripts).toEqual([
       'add chain ip stevedore unallocated\n' +
+        'flush chain ip stevedore unallocated\n' +
+        `add rule ip stevedore unallocated ${refuse}\n` +
         'add rule ip stevedore unallocated ip daddr 10.96.0.0/16 drop\n' +
         'add rule ip stevedore unallocated ip daddr 10.97.0.1 drop\n',
     ]);
@@ -184,12 +199,12 @@ describe('the nftables backend', () => {
     nft.failNext = 1;
     await expect(part(backend, [stateOf(1, [1, 2])])).rejects.toThrow();
     await full(backend, [stateOf(1, [1, 2])]);
-    expect(rules()).toEqual(['ip daddr 10.97.0.1 drop']);
+    expect(rules()).toEqual([refuse, 'ip daddr 10.97.0.1 drop']);
     expect(backend.configure({ ...facts, serviceCidrs: ['10.98.0.0/16'] })).toBe('part');
     nft.refuse = /10\.200\.1\.9/;
     await expect(part(backend, [stateOf(1, [9])])).rejects.toThrow();
     await part(backend, []);
-    expect(rules()).toEqual(['ip daddr 10.98.0.0/16 drop']);
+    expect(rules()).toEqual([refuse, 'ip daddr 10.98.0.0/16 drop']);
     nft.refuse = undefined;
 
     const again = open(nft, createFakeClock());
@@ -212,6 +227,7 @@ describe('the nftables backend', () => {
     await clock.advance(2_000);
     const { missing, surplus } = await backend.describeFrame!(signal);
     expect(missing.map(({ chain, rule }) => `${chain}: ${rule}`)).toEqual([
+      'unallocated: ip daddr @cluster-ips goto refuse',
       'unallocated: ip daddr 10.96.0.0/16 drop',
       'filter-output: ct state new jump guard',
       'filter-output: ct state new jump unallocated',
@@ -421,9 +437,10 @@ describe('the nftables backend', () => {
         if (suspected) await full(backend, [...wanted.values()]);
         await clock.advance(3_000);
         expect(kernelOf(nft)).toEqual(wantedOf([...wanted.values()]));
-        expect(nft.tables.get(table)?.chains.get('unallocated')?.rules).toEqual(
-          cidrs.map((cidr) => `ip daddr ${cidr} drop`),
-        );
+        expect(nft.tables.get(table)?.chains.get('unallocated')?.rules).toEqual([
+          'ip daddr @cluster-ips goto refuse',
+          ...cidrs.map((cidr) => `ip daddr ${cidr} drop`),
+        ]);
         indexesAreWhole(nft);
         // Reading it back finds nothing to do but chains nobody needs any more, and then nothing at all.
         await full(backend, [...wanted.values()]);

@@ -97,15 +97,14 @@ export function fixedChains(env: RuleEnv): Map<string, readonly string[]> {
     ]);
   }
   chains.set('refuse', ['reject']);
-  chains.set(
-    unallocatedChain,
-    env.serviceCidrs.map((cidr) => `${ip} daddr ${withoutFullPrefix(cidr)} drop`),
-  );
+  chains.set(unallocatedChain, [
+    `${ip} daddr @${clusterIpsSet} goto refuse`,
+    ...env.serviceCidrs.map((cidr) => `${ip} daddr ${withoutFullPrefix(cidr)} drop`),
+  ]);
   chains.set('guard', [
     'ct status dnat return',
     `${key} vmap @guard`,
     ...nodePortMatches(env).map((match) => `${match} ${nodeKey} vmap @guard-node`),
-    `${ip} daddr @${clusterIpsSet} goto refuse`,
   ]);
   const original = `ct original ${ip} daddr . meta l4proto . ct original proto-dst`;
   chains.set(
@@ -123,7 +122,7 @@ export function baseChains(env: RuleEnv): BaseChain[] {
   const ip = tableFamily(env.family);
   const mark = markOf(env);
   const guard = 'ct state new jump guard';
-  // After the guard, which refuses other ports of addresses that Services have. Not on input: some hosts have cluster IPs of their own.
+  // After the guard. Not on input: some hosts have cluster IPs of their own, and what listens there is theirs.
   const unallocated = `ct state new jump ${unallocatedChain}`;
   return [
     {
