@@ -20,6 +20,7 @@ import { createNodeAdmission } from './admission/node-admission.ts';
 import type { KubeletConfiguration } from './config.ts';
 import { containerHash } from './containers/container-hash.ts';
 import { runHook } from './containers/hooks.ts';
+import { idsForPods } from './containers/sub-ids.ts';
 import { createUserNamespaces } from './containers/user-namespaces.ts';
 import { terminationMessage } from './containers/termination-message.ts';
 import { imageToken } from './images/image-token.ts';
@@ -274,6 +275,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
     { handlers: async () => (await runtime.status()).runtimeHandlers, log },
     {
       rootDir,
+      ids: await idsForPods(),
       maxPods: config.maxPods,
       ...(config.userNamespaces.idsPerPod ? { idsPerPod: config.userNamespaces.idsPerPod } : {}),
     },
