@@ -1,8 +1,8 @@
 // Forgets clients' endpoints that went: a client that comes back must not be sent to one of them.
 import type { Clock } from '../../lib/clock.ts';
 import type { IpFamily } from '../model.ts';
-import type { Programmed } from './elements.ts';
-import { affinityId, affinityMap, affinityPortMap, tableFamily, tableName } from './names.ts';
+import { affinityIdsOf, type Programmed } from './elements.ts';
+import { affinityMap, affinityPortMap, tableFamily, tableName } from './names.ts';
 import type { NftTool } from './tool.ts';
 
 export interface AffinityPurgerDeps {
@@ -39,10 +39,9 @@ export function createAffinityPurger(deps: AffinityPurgerDeps): AffinityPurger {
   const clientsIn = async (map: string, signal: AbortSignal): Promise<Map<string, string>> =>
     parseClients((await tool.list(['map', tableFamily(family), tableName, map], signal)) ?? '');
 
-  const purgeOne = async ({ state, cluster, local }: Programmed, signal: AbortSignal): Promise<boolean> => {
-    const id = affinityId(state.port.key);
+  /** True where nothing had to be forgotten. */
+  const purgeMemory = async (id: string, valid: ReadonlySet<string>, signal: AbortSignal): Promise<boolean> => {
     const [map, portMap] = [affinityMap(id), affinityPortMap(id)];
-    const valid = new Set([...cluster, ...local]);
     const [addresses, ports] = [await clientsIn(map, signal), await clientsIn(portMap, signal)];
     const isGone = (client: string): boolean => !valid.has(`${addresses.get(client)} . ${ports.get(client)}`);
     const gone = [addresses, ports].map((clients) => [...clients.keys()].filter(isGone).join(', '));
@@ -53,6 +52,12 @@ export function createAffinityPurger(deps: AffinityPurgerDeps): AffinityPurger {
     // Fails where one expired meanwhile: then it is looked at again.
     await tool.run(lines.join(''), signal);
     return false;
+  };
+  const purgeOne = async ({ state, cluster, local }: Programmed, signal: AbortSignal): Promise<boolean> => {
+    const valid = new Set([...cluster, ...local]);
+    let clean = true;
+    for (const id of affinityIdsOf(state.port)) clean = (await purgeMemory(id, valid, signal)) && clean;
+    return clean;
   };
   const purgeAll = async (ports: readonly Programmed[], signal: AbortSignal): Promise<void> => {
     // Until nothing is left: a packet in flight may have noted an endpoint once more.

@@ -1,10 +1,17 @@
 // The map and set elements of one service port. Pure.
 import { cidrContains, parseCidr } from '../addresses.ts';
 import type { NodeFacts } from '../backend.ts';
-import type { Endpoint, ServicePort, ServicePortState, Verdict } from '../model.ts';
+import {
+  type Endpoint,
+  externallyAccessible,
+  type ServicePort,
+  type ServicePortState,
+  type Verdict,
+} from '../model.ts';
 import { chainName } from './chains.ts';
 import {
   affinityId,
+  type AffinityPool,
   clusterIpsSet,
   type ElementId,
   elementId,
@@ -84,6 +91,18 @@ function sourcesOf(port: ServicePort, vip: string, facts: NodeFacts): string[] {
 
 const refusal = (verdict: Verdict): string => (verdict === 'reject' ? 'goto refuse' : 'drop');
 
+const affinityPool = (port: ServicePort, internal: boolean): AffinityPool => {
+  if (internal) return port.internalPolicyLocal ? 'internal' : 'cluster';
+  return port.externalPolicyLocal ? 'external' : 'cluster';
+};
+
+/** Names of its session affinity, one for each memory of clients it has; none where it has no affinity. */
+export const affinityIdsOf = (port: ServicePort): string[] => {
+  if (port.affinitySeconds === 0) return [];
+  const internals = externallyAccessible(port) ? [true, false] : [true];
+  return [...new Set(internals.map((internal) => affinityId(port.key, affinityPool(port, internal))))];
+};
+
 /** Adds the elements of one front. */
 function frontElements(programmed: Programmed, front: Front, facts: NodeFacts, add: Add): void {
   const { state, cluster, local } = programmed;
@@ -102,7 +121,7 @@ function frontElements(programmed: Programmed, front: Front, facts: NodeFacts, a
   };
   const affinity = (): void => {
     if (!sticky) return;
-    const id = affinityId(port.key);
+    const id = affinityId(port.key, affinityPool(port, front.internal));
     add(`sticky${suffix}`, key, `jump ${stickyChain(id)}`);
     add(`record${suffix}`, key, `jump ${recordChain(id)}`);
   };

@@ -43,8 +43,19 @@ export const keyOf = (id: ElementId): string => id.slice(id.indexOf(' ') + 1);
 /** Endpoint maps: an index that is no longer drawn may be looked up by a packet in flight, so these are deleted late. */
 export const isEndpointMap = (map: string): boolean => map.startsWith('eps-') || map.startsWith('loc-');
 
+/**
+ * Where clients are remembered. `cluster`: fronts under policy Cluster have one memory. What a policy of Local lets a client have is less:
+ * the cluster IP has one of its own then, and so have the fronts for what comes from outside.
+ */
+export type AffinityPool = 'cluster' | 'internal' | 'external';
+export const affinityPools: readonly AffinityPool[] = ['cluster', 'internal', 'external'];
+
 /** Names the chains and the maps of a service port's session affinity. */
-export const affinityId = (key: ServicePortKey): string => createHash('sha256').update(key).digest('hex').slice(0, 16);
+export const affinityId = (key: ServicePortKey, pool: AffinityPool): string =>
+  createHash('sha256')
+    .update(pool === 'cluster' ? key : `${key} ${pool}`)
+    .digest('hex')
+    .slice(0, 16);
 /** Client → endpoint's address. */
 export const affinityMap = (id: string): string => `aff-${id}`;
 /** Client → endpoint's port. */

@@ -235,6 +235,40 @@ describe('the nftables backend', () => {
     expect(surplus.map(({ chain, rule }) => `${chain}: ${rule}`)).toEqual(['unallocated: ip daddr 10.97.0.0/16 drop']);
   });
 
+  it('a policy of Local has a memory of clients of its own: what others were sent to may be elsewhere', async () => {
+    const nft = createFakeNft();
+    const backend = open(nft, createFakeClock());
+    const sticky = { affinitySeconds: 60, nodePort: 30_001 };
+    const leads = (): (string | undefined)[] => [
+      nft.elements(table, 'sticky').get('10.96.0.1 . tcp . 80'),
+      nft.elements(table, 'sticky-node').get('tcp . 30001'),
+      nft.elements(table, 'record').get('10.96.0.1 . tcp . 80')?.replace('record', 'sticky'),
+      nft.elements(table, 'record-node').get('tcp . 30001')?.replace('record', 'sticky'),
+    ];
+    const memories = (): number =>
+      [...nft.tables.get(table)!.maps.keys()].filter((name) => name.startsWith('aff-')).length;
+    await full(backend, [stateOf(1, [1, 2], sticky)]);
+    const [shared] = leads();
+    expect(leads()).toEqual([shared, shared, shared, shared]);
+    expect(memories()).toBe(1);
+
+    await part(backend, [stateOf(1, [1, 2], { ...sticky, externalPolicyLocal: true })]);
+    const [, external] = leads();
+    expect(external).not.toBe(shared);
+    expect(leads()).toEqual([shared, external, shared, external]);
+    expect(memories()).toBe(2);
+
+    await part(backend, [stateOf(1, [1, 2], { ...sticky, internalPolicyLocal: true })]);
+    const [internal] = leads();
+    expect(internal).not.toBe(external);
+    expect(leads()).toEqual([internal, shared, internal, shared]);
+    expect(memories()).toBe(2);
+
+    await part(backend, [stateOf(1, [1, 2], { nodePort: 30_001 })]);
+    expect(leads()).toEqual([undefined, undefined, undefined, undefined]);
+    expect(memories()).toBe(0);
+  });
+
   it('two service ports on one address: the first has it, the second when the first goes', async () => {
     const [nft, clock] = [createFakeNft(), createFakeClock()];
     const backend = open(nft, clock);

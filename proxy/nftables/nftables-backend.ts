@@ -13,16 +13,17 @@ import type { DesiredState } from '../state.ts';
 import { createAffinityPurger } from './affinity.ts';
 import type { RuleEnv } from './chains.ts';
 import { createDescriptions, describeFrame, describeServicePort } from './describe.ts';
+import { affinityIdsOf } from './elements.ts';
 import { type Listing, emptyListing, parseListing } from './listing.ts';
 import { goneFronts } from './gone.ts';
 import { createLateDeletions } from './late.ts';
-import { affinityId, tableFamily, tableName } from './names.ts';
+import { tableFamily, tableName } from './names.ts';
 import { type Book, emptyBook, frontIdOf, type Plan, planAll, planPart } from './plan.ts';
 import { createRecall } from './recall.ts';
 import { elementLines } from './script.ts';
 import {
   commitStructure,
-  dropAffinity,
+  dropOldAffinity,
   dropSurplus,
   emptyStructure,
   ensureAffinity,
@@ -167,7 +168,7 @@ export function createNftablesBackend(
     const affinity = new Set<string>();
     for (const programmed of nextBook.programmed.values()) {
       ensureAffinity(head, structure, env, programmed);
-      if (programmed.state.port.affinitySeconds > 0) affinity.add(affinityId(programmed.state.port.key));
+      for (const id of affinityIdsOf(programmed.state.port)) affinity.add(id);
     }
     ensureTargets(head, structure, env, plan.verdicts);
     const tail = noStructure();
@@ -223,9 +224,7 @@ export function createNftablesBackend(
       for (const programmed of plan.touched.values()) if (programmed) ensureAffinity(head, structure, env, programmed);
       ensureTargets(head, structure, env, verdictsOf(plan.changes));
       const tail = noStructure();
-      for (const key of hadAffinity)
-        if ((book.programmed.get(key)?.state.port.affinitySeconds ?? 0) === 0)
-          dropAffinity(tail, structure, env, affinityId(key));
+      for (const key of hadAffinity) dropOldAffinity(tail, structure, env, key, book.programmed.get(key)?.state.port);
       await write({ head: head.lines, changes: plan.changes, tail: tail.lines }, signal);
       commitStructure(structure, head);
       commitStructure(structure, tail);

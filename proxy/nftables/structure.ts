@@ -1,10 +1,12 @@
 // Which chains and maps must be made, written anew or taken away, so that elements can lead to them. Pure.
 import { affinityRules, chainRules, parseChainName, printed, type RuleEnv } from './chains.ts';
-import type { Programmed } from './elements.ts';
+import type { ServicePort, ServicePortKey } from '../model.ts';
+import { affinityIdsOf, type Programmed } from './elements.ts';
 import type { Listing } from './listing.ts';
 import {
   affinityId,
   affinityMap,
+  affinityPools,
   affinityPortMap,
   protocolName,
   recordChain,
@@ -124,19 +126,34 @@ export function ensureTargets(
 
 /** Map and chains of session affinity, where the service port has it. */
 export function ensureAffinity(plan: StructurePlan, structure: Structure, env: RuleEnv, programmed: Programmed): void {
-  const { key, protocol, affinitySeconds } = programmed.state.port;
-  if (affinitySeconds === 0) return;
-  const rules = affinityRules(affinityId(key), protocolName(protocol), affinitySeconds, env.family);
-  for (const [name, lines] of rules.maps) {
-    if (structure.maps.has(name)) continue;
-    plan.lines.push(mapLine('map', tableOf(env), name, lines));
-    plan.maps.set(name, true);
+  const { port } = programmed.state;
+  for (const id of affinityIdsOf(port)) {
+    const rules = affinityRules(id, protocolName(port.protocol), port.affinitySeconds, env.family);
+    for (const [name, lines] of rules.maps) {
+      if (structure.maps.has(name)) continue;
+      plan.lines.push(mapLine('map', tableOf(env), name, lines));
+      plan.maps.set(name, true);
+    }
+    for (const [name, text] of rules.chains) ensureChain(plan, structure, env, name, text);
   }
-  for (const [name, text] of rules.chains) ensureChain(plan, structure, env, name, text);
 }
 
-/** Takes session affinity away again; to be run after the elements that lead to it are gone. */
-export function dropAffinity(plan: StructurePlan, structure: Structure, env: RuleEnv, id: string): void {
+/** Takes away what a service port no longer has of it; to be run after the elements that lead to it are gone. */
+export function dropOldAffinity(
+  plan: StructurePlan,
+  structure: Structure,
+  env: RuleEnv,
+  key: ServicePortKey,
+  port: ServicePort | undefined,
+): void {
+  const keep = new Set(port ? affinityIdsOf(port) : []);
+  for (const pool of affinityPools) {
+    const id = affinityId(key, pool);
+    if (!keep.has(id)) dropAffinity(plan, structure, env, id);
+  }
+}
+
+function dropAffinity(plan: StructurePlan, structure: Structure, env: RuleEnv, id: string): void {
   const table = tableOf(env);
   for (const name of [stickyChain(id), recordChain(id)]) {
     if (!structure.chains.has(name)) continue;

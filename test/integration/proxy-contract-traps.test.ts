@@ -136,7 +136,7 @@ describe.each<IpFamily>(['IPv4', 'IPv6'])('nftables, %s', (family) => {
   describe('session affinity', () => {
     const sticky = (endpoints: readonly ('ep0' | 'ep1')[]): ServicePortState =>
       stateOf(endpoints, { affinitySeconds: 100 });
-    const id = affinityId(servicePortKey('traps', 'web', '', 'TCP'));
+    const id = affinityId(servicePortKey('traps', 'web', '', 'TCP'), 'cluster');
 
     it('outlives it that endpoints move to other indexes, and forgets those that went', async () => {
       await write([sticky(['ep0', 'ep1'])], true);
