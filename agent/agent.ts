@@ -218,6 +218,12 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
       serviceAccountToken: (pod, serviceAccount, audience, inner) =>
         imageToken(client, pod, serviceAccount, audience, inner),
       secret: (namespace, name, holder, inner) => objects.get(resources.secrets, { namespace, name }, holder, inner),
+      onAsked: (policy, present, mustPull) =>
+        metrics.imageRequests.inc({
+          pull_policy: policy.toLowerCase(),
+          present_locally: String(present ?? 'unknown'),
+          pull_required: String(mustPull ?? 'unknown'),
+        }),
       onPulled: (sizeBytes, tookMs) =>
         metrics.imagePull.observe({ image_size_in_bytes: imageSizeRange(sizeBytes) }, tookMs / 1000),
     },
@@ -262,6 +268,8 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
   );
 
   metrics.cgroupVersion.set(cgroups.facts.cgroupVersion);
+  if (runtimeStatus.losingSupport !== undefined)
+    metrics.runtimeLosingSupport.set({ version: runtimeStatus.losingSupport }, 1);
 
   const states = createPodStates({ log }, { rootDir });
   await states.load();
@@ -447,7 +455,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
           events,
           parts,
           count: (pod, what) => podMetrics.sandbox(pod, what),
-          startFailed: (pod, container, reason) => podMetrics.startFailed(pod, container, reason),
+          startFailed: (pod, container, reason, message) => podMetrics.startFailed(pod, container, reason, message),
         }),
         deps.tracer,
       ),

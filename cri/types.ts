@@ -32,6 +32,8 @@ export interface RuntimeStatus {
   readonly supplementalGroupsPolicy: boolean;
   /** Undefined where the runtime does not tell. */
   readonly cgroupDriver: 'cgroupfs' | 'systemd' | undefined;
+  /** The version of Kubernetes that asks more of a runtime than this one can. */
+  readonly losingSupport?: string | undefined;
   /** Folders of the runtime's state, where it tells them. */
   readonly snapshotterRoot?: string | undefined;
   /** The image that every sandbox runs, where the runtime tells it: it must not be collected. */

@@ -19,6 +19,7 @@ function make(options: Partial<ImagePullerOptions> = {}) {
   const clock = createFakeClock();
   const runtime = createFakeRuntime({ clock });
   const events: string[] = [];
+  const asked: string[] = [];
   let credentials: Credential[] = [];
   const puller = createImagePuller(
     {
@@ -27,6 +28,7 @@ function make(options: Partial<ImagePullerOptions> = {}) {
       log: silentLog,
       events: { record: (_about, type, reason, message) => void events.push(`${type} ${reason} ${message}`) },
       credentials: async () => credentials,
+      onAsked: (policy, present, mustPull) => void asked.push(`${policy} ${present} ${mustPull}`),
     },
     { serializeImagePulls: false, registryPullQPS: 0, registryBurst: 0, ...options },
   );
@@ -40,6 +42,7 @@ function make(options: Partial<ImagePullerOptions> = {}) {
     clock,
     runtime,
     events,
+    asked,
     puller,
     ensure,
     pulls,
@@ -85,6 +88,26 @@ describe('pull policy', () => {
     await expect(ensure('example/app:1', 'Never')).rejects.toMatchObject({ reason: 'ErrImageNeverPull', message });
     expect(events).toEqual([`Warning ErrImageNeverPull ${message}`]);
     expect(pulls()).toBe(0);
+  });
+
+  it('is counted with what it came to', async () => {
+    const { runtime, ensure, asked } = make();
+    runtime.images.add({ name: 'here:1' });
+    runtime.images.publish({ name: 'here:1' });
+    runtime.images.publish({ name: 'there:1' });
+    await ensure('here:1', 'IfNotPresent');
+    await ensure('here:1', 'Always');
+    await ensure('there:1', 'IfNotPresent');
+    await ensure('nowhere:1', 'Never').catch(() => undefined);
+    runtime.faults.inject('imageStatus', { mode: 'fail', code: 'unknown', detail: 'broken' });
+    await ensure('here:1', 'Never').catch(() => undefined);
+    expect(asked).toEqual([
+      'IfNotPresent true false',
+      'Always undefined true',
+      'IfNotPresent false true',
+      'Never false undefined',
+      'Never undefined undefined',
+    ]);
   });
 
   it.each([

@@ -31,6 +31,8 @@ export interface ImagePullerDeps {
   readonly records?: PullRecords;
   /** An image was pulled; its size is 0 where the runtime does not tell it. For a metric. */
   onPulled?(sizeBytes: number, tookMs: number): void;
+  /** An image was asked for; undefined is what was not looked at, or not found out. For a metric. */
+  onAsked?(policy: PullPolicy, present: boolean | undefined, mustPull: boolean | undefined): void;
 }
 
 export interface ImagePullerOptions {
@@ -184,23 +186,34 @@ export function createImagePuller(deps: ImagePullerDeps, options: ImagePullerOpt
         throw new ImageError('InvalidImageName', name, 5 * 60_000);
       }
       const policy = effectivePullPolicy(request.image, request.pullPolicy);
+      let isPresent: boolean | undefined;
+      const asked = (mustPull: boolean | undefined): void => deps.onAsked?.(policy, isPresent, mustPull);
       let known: Promise<readonly Credential[]> | undefined;
       const credentials = (): Promise<readonly Credential[]> => {
         known ??= deps.credentials(request.pod, name.repository, signal);
         return known;
       };
       if (policy !== 'Always') {
-        const present = await lookUp(request, name.image, signal);
+        const present = await lookUp(request, name.image, signal).catch((error: unknown) => {
+          asked(undefined);
+          throw error;
+        });
+        isPresent = present !== undefined;
         if (present) {
           const mustPull = await deps.records?.mustPull(request.image, present.id, credentials);
           if (!mustPull) {
+            asked(false);
             const message = `Container image "${request.image}" already present on machine and can be accessed by the pod`;
             tell(request, 'Normal', 'Pulled', message);
             return ready(present.id, present);
           }
         }
-        if (policy === 'Never') throw neverPull(request);
+        if (policy === 'Never') {
+          asked(present ? true : undefined);
+          throw neverPull(request);
+        }
       }
+      asked(true);
       let found: readonly Credential[];
       try {
         found = await credentials();

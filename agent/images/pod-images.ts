@@ -14,13 +14,15 @@ import {
   type CredentialProvidersDeps,
 } from './credential-providers.ts';
 import { ImageError } from './image-error.ts';
-import { createImagePuller, type PulledImage } from './image-puller.ts';
+import { createImagePuller, type ImagePullerDeps, type PulledImage } from './image-puller.ts';
 import { type Credential, type KeyringEntry, lookUpCredentials } from './keyring.ts';
 import { credentialFiles, readNodeCredentials } from './node-credentials.ts';
 import { createPullRecords, type PullRecords, type VerificationPolicy } from './pull-records.ts';
 import { entriesOfSecrets } from './pull-secrets.ts';
 
-export interface PodImagesDeps extends Pick<CredentialProvidersDeps, 'serviceAccount' | 'serviceAccountToken'> {
+export interface PodImagesDeps
+  extends Pick<CredentialProvidersDeps, 'serviceAccount' | 'serviceAccountToken'>,
+    Pick<ImagePullerDeps, 'onAsked'> {
   readonly runtime: Pick<Runtime, 'pullImage' | 'imageStatus'>;
   readonly clock: Clock;
   readonly log: Log;

@@ -24,7 +24,7 @@ export interface ExecuteDeps {
   /** For metrics: a sandbox is about to be run, or could not be; or a container of it could not be started the first time. */
   count?(pod: Pod, what: 'begun' | 'failed'): void;
   /** A container could not be made or started; for a metric. */
-  startFailed?(pod: Pod, container: string, reason: string): void;
+  startFailed?(pod: Pod, container: string, reason: string, message: string): void;
 }
 
 export interface OperationContext {

@@ -32,6 +32,40 @@ describe('metrics of pods', () => {
     expect(page).toMatch(/^kubelet_started_user_namespaced_pods_errors_total 1$/m);
   });
 
+  it('count image volumes of containers that have them, and those that the runtime could not mount', async () => {
+    const registry = createRegistry();
+    const counted = createPodMetrics({
+      clock: createFakeClock(),
+      metrics: createKubeletMetrics(registry),
+      observer: { uids: () => [], last: () => ({ sandboxes: [], containers: [] }) },
+      desired: () => [],
+      pods: () => [],
+      lifecycles: () => [],
+      volumes: () => ({ desired: [], actual: [] }),
+      seenAtMs: () => undefined,
+      pulledForMs: () => 0,
+    });
+    const mount = (name: string, mountPath: string) => ({ name, mountPath });
+    const pod: Pod = {
+      metadata: { name: 'p' },
+      spec: {
+        volumes: [
+          { name: 'image', image: { reference: 'data:1' } },
+          { name: 'other', emptyDir: {} },
+        ],
+        initContainers: [{ name: 'first', volumeMounts: [mount('image', '/a'), mount('image', '/b')] }],
+        containers: [{ name: 'main', volumeMounts: [mount('image', '/a'), mount('other', '/o')] }, { name: 'none' }],
+      },
+    };
+    for (const name of ['first', 'main', 'none']) counted.started(pod, name);
+    counted.startFailed(pod, 'main', 'CreateContainerError', 'ImageVolumeMountFailed: no such subPath');
+    counted.startFailed(pod, 'main', 'CreateContainerError', 'no space left');
+    const page = await registry.metrics();
+    expect(page).toMatch(/^kubelet_image_volume_requested_total 3$/m);
+    expect(page).toMatch(/^kubelet_image_volume_mounted_succeed_total 3$/m);
+    expect(page).toMatch(/^kubelet_image_volume_mounted_errors_total 1$/m);
+  });
+
   it('tell how far each pod is and of its volumes; what is no more is 0, or not there', async () => {
     const registry = createRegistry();
     const clock = createFakeClock();

@@ -30,7 +30,7 @@ export interface PodMetrics {
   /** A sandbox is about to be run, or could not be; or a container of it could not be started the first time. */
   sandbox(pod: Pod, what: 'begun' | 'failed'): void;
   /** A container could not be made or started, for the reason that its status shows. */
-  startFailed(pod: Pod, container: string, reason: string): void;
+  startFailed(pod: Pod, container: string, reason: string, message: string): void;
   relisted(error: unknown, tookMs: number): void;
   /** Something that is counted changed. */
   changed(): void;
@@ -145,6 +145,16 @@ export function createPodMetrics(deps: PodMetricsDeps): PodMetrics {
       metrics.podStartSli.observe(Math.max(0, totalMs - deps.pulledForMs(uid)) / 1000);
   };
 
+  const imageVolumes = (pod: Pod, name: string, failed: boolean): void => {
+    const images = new Set(pod.spec.volumes?.flatMap((volume) => (volume.image ? [volume.name] : [])));
+    if (images.size === 0) return;
+    const { initContainers = [], containers, ephemeralContainers = [] } = pod.spec;
+    const container = [...initContainers, ...containers, ...ephemeralContainers].find((each) => each.name === name);
+    const mounted = (container?.volumeMounts ?? []).filter((mount) => images.has(mount.name));
+    metrics.imageVolumesRequested.inc(new Set(mounted.map((mount) => mount.name)).size);
+    (failed ? metrics.imageVolumesFailed : metrics.imageVolumesMounted).inc(mounted.length);
+  };
+
   return {
     changed,
     status(pod, status, before) {
@@ -164,9 +174,13 @@ export function createPodMetrics(deps: PodMetricsDeps): PodMetrics {
     },
     started(pod, container) {
       metrics.startedContainers.inc({ container_type: containerType(pod, container) });
+      imageVolumes(pod, container, false);
     },
-    startFailed(pod, container, reason) {
+    startFailed(pod, container, reason, message) {
       metrics.startedContainersErrors.inc({ container_type: containerType(pod, container), code: reason });
+      // CRI's own word for it; a container that fails for something else had its volumes, or did not come to them.
+      if (reason === 'CreateContainerError' && message.startsWith('ImageVolumeMountFailed'))
+        imageVolumes(pod, container, true);
     },
     sandbox(pod, what) {
       if (pod.spec.hostUsers !== false) return;

@@ -28,7 +28,7 @@ export function createStartContainer(deps: ExecuteDeps): Handler<'start-containe
   ): void => {
     known.failures++;
     if (known.failures === 1) deps.count?.(context.pod, 'failed');
-    deps.startFailed?.(context.pod, name, reason);
+    deps.startFailed?.(context.pod, name, reason, message);
     known.trouble = troubleAfter(clock, context, name, reason, message, known.trouble);
     tell(context.pod, name, 'Warning', 'Failed', `Error: ${message}`);
   };

@@ -218,6 +218,28 @@ function runtimeMetrics(r: MetricsRegistry) {
       help: 'Number of images removed by garbage collection, by reason: age or space',
       labels: ['reason'],
     }),
+    imageRequests: counter(r, {
+      name: 'kubelet_image_manager_ensure_image_requests_total',
+      help: 'Number of times an image was asked for, by pull policy, whether it was there, and whether it had to be pulled',
+      labels: ['pull_policy', 'present_locally', 'pull_required'],
+    }),
+    imageVolumesRequested: counter(r, {
+      name: 'kubelet_image_volume_requested_total',
+      help: 'Number of image volumes that containers asked for',
+    }),
+    imageVolumesMounted: counter(r, {
+      name: 'kubelet_image_volume_mounted_succeed_total',
+      help: 'Number of image volumes mounted',
+    }),
+    imageVolumesFailed: counter(r, {
+      name: 'kubelet_image_volume_mounted_errors_total',
+      help: 'Number of image volumes that could not be mounted',
+    }),
+    runtimeLosingSupport: gauge(r, {
+      name: 'kubelet_cri_losing_support',
+      help: 'The version of Kubernetes that no longer works with this runtime as it is',
+      labels: ['version'],
+    }),
     imagePull: histogram(r, {
       name: 'kubelet_image_pull_duration_seconds',
       help: 'Seconds to pull an image, by its size',

@@ -74,7 +74,8 @@ export function createCriRuntime(deps: CriRuntimeDeps, options: CriRuntimeOption
       return from.factsFromInfo(info, from.driverFromWire(config));
     } catch (error) {
       if (!isUnimplemented(error)) throw error;
-      return from.factsFromInfo(info, from.driverFromInfo(info));
+      // The kubelet of 1.37 takes the driver from nowhere else.
+      return { ...from.factsFromInfo(info, from.driverFromInfo(info)), losingSupport: '1.37.0' };
     }
   }
 

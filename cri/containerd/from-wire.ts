@@ -30,6 +30,7 @@ const containerMetadata = (value: wire.ContainerMetadata | undefined): t.Contain
 /** What only a verbose Status tells, and no runtime changes while it runs. */
 export interface RuntimeFacts {
   readonly cgroupDriver: t.RuntimeStatus['cgroupDriver'];
+  readonly losingSupport?: string;
   readonly snapshotterRoot: string | undefined;
   readonly sandboxImage: string | undefined;
 }
