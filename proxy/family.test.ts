@@ -45,6 +45,7 @@ const service: Service = {
   metadata: { namespace: 'ns', name: 'web' },
   spec: { clusterIP: '10.96.0.1', ports: [{ port: 80 }] },
 };
+const onPort = (port: number): Service => ({ ...service, spec: { ...service.spec, ports: [{ port }] } });
 
 function setUp(kind: 'iptables' | 'nftables') {
   const clock = createFakeClock();
@@ -52,6 +53,7 @@ function setUp(kind: 'iptables' | 'nftables') {
   const metrics = createProxyMetrics(registry);
   const backend = createFakeBackend('IPv4', kind);
   const state = createProxyState({ nodeName: 'n1', startedAtMs: 0, onDirty: () => family.wake() });
+  const health = createProxyHealth({ clock, node: () => undefined, timeoutMs: () => 60_000 });
   const family = createFamily(
     {
       backend,
@@ -61,7 +63,7 @@ function setUp(kind: 'iptables' | 'nftables') {
       exec: () => Promise.resolve({ stdout: '', stderr: '' }),
       events: { record: () => undefined },
       metrics,
-      health: createProxyHealth({ clock, node: () => undefined, timeoutMs: () => 60_000 }),
+      health,
       nodeName: 'n1',
       hostAddresses: () => [],
     },
@@ -80,6 +82,7 @@ function setUp(kind: 'iptables' | 'nftables') {
     clock,
     registry,
     backend,
+    health,
     value,
     setService: (after: Service | undefined) => state.services.change({ key: 'ns/web', before: undefined, after }),
     async end() {
@@ -134,6 +137,47 @@ describe('metrics', () => {
     await t.clock.advance(1_000);
     expect(await t.value('kubeproxy_sync_proxy_rules_nftables_sync_failures_total')).toBe(1);
     expect(await t.value('kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total')).toBe(1);
+    await t.end();
+  });
+});
+
+describe('health', () => {
+  it('is lost by a proxy that never could write, after its time', async () => {
+    const t = setUp('iptables');
+    t.backend.failNext = Number.POSITIVE_INFINITY;
+    await t.clock.advance(50_000);
+    expect(t.health.healthy).toBe(true);
+    await t.clock.advance(15_000);
+    expect(t.health.healthy).toBe(false);
+    t.backend.failNext = 0;
+    await t.clock.advance(31_000);
+    expect(t.health.healthy).toBe(true);
+    await t.end();
+  });
+
+  it('is lost where what others took away cannot be written again', async () => {
+    const t = setUp('iptables');
+    await t.clock.advance(1_000);
+    t.backend.failNext = Number.POSITIVE_INFINITY;
+    t.backend.flush();
+    await t.clock.advance(65_000);
+    expect(t.health.healthy).toBe(false);
+    await t.end();
+  });
+
+  it('is kept under changes without end', async () => {
+    const t = setUp('iptables');
+    await t.clock.advance(1_000);
+    // Something comes while each write runs.
+    let port = 1;
+    t.backend.delay = async () => {
+      await t.clock.sleep(200);
+      t.setService(onPort(++port));
+    };
+    t.setService(onPort(1));
+    await t.clock.advance(70_000);
+    expect(port).toBeGreaterThan(100);
+    expect(t.health.healthy).toBe(true);
     await t.end();
   });
 });

@@ -106,8 +106,10 @@ export function createFamily(deps: FamilyDeps, options: FamilyOptions): ProxyFam
     metrics.noLocalEndpoints.set({ traffic_policy: 'internal', ...label }, noLocal.internal.size);
     metrics.noLocalEndpoints.set({ traffic_policy: 'external', ...label }, noLocal.external.size);
     metrics.refused.set(label, sync.refused().size);
-    if (state.dirtyCount(family) === 0) {
-      health.updated(family);
+    // Under changes without end something always waits, but never for long.
+    const isPending = state.dirtyCount(family) > 0;
+    health.updated(family, isPending ? clock.monotonicMs() - durationMs : undefined);
+    if (!isPending) {
       metrics.serviceChangesPending.set(0);
       metrics.endpointChangesPending.set(0);
     }
@@ -142,6 +144,7 @@ export function createFamily(deps: FamilyDeps, options: FamilyOptions): ProxyFam
       onRefused,
       onFailure(_error, full, durationMs) {
         observeSync(full, durationMs);
+        health.queued(family);
         nftables?.failures.inc(label);
         iptables?.restoreFailures.inc(label);
         if (!full) iptables?.partialRestoreFailures.inc(label);
@@ -175,6 +178,11 @@ export function createFamily(deps: FamilyDeps, options: FamilyOptions): ProxyFam
     await serviceHealth.stop();
   };
 
+  const queued = (): void => {
+    health.queued(family);
+    metrics.lastQueued.set(label, clock.now() / 1000);
+  };
+
   return {
     family,
     backend,
@@ -185,11 +193,13 @@ export function createFamily(deps: FamilyDeps, options: FamilyOptions): ProxyFam
       if (due !== 'none') sync.rewrite(due);
     },
     wake() {
-      health.queued(family);
-      metrics.lastQueued.set(label, clock.now() / 1000);
+      queued();
       sync.wake();
     },
     async run(signal) {
+      // From here on its first write is waited for, as any other: a proxy that cannot write is to be left by load balancers.
+      health.updated(family);
+      queued();
       await Promise.all([sync.run(signal), conntrack.run(signal), keepHealthServers(signal)]);
     },
   };

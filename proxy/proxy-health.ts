@@ -27,8 +27,8 @@ export interface HealthReport {
 export interface ProxyHealth {
   /** A change waits to be written. */
   queued(family: IpFamily): void;
-  /** Everything that waited is written. */
-  updated(family: IpFamily): void;
+  /** What waited is written; `pendingSinceMs` (monotonic): what came meanwhile, since then, is not. */
+  updated(family: IpFamily, pendingSinceMs?: number): void;
   readonly healthy: boolean;
   /** /healthz says whether load balancers should send traffic here, /livez only whether the proxy works. */
   report(path: 'healthz' | 'livez'): HealthReport;
@@ -61,8 +61,9 @@ export function createProxyHealth(deps: ProxyHealthDeps): ProxyHealth {
     queued(family) {
       if (!waitingSince.has(family)) waitingSince.set(family, clock.monotonicMs());
     },
-    updated(family) {
-      waitingSince.delete(family);
+    updated(family, pendingSinceMs) {
+      if (pendingSinceMs === undefined) waitingSince.delete(family);
+      else waitingSince.set(family, pendingSinceMs);
       updatedAt.set(family, clock.now());
     },
     get healthy() {
