@@ -1,7 +1,8 @@
 // The one file that touches the cgroup file systems: makes, sets, lists and removes cgroups, in version 1 and 2.
 import { existsSync } from 'node:fs';
-import { mkdir, open, readdir, readFile, rmdir } from 'node:fs/promises';
+import { mkdir, open, readdir, rmdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { readPseudo } from '../stats/pseudo-files.ts';
 import type { CgroupMounts } from './cgroup-mounts.ts';
 import { type CgroupWrite, writesV1, writesV2 } from './cgroup-files.ts';
 import type { CgroupResources } from './linux-resources.ts';
@@ -26,9 +27,10 @@ export interface CgroupTree {
 const codeOf = (error: unknown): string => (error as NodeJS.ErrnoException).code ?? '';
 const isAbsent = (error: unknown): boolean => ['ENOENT', 'ENODEV', 'ENOTDIR'].includes(codeOf(error));
 
-async function readText(path: string): Promise<string | undefined> {
+// Synchronous, into one buffer: as an errand for the pool of threads each would hold 64 KiB and a file until its turn comes, and when hundreds of pods go at once that is 100 MB.
+function readText(path: string): string | undefined {
   try {
-    return (await readFile(path, 'utf8')).trim();
+    return readPseudo(path).trim();
   } catch (error) {
     if (isAbsent(error)) return undefined;
     throw error;
@@ -72,7 +74,7 @@ async function removeTree(path: string): Promise<boolean> {
 }
 
 async function processesBelow(path: string): Promise<number[]> {
-  const own = (await readText(join(path, 'cgroup.procs'))) ?? '';
+  const own = readText(join(path, 'cgroup.procs')) ?? '';
   const below = await Promise.all((await subfolders(path)).map((child) => processesBelow(join(path, child))));
   return [...own.split('\n').filter(Boolean).map(Number), ...below.flat()];
 }
@@ -80,8 +82,8 @@ async function processesBelow(path: string): Promise<number[]> {
 // A new cpuset has neither CPUs nor memory nodes, and no process can enter it.
 async function fillCpuset(path: string): Promise<void> {
   for (const file of ['cpuset.cpus', 'cpuset.mems']) {
-    if ((await readText(join(path, file))) !== '') continue;
-    const parent = await readText(join(dirname(path), file));
+    if (readText(join(path, file)) !== '') continue;
+    const parent = readText(join(dirname(path), file));
     if (parent) await writeText(join(path, file), parent).catch(() => undefined);
   }
 }
@@ -98,8 +100,8 @@ export function createCgroupTree(mounts: CgroupMounts): CgroupTree {
 
   // A child has the controllers that its parent hands on.
   const handOn = async (folder: string): Promise<void> => {
-    const available = ((await readText(join(folder, 'cgroup.controllers'))) ?? '').split(' ');
-    const enabled = ((await readText(join(folder, 'cgroup.subtree_control'))) ?? '').split(' ');
+    const available = (readText(join(folder, 'cgroup.controllers')) ?? '').split(' ');
+    const enabled = (readText(join(folder, 'cgroup.subtree_control')) ?? '').split(' ');
     const missing = wantedControllers.filter((name) => available.includes(name) && !enabled.includes(name));
     // One by one: one that cannot be had must not keep the others back.
     for (const name of missing)
@@ -124,8 +126,7 @@ export function createCgroupTree(mounts: CgroupMounts): CgroupTree {
       await writeText(target, value);
     } catch (error) {
       // The controller is not there (hugetlb on many kernels), or its file is not.
-      if (optional || (codeOf(error) === 'ENOENT' && (await readText(join(point, path, 'cgroup.procs'))) !== undefined))
-        return;
+      if (optional || (codeOf(error) === 'ENOENT' && readText(join(point, path, 'cgroup.procs')) !== undefined)) return;
       throw new Error(`write ${value} to ${target}: ${codeOf(error) || String(error)}`, { cause: error });
     }
   };

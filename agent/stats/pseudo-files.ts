@@ -7,7 +7,8 @@ const buffer = Buffer.allocUnsafe(256 * 1024);
 /** The kernel hands out lists (of processes, of interfaces) a page at a time: a read of more than this much may have been cut short. */
 const surelyWhole = 2048;
 
-function read(path: string): string {
+/** The file's text, cut at 256 KiB; throws as node:fs does. */
+export function readPseudo(path: string): string {
   const file = openSync(path, 'r');
   try {
     let length = readSync(file, buffer, 0, buffer.length, null);
@@ -26,7 +27,7 @@ function read(path: string): string {
 /** The file's text, cut at 256 KiB; undefined where it cannot be read. */
 export function readPseudoFile(path: string): string | undefined {
   try {
-    return read(path);
+    return readPseudo(path);
   } catch {
     return undefined;
   }
@@ -49,7 +50,7 @@ export function createPseudoFolders(proofOf: (file: string) => string): (folder:
     read(file) {
       if (absent.has(file)) return undefined;
       try {
-        return read(`${folder}/${file}`);
+        return readPseudo(`${folder}/${file}`);
       } catch (error) {
         const missed = (error as NodeJS.ErrnoException).code === 'ENOENT';
         if (missed && existsSync(`${folder}/${proofOf(file)}`)) absent.add(file);
