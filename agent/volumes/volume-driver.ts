@@ -92,6 +92,8 @@ export interface CsiVolumes {
   /** Unique names of volumes that are, or are about to be, in use. */
   inUse(): string[];
   stats(volume: MountedVolume): Promise<DriverStats | undefined>;
+  /** A volume of the driver could not be attached, for this node has no room for more. */
+  exhausted(driver: string): void;
   run(signal: AbortSignal): Promise<void>;
 }
 

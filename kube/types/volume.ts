@@ -130,7 +130,12 @@ export interface PersistentVolume extends KubeObject {
 
 export interface VolumeAttachment extends KubeObject {
   spec: { attacher: string; nodeName: string; source: { persistentVolumeName?: string } };
-  status?: { attached: boolean; attachmentMetadata?: Record<string, string>; attachError?: { message?: string } };
+  status?: {
+    attached: boolean;
+    attachmentMetadata?: Record<string, string>;
+    /** `errorCode` is gRPC's. */
+    attachError?: { message?: string; errorCode?: number };
+  };
 }
 
 export interface CsiDriver extends KubeObject {
@@ -142,6 +147,7 @@ export interface CsiDriver extends KubeObject {
     tokenRequests?: { audience: string; expirationSeconds?: number }[];
     requiresRepublish?: boolean;
     seLinuxMount?: boolean;
+    nodeAllocatableUpdatePeriodSeconds?: number;
   };
 }
 

@@ -74,6 +74,8 @@ export async function tokenContext(
   return { texts: { 'csi.storage.k8s.io/serviceAccount.tokens': JSON.stringify(tokens) }, refreshAtMs };
 }
 
+/** gRPC's code of it. */
+const resourceExhausted = 8;
 // So long the report of volumesInUse may take before a mount goes on without it.
 const reportMs = 10_000;
 
@@ -101,6 +103,7 @@ export async function publishContext(
     throw waits(describeError(error), error);
   }
   const { status, metadata } = attachment;
+  if (status?.attachError?.errorCode === resourceExhausted) host.csi.exhausted(driver);
   if (status?.attachError?.message) throw waits(status.attachError.message);
   if (!status?.attached || metadata.deletionTimestamp) throw waits('waiting for the driver to attach it to this node');
   const reported = host.node()?.status?.volumesInUse?.includes(uniqueVolumeName(driver, volumeHandle));

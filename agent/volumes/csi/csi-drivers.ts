@@ -17,6 +17,9 @@ export interface CsiDrivers {
   client(driver: string, waiter: string | undefined): CsiDriverClient;
   /** The CSIDriver object's spec; undefined where the cluster has none. */
   spec(driver: string, signal: AbortSignal): Promise<CsiDriver['spec'] | undefined>;
+  has(driver: string): boolean;
+  /** Asks the driver what the node is to it, and tells the cluster. Rejects where it is not registered, or does not answer. */
+  ask(driver: string, signal: AbortSignal): Promise<void>;
   closeAll(): void;
 }
 
@@ -36,6 +39,13 @@ export function createCsiDrivers(deps: CsiDriversDeps): CsiDrivers {
   const waiting = new Map<string, Set<string>>();
   const specs = new Map<string, { atMs: number; spec: CsiDriver['spec'] | undefined }>();
 
+  const record = async (name: string, client: CsiDriverClient, signal: AbortSignal): Promise<void> => {
+    const info = await client.nodeInfo(signal);
+    const { nodeId, maxVolumesPerNode: maxVolumes } = info;
+    const topology = info.accessibleTopology?.segments ?? {};
+    await deps.record.install({ name, nodeId, maxVolumes, topology }, signal);
+  };
+
   const handler: PluginHandler = {
     async register({ name, endpoint, versions }, signal) {
       if (!versions.some((version) => /^v?1(\.|$)/.test(version)))
@@ -46,16 +56,7 @@ export function createCsiDrivers(deps: CsiDriversDeps): CsiDrivers {
       const before = registered.get(name);
       registered.set(name, { endpoint, client });
       try {
-        const info = await client.nodeInfo(signal);
-        await deps.record.install(
-          {
-            name,
-            nodeId: info.nodeId,
-            maxVolumes: info.maxVolumesPerNode,
-            topology: info.accessibleTopology?.segments ?? {},
-          },
-          signal,
-        );
+        await record(name, client, signal);
       } catch (error) {
         if (registered.get(name)?.client === client) {
           if (before) registered.set(name, before);
@@ -81,6 +82,12 @@ export function createCsiDrivers(deps: CsiDriversDeps): CsiDrivers {
 
   return {
     handler,
+    has: (driver) => registered.has(driver),
+    async ask(driver, signal) {
+      const found = registered.get(driver);
+      if (!found) throw new Error(`the CSI driver ${driver} is not registered on this node`);
+      await record(driver, found.client, signal);
+    },
     client(driver, waiter) {
       const found = registered.get(driver);
       if (found) return found.client;

@@ -5,6 +5,7 @@ import { describeError } from '../../../lib/log.ts';
 import { childrenOf } from '../remove-tree.ts';
 import type { CsiVolumes, DriverStats, MountedVolume, VolumeHost } from '../volume-driver.ts';
 import type { CsiDrivers } from './csi-drivers.ts';
+import { type CsiLimits, createCsiLimits } from './csi-limits.ts';
 import type { CsiNodeRecord } from './csi-node.ts';
 import { setUpInline, setUpPersistent } from './csi-set-up.ts';
 import { type CsiState, createCsiState } from './csi-state.ts';
@@ -26,7 +27,9 @@ export interface CsiVolumesDeps {
 export function createCsiVolumes(deps: CsiVolumesDeps): CsiVolumes {
   const { drivers, record } = deps;
   const state = createCsiState(deps);
+  let limits: CsiLimits | undefined;
   return {
+    exhausted: (driver) => limits?.exhausted(driver),
     setUpInline: (request) => setUpInline(state, request),
     setUpPersistent: (request, bound) => setUpPersistent(state, request, bound),
     tearDown: (found) => tearDownMount(state, found),
@@ -55,12 +58,16 @@ export function createCsiVolumes(deps: CsiVolumesDeps): CsiVolumes {
           }
         }
       };
-      const handlers = { ...deps.pluginHandlers, CSIPlugin: drivers.handler };
+      const { client, clock, log } = host;
+      const own = createCsiLimits({ client, clock, log, has: drivers.has, ask: drivers.ask });
+      limits = own;
+      const handlers = { ...deps.pluginHandlers, CSIPlugin: telling(drivers.handler, own.changed) };
       try {
         await Promise.all([
           ensureNode().catch((error: unknown) => {
             if (!signal.aborted) throw error;
           }),
+          own.run(signal),
           watchPlugins({ clock: host.clock, log: host.log, handlers }, host.paths.registry, signal),
         ]);
       } finally {
@@ -69,6 +76,17 @@ export function createCsiVolumes(deps: CsiVolumesDeps): CsiVolumes {
     },
   };
 }
+
+const telling = (handler: PluginHandler, changed: (driver: string) => void): PluginHandler => ({
+  async register(plugin, signal) {
+    await handler.register(plugin, signal);
+    changed(plugin.name);
+  },
+  async deregister(name, endpoint, signal) {
+    await handler.deregister(name, endpoint, signal);
+    changed(name);
+  },
+});
 
 // After a restart: what is noted on disk is in use until it is taken down.
 async function reconstruct(state: CsiState): Promise<void> {
