@@ -2,6 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import type { Command } from 'commander';
+import { removeIptablesMarks } from '../agent/node/iptables-chains.ts';
 import { createMounter } from '../agent/volumes/mounter.ts';
 import { createKubeClient } from '../kube/http-client.ts';
 import { systemClock as clock } from '../lib/clock.ts';
@@ -60,7 +61,10 @@ async function leave(flags: LeaveFlags): Promise<number> {
         removeCgroups: () => removePodCgroups({ clock }, { cgroupRoot: known?.kubelet.cgroupRoot ?? '' }),
         reloadLogind: async () =>
           void (await exec('systemctl', ['kill', '--signal=HUP', 'systemd-logind.service']).catch(() => undefined)),
-        removeRules: (signal) => cleanupProxy({ exec, clock, log }, { kubeProxy: false }, signal),
+        async removeRules(signal) {
+          await removeIptablesMarks(exec, signal);
+          return cleanupProxy({ exec, clock, log }, { kubeProxy: false }, signal);
+        },
         say,
       },
       {

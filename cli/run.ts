@@ -3,6 +3,7 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { type Agent, type AgentOptions, createAgent } from '../agent/agent.ts';
+import { createIptablesChains } from '../agent/node/iptables-chains.ts';
 import { kubeletVersion } from '../agent/node/version.ts';
 import { createRestMetrics } from '../agent/server/rest-metrics.ts';
 import type { KubeClient } from '../kube/client.ts';
@@ -11,6 +12,7 @@ import { createNoClient } from '../kube/no-client.ts';
 import type { Taint } from '../kube/types/core.ts';
 import type { Claim } from '../lib/claim.ts';
 import { systemClock } from '../lib/clock.ts';
+import { exec } from '../lib/exec.ts';
 import { type FileLock, lockFile } from '../lib/file-lock.ts';
 import { createLog, describeError, type Log } from '../lib/log.ts';
 import { createRegistry, type MetricsRegistry } from '../lib/metrics.ts';
@@ -223,6 +225,8 @@ async function runDaemon(configuration: Configuration, halves: Halves, flags: Ru
         stopping.signal,
       );
       tasks.start('agent', agent.run);
+      if (kubelet.makeIPTablesUtilChains)
+        tasks.start('iptables chains', createIptablesChains({ exec, clock: systemClock, log }).run);
     }
     await notifySystemd('READY=1', log);
     tasks.start('watchdog', (signal) =>

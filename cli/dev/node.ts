@@ -29,6 +29,8 @@ const documents = (folders: DevFolders, options: DevNodeOptions): unknown[] => [
     authorization: { mode: 'Webhook' },
     podLogsDir: folders.podLogs,
     failSwapOn: false,
+    // Nothing on this machine looks for them, and nothing is to be left of it.
+    makeIPTablesUtilChains: false,
   },
   {
     apiVersion: 'kubeproxy.config.k8s.io/v1alpha1',
