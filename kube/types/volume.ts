@@ -97,7 +97,15 @@ export interface PersistentVolumeClaimSpec {
 
 export interface PersistentVolumeClaim extends KubeObject {
   spec: PersistentVolumeClaimSpec;
-  status?: { phase?: string; capacity?: ResourceList; accessModes?: string[]; conditions?: Condition[] };
+  status?: {
+    phase?: string;
+    capacity?: ResourceList;
+    accessModes?: string[];
+    conditions?: Condition[];
+    allocatedResources?: ResourceList;
+    /** By resource: how far its growth is. */
+    allocatedResourceStatuses?: Record<string, string>;
+  };
 }
 
 export interface PersistentVolume extends KubeObject {
