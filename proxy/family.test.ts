@@ -83,6 +83,7 @@ function setUp(kind: 'iptables' | 'nftables') {
     registry,
     backend,
     health,
+    metrics,
     value,
     setService: (after: Service | undefined) => state.services.change({ key: 'ns/web', before: undefined, after }),
     async end() {
@@ -139,6 +140,25 @@ describe('metrics', () => {
     expect(await t.value('kubeproxy_sync_proxy_rules_nftables_cleanup_failures_total')).toBe(1);
     await t.end();
   });
+});
+
+it('changes that a write has taken are not pending any more, those that come meanwhile are', async () => {
+  const t = setUp('iptables');
+  const pending = async (): Promise<number> => (await t.metrics.serviceChangesPending.get()).values[0]?.value ?? 0;
+  await t.clock.advance(1_000);
+  t.backend.delay = () => t.clock.sleep(200);
+  t.metrics.serviceChangesPending.inc();
+  t.setService(onPort(1));
+  expect(await pending()).toBe(1);
+  await t.clock.advance(100);
+  expect(await pending()).toBe(0);
+  t.metrics.serviceChangesPending.inc();
+  t.setService(onPort(2));
+  await t.clock.advance(50);
+  expect(await pending()).toBe(1);
+  await t.clock.advance(1_000);
+  expect(await pending()).toBe(0);
+  await t.end();
 });
 
 describe('health', () => {

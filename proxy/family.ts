@@ -107,12 +107,7 @@ export function createFamily(deps: FamilyDeps, options: FamilyOptions): ProxyFam
     metrics.noLocalEndpoints.set({ traffic_policy: 'external', ...label }, noLocal.external.size);
     metrics.refused.set(label, sync.refused().size);
     // Under changes without end something always waits, but never for long.
-    const isPending = state.dirtyCount(family) > 0;
-    health.updated(family, isPending ? clock.monotonicMs() - durationMs : undefined);
-    if (!isPending) {
-      metrics.serviceChangesPending.set(0);
-      metrics.endpointChangesPending.set(0);
-    }
+    health.updated(family, state.dirtyCount(family) > 0 ? clock.monotonicMs() - durationMs : undefined);
     conntrack.note(written, result.gone);
     healthDirty?.();
   };
@@ -140,6 +135,10 @@ export function createFamily(deps: FamilyDeps, options: FamilyOptions): ProxyFam
       state,
       clock,
       log,
+      onBegin() {
+        metrics.serviceChangesPending.set(0);
+        metrics.endpointChangesPending.set(0);
+      },
       onWritten,
       onRefused,
       onFailure(_error, full, durationMs) {

@@ -43,6 +43,8 @@ export interface SyncDeps {
   readonly state: ProxyState;
   readonly clock: Clock;
   readonly log: Log;
+  /** A write begins: it takes all changes that came until now. */
+  onBegin?(): void;
   /** After each success. Its failure is its own affair: it must not throw. */
   onWritten(outcome: SyncOutcome): void;
   /** A write failed, for whatever reason, after so long in milliseconds. */
@@ -234,6 +236,7 @@ export function createSync(deps: SyncDeps, options: SyncOptions = {}): Sync {
       if (state.dirtyCount(family) === 0) return;
     }
     const keys = state.takeDirty(family);
+    deps.onBegin?.();
     const upserts: ServicePortState[] = [];
     const removals: ServicePortKey[] = [];
     for (const key of keys) {
@@ -263,6 +266,7 @@ export function createSync(deps: SyncDeps, options: SyncOptions = {}): Sync {
         fullDueMs = Number.POSITIVE_INFINITY;
         partDue = false;
         state.takeDirty(family);
+        deps.onBegin?.();
         await applyAll(signal);
         await retryRefused(signal);
         fullDueMs = Math.min(fullDueMs, clock.monotonicMs() + (refused.size > 0 ? refusedRetryMs : checkEveryMs));
