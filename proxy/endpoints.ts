@@ -17,9 +17,11 @@ export interface EndpointTracker {
   localReady(family: IpFamily, serviceKey: string): number;
   /**
    * Hands over the trigger times (milliseconds since the epoch) noted since the last call for this Service in this family:
-   * when the pod or Service changed that made the slice change.
+   * when the pod or Service changed that made the slice change. Those noted since the write began are left for the next.
    */
   takeTriggerTimes(family: IpFamily, serviceKey: string): readonly number[];
+  /** A write begins: what comes from now on is not in it. */
+  beginWrite(family: IpFamily): void;
   /**
    * What this node knows of its pod before the API tells. It holds where the endpoint will say the same as soon as the controllers come to
    * it, and until it is taken back (undefined).
@@ -48,7 +50,7 @@ interface SliceEntry {
 interface ServiceEntry {
   readonly slices: Map<string, SliceEntry>;
   ports: Map<ServicePortKey, readonly Endpoint[]>;
-  triggers: number[];
+  triggers: { readonly time: number; readonly order: number }[];
 }
 
 const newEntry = (): ServiceEntry => ({ slices: new Map(), ports: new Map(), triggers: [] });
@@ -83,6 +85,8 @@ export function createEndpointTracker(deps: EndpointTrackerDeps): EndpointTracke
     { readonly family: IpFamily; readonly serviceKey: string; readonly slice: EndpointSlice }
   >();
   let order = 0;
+  // The first change that is not in the write that began last.
+  const nextOrder: Record<IpFamily, number> = { IPv4: Number.POSITIVE_INFINITY, IPv6: Number.POSITIVE_INFINITY };
   let changes = 0;
   let ignored = 0;
 
@@ -154,7 +158,8 @@ export function createEndpointTracker(deps: EndpointTrackerDeps): EndpointTracke
     // Where nothing is to be written, nothing is to be waited for.
     if (!remerge(family, serviceKey, entry)) return;
     const time = triggerTime(slice);
-    if (time !== undefined && time > deps.startedAtMs && entry.triggers.length < 1_000) entry.triggers.push(time);
+    if (time !== undefined && time > deps.startedAtMs && entry.triggers.length < 1_000)
+      entry.triggers.push({ time, order: order - 1 });
   };
 
   return {
@@ -179,9 +184,12 @@ export function createEndpointTracker(deps: EndpointTrackerDeps): EndpointTracke
     takeTriggerTimes(family, serviceKey) {
       const entry = services[family].get(serviceKey);
       if (!entry || entry.triggers.length === 0) return [];
-      const taken = entry.triggers;
-      entry.triggers = [];
-      return taken;
+      const taken = entry.triggers.filter((trigger) => trigger.order < nextOrder[family]);
+      entry.triggers = entry.triggers.filter((trigger) => trigger.order >= nextOrder[family]);
+      return taken.map(({ time }) => time);
+    },
+    beginWrite(family) {
+      nextOrder[family] = order;
     },
     hint(podUid, serving) {
       if (serving) hints.set(podUid, serving);

@@ -136,6 +136,7 @@ export function createFamily(deps: FamilyDeps, options: FamilyOptions): ProxyFam
       clock,
       log,
       onBegin() {
+        state.endpoints.beginWrite(family);
         metrics.serviceChangesPending.set(0);
         metrics.endpointChangesPending.set(0);
       },

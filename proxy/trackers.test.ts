@@ -315,6 +315,23 @@ describe('the dirty set', () => {
     expect(state.endpoints.takeTriggerTimes('IPv4', 'ns/web')).toEqual([]);
   });
 
+  it('leaves trigger times of what came while it was written for the next write', () => {
+    const state = newState();
+    const set = (name: string, time: string): void => {
+      const annotations = { 'endpoints.kubernetes.io/last-change-trigger-time': time };
+      setSlice(state, slice(name, { metadata: { ...slice(name).metadata, annotations }, endpoints: [at(name)] }));
+    };
+    const at = (name: string) => ({ addresses: [name === 'a' ? '10.1.0.7' : '10.1.0.8'], conditions: {} });
+    const [first, second] = ['2026-01-01T00:00:01Z', '2026-01-01T00:00:02Z'];
+    set('a', first);
+    state.endpoints.beginWrite('IPv4');
+    set('b', second);
+    expect(state.endpoints.takeTriggerTimes('IPv4', 'ns/web')).toEqual([Date.parse(first)]);
+    expect(state.endpoints.takeTriggerTimes('IPv4', 'ns/web')).toEqual([]);
+    state.endpoints.beginWrite('IPv4');
+    expect(state.endpoints.takeTriggerTimes('IPv4', 'ns/web')).toEqual([Date.parse(second)]);
+  });
+
   it('serves no external IPs where AllowServiceExternalIPs is switched off', () => {
     const state = createProxyState({ nodeName: 'n1', startedAtMs: 0, externalIPs: false, onDirty: () => undefined });
     setService(state, service({ externalIPs: ['192.0.2.1'] }));
