@@ -90,6 +90,33 @@ describe('exec, from a shell that stays', () => {
     expect(said.map(({ stderr }) => stderr)).toEqual(many.map((at) => `${at}\n`));
   });
 
+  const children = (): number =>
+    readdirSync('/proc/self/task')
+      .map((task) => readFileSync(`/proc/self/task/${task}/children`, 'utf8').split(' ').length - 1)
+      .reduce((sum, count) => sum + count, 0);
+
+  it('serves a crowd from a few shells', async () => {
+    let most = 0;
+    const crowd = Array.from({ length: 100 }, async () => {
+      await exec('sleep', ['0.02']);
+      most = Math.max(most, children());
+    });
+    await Promise.all(crowd);
+    expect(most).toBeGreaterThan(0);
+    expect(most).toBeLessThan(30);
+  });
+
+  it('keeps nobody waiting for programs that take their time', async () => {
+    const slow = Array.from({ length: 6 }, () => exec('sleep', ['3']));
+    let over = false;
+    void Promise.all(slow).then(() => {
+      over = true;
+    });
+    expect((await exec('echo', ['by the way'])).stdout).toBe('by the way\n');
+    expect(over).toBe(false);
+    await Promise.all(slow);
+  });
+
   it('does not start what was cancelled while it waited for its turn', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'turn-'));
     const file = join(folder, 'made');

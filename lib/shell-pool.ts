@@ -18,8 +18,8 @@ interface Shell {
 
 /** Programs take turns in so many shells, as long as those are quick. */
 const usualShells = 4;
-/** Who has waited so long for a shell gets one of his own: those that are busy may be for minutes. */
-const patienceMs = 100;
+/** Where no shell came free for so long while somebody waits, there is one more: those that are busy may be for minutes. Each costs a fork of this process. */
+const patienceMs = 50;
 /** So many stay however long they are idle. */
 const keptShells = 1;
 const idleMs = 30_000;
@@ -98,44 +98,49 @@ const freeShell = (): Shell | undefined => {
   return undefined;
 };
 
-const waiting = new Set<() => void>();
+// First come, first served.
+const waiting: ((shell: Shell | undefined) => void)[] = [];
+let growTimer: NodeJS.Timeout | undefined;
+
+// From the last shell that came free on, not from when each began to wait: a crowd that is being served must not become a crowd of shells.
+function watchProgress(): void {
+  clearTimeout(growTimer);
+  growTimer = undefined;
+  if (waiting.length > 0) growTimer = setTimeout(() => serveFirst(startShell()), patienceMs);
+}
+
+function serveFirst(shell: Shell | undefined): void {
+  if (shell) shell.busy = true;
+  waiting.shift()?.(shell);
+  watchProgress();
+}
 
 /** Undefined where none can be started. */
 async function takeShell(): Promise<Shell | undefined> {
-  const take = (): Shell | undefined => {
+  if (waiting.length === 0) {
     const shell = freeShell() ?? (shells.size < usualShells ? startShell() : undefined);
     if (shell) shell.busy = true;
-    return shell;
-  };
-  let shell = take();
-  if (shell || shells.size < usualShells) return shell;
-  await new Promise<void>((resolve) => {
-    const goOn = (): void => {
-      clearTimeout(timer);
-      waiting.delete(goOn);
-      resolve();
-    };
-    const timer = setTimeout(goOn, patienceMs);
-    waiting.add(goOn);
+    if (shell || shells.size < usualShells) return shell;
+  }
+  return new Promise((resolve) => {
+    waiting.push(resolve);
+    if (growTimer === undefined) watchProgress();
   });
-  shell = take() ?? startShell();
-  if (shell) shell.busy = true;
-  return shell;
 }
 
 function release(shell: Shell): void {
   shell.busy = false;
-  const [first] = waiting;
-  first?.();
-  hold(shell, false);
   if (shell.ended) {
+    hold(shell, false);
     dismiss(shell);
-    return;
+    if (waiting.length > 0) serveFirst(startShell());
+  } else if (waiting.length > 0) serveFirst(shell);
+  else {
+    hold(shell, false);
+    shell.idleTimer = setTimeout(() => {
+      if (shells.size > keptShells) dismiss(shell);
+    }, idleMs).unref();
   }
-  shell.idleTimer = setTimeout(() => {
-    if (shells.size <= keptShells) return;
-    dismiss(shell);
-  }, idleMs).unref();
 }
 
 // At the end of its input a shell ends.
