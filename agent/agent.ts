@@ -455,6 +455,7 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
           events,
           parts,
           count: (pod, what) => podMetrics.sandbox(pod, what),
+          refused: (reason) => metrics.admissionRejections.inc({ reason }),
           startFailed: (pod, container, reason, message) => podMetrics.startFailed(pod, container, reason, message),
         }),
         deps.tracer,

@@ -22,6 +22,11 @@ export function createBringUp(deps: ExecuteDeps): Handlers<'set-up-volumes' | 'r
         if (signal.aborted) return;
         const message = describeError(error);
         const reason = isReasoned(error) ? error.reason : 'FailedMount';
+        // What runs already has its volumes.
+        if (reason === 'VolumeAttachmentLimitExceeded' && context.observed.containers.length === 0) {
+          memory.admission = { admitted: false, reason, message };
+          deps.refused?.(reason);
+        }
         memory.volumeTrouble = troubleAfter(clock, context, ' volumes', reason, message, memory.volumeTrouble);
         tell(pod, undefined, 'Warning', reason, message);
       }

@@ -23,6 +23,8 @@ export interface ExecuteDeps {
   readonly parts: PodParts;
   /** For metrics: a sandbox is about to be run, or could not be; or a container of it could not be started the first time. */
   count?(pod: Pod, what: 'begun' | 'failed'): void;
+  /** A pod that was admitted cannot be run on this node after all; for a metric. */
+  refused?(reason: string): void;
   /** A container could not be made or started; for a metric. */
   startFailed?(pod: Pod, container: string, reason: string, message: string): void;
 }

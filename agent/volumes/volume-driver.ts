@@ -92,8 +92,8 @@ export interface CsiVolumes {
   /** Unique names of volumes that are, or are about to be, in use. */
   inUse(): string[];
   stats(volume: MountedVolume): Promise<DriverStats | undefined>;
-  /** A volume of the driver could not be attached, for this node has no room for more. */
-  exhausted(driver: string): void;
+  /** A volume of the driver could not be attached, for this node has no room for more. False where the cluster does not want that looked at. */
+  exhausted(driver: string): boolean;
   run(signal: AbortSignal): Promise<void>;
 }
 

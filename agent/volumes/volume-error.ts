@@ -7,7 +7,9 @@ export type VolumeErrorReason =
   | 'FailedMapVolume'
   | 'VolumeResizeFailed'
   | 'FailedUnmount'
-  | 'CreateContainerConfigError';
+  | 'CreateContainerConfigError'
+  /** The pod is to be refused: there is no room for the volume on this node. */
+  | 'VolumeAttachmentLimitExceeded';
 
 /** A volume that could not be brought up, mounted into a container, or taken down; `reason` is the Event's, and the message is kubelet's. */
 export class VolumeError extends Error {

@@ -20,7 +20,12 @@ it.each([
     clock,
     nodeName: 'n',
     node: () => undefined,
-    csi: { exhausted: (driver: string) => void exhausted.push(driver) },
+    csi: {
+      exhausted(driver: string) {
+        exhausted.push(driver);
+        return true;
+      },
+    },
   } as unknown as VolumeHost;
   client.seed(resources.volumeAttachments, {
     metadata: { name: attachmentName('v1', 'disk.example.com', 'n') },
@@ -34,8 +39,17 @@ it.each([
     metadata: { name: 'pv' },
     spec: { csi: { driver: 'disk.example.com', volumeHandle: 'v1' } },
   } as PersistentVolume;
-  await expect(publishContext(host, pv, 0, new AbortController().signal)).rejects.toThrow(
-    'AttachVolume.Attach for volume "pv" : no room',
-  );
+  const sinceMs = clock.now();
+  const attached = () => publishContext(host, pv, sinceMs, new AbortController().signal);
+  await expect(attached()).rejects.toThrow('AttachVolume.Attach for volume "pv" : no room');
   expect(exhausted).toEqual(expected);
+  await clock.advance(123_000);
+  await expect(attached()).rejects.toMatchObject(
+    expected.length === 0
+      ? { reason: 'FailedAttachVolume' }
+      : {
+          reason: 'VolumeAttachmentLimitExceeded',
+          message: 'Node has reached its volume attachment limit, rejecting pod. unattached volumes=[pv]: no room',
+        },
+  );
 });

@@ -5,6 +5,7 @@ import { resources } from '../../../kube/resources.ts';
 import type { CsiDriver, PersistentVolume } from '../../../kube/types/volume.ts';
 import { describeError } from '../../../lib/log.ts';
 import { NotYetError, type SetUpRequest, type VolumeHost } from '../volume-driver.ts';
+import { VolumeError } from '../volume-error.ts';
 import { attachmentName, uniqueVolumeName } from './vol-data.ts';
 
 type Texts = Record<string, string>;
@@ -76,6 +77,8 @@ export async function tokenContext(
 
 /** gRPC's code of it. */
 const resourceExhausted = 8;
+/** As long as the kubelet waits for a pod's volumes. */
+const attachPatienceMs = 123_000;
 // So long the report of volumesInUse may take before a mount goes on without it.
 const reportMs = 10_000;
 
@@ -103,7 +106,15 @@ export async function publishContext(
     throw waits(describeError(error), error);
   }
   const { status, metadata } = attachment;
-  if (status?.attachError?.errorCode === resourceExhausted) host.csi.exhausted(driver);
+  if (status?.attachError?.errorCode === resourceExhausted && host.csi.exhausted(driver)) {
+    const forMs = host.clock.now() - inUseSinceMs;
+    if (forMs >= attachPatienceMs)
+      throw new VolumeError(
+        'VolumeAttachmentLimitExceeded',
+        pv.metadata.name,
+        `Node has reached its volume attachment limit, rejecting pod. unattached volumes=[${pv.metadata.name}]: ${status.attachError.message ?? ''}`,
+      );
+  }
   if (status?.attachError?.message) throw waits(status.attachError.message);
   if (!status?.attached || metadata.deletionTimestamp) throw waits('waiting for the driver to attach it to this node');
   const reported = host.node()?.status?.volumesInUse?.includes(uniqueVolumeName(driver, volumeHandle));

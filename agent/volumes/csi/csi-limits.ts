@@ -21,8 +21,8 @@ export interface CsiLimitsDeps {
 export interface CsiLimits {
   /** The driver has registered, or is gone. */
   changed(driver: string): void;
-  /** A volume of the driver could not be attached: this node has no more room for one. */
-  exhausted(driver: string): void;
+  /** A volume of the driver could not be attached: this node has no more room for one. False where the cluster does not want it looked at. */
+  exhausted(driver: string): boolean;
   /** Runs until the signal aborts. Watches the cluster's CSIDrivers once there is one here. */
   run(signal: AbortSignal): Promise<void>;
 }
@@ -89,9 +89,10 @@ export function createCsiLimits(deps: CsiLimitsDeps): CsiLimits {
       look(driver);
     },
     exhausted(driver) {
-      if (periodOf(driver) === 0) return;
+      if (periodOf(driver) === 0) return false;
       const last = askedMs.get(driver);
       if (last === undefined || clock.monotonicMs() - last >= leastMs) ask(driver);
+      return true;
     },
     async run(signal) {
       running = signal;

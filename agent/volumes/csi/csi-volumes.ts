@@ -29,7 +29,7 @@ export function createCsiVolumes(deps: CsiVolumesDeps): CsiVolumes {
   const state = createCsiState(deps);
   let limits: CsiLimits | undefined;
   return {
-    exhausted: (driver) => limits?.exhausted(driver),
+    exhausted: (driver) => limits?.exhausted(driver) ?? false,
     setUpInline: (request) => setUpInline(state, request),
     setUpPersistent: (request, bound) => setUpPersistent(state, request, bound),
     tearDown: (found) => tearDownMount(state, found),
