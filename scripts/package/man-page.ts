@@ -24,6 +24,7 @@ const files: readonly [path: string, text: string][] = [
   ['/var/lib/kubelet', 'pods, plugins, certificates'],
   ['/var/log/pods', 'logs of containers'],
   ['/run/stevedore/stevedore.sock', 'where stevedore status and why ask the daemon'],
+  ['/var/cache/stevedore', 'what the daemon compiled, for its next start; may be deleted'],
 ];
 
 export function manPage(commands: readonly CommandEntry[], version: string): string {

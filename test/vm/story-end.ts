@@ -130,7 +130,7 @@ async function purge(world: World): Promise<string> {
   expect(ok, output.slice(-2000));
   const left = await machine.run(
     lenient([
-      'ls -d /etc/stevedore /etc/default/stevedore /usr/lib/stevedore /var/lib/stevedore /run/stevedore /var/log/pods /var/log/containers /etc/kubernetes 2>/dev/null',
+      'ls -d /etc/stevedore /etc/default/stevedore /usr/lib/stevedore /var/lib/stevedore /run/stevedore /var/cache/stevedore /var/log/pods /var/log/containers /etc/kubernetes 2>/dev/null',
       'systemctl list-unit-files --no-legend | grep stevedore',
       ...remainsOfPods,
     ]),
