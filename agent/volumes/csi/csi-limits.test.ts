@@ -61,6 +61,18 @@ async function open() {
 }
 
 describe('how many volumes of a driver this node takes', () => {
+  it('ends at once where it is stopped before it began', async () => {
+    const clock = createFakeClock();
+    const limits = createCsiLimits({
+      client: createFakeClient({ clock }),
+      clock,
+      log: silentLog,
+      has: () => false,
+      ask: () => Promise.resolve(),
+    });
+    await limits.run(AbortSignal.abort());
+  });
+
   it('is asked again as often as the cluster says, also when it did not answer', async () => {
     const it = await open();
     await it.set(30);

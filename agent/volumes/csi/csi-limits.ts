@@ -97,7 +97,8 @@ export function createCsiLimits(deps: CsiLimitsDeps): CsiLimits {
     async run(signal) {
       running = signal;
       const stopped = Promise.withResolvers<void>();
-      signal.addEventListener('abort', () => stopped.resolve(), { once: true });
+      if (signal.aborted) stopped.resolve();
+      else signal.addEventListener('abort', () => stopped.resolve(), { once: true });
       try {
         await Promise.race([needed.promise, stopped.promise]);
         if (!signal.aborted) await known.run(signal);
