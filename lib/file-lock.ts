@@ -39,6 +39,7 @@ export async function lockFile(
     holder.once('close', () => resolve(new Error(complaint.trim() || 'flock has ended')));
   });
   try {
+    signal.throwIfAborted();
     await new Promise<void>((resolve, reject) => {
       holder.stdout.once('data', () => resolve());
       signal.addEventListener('abort', () => reject(signal.reason), { once: true });

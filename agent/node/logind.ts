@@ -83,7 +83,8 @@ export function createLogind(clock: Clock): ShutdownNotifier {
       child.on('error', () => undefined);
       child.stdin.on('error', () => undefined);
       const end = (): void => void child.stdin.end();
-      signal.addEventListener('abort', end, { once: true });
+      if (signal.aborted) end();
+      else signal.addEventListener('abort', end, { once: true });
       try {
         for await (const line of createInterface({ input: child.stdout })) {
           const value = parseShutdownSignal(line);

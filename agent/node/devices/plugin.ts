@@ -89,7 +89,8 @@ export async function connectPlugin(socket: string): Promise<Plugin> {
         new Metadata(),
       );
       const end = (): void => stream.cancel();
-      signal.addEventListener('abort', end, { once: true });
+      if (signal.aborted) end();
+      else signal.addEventListener('abort', end, { once: true });
       try {
         for await (const { devices } of stream as AsyncIterable<ListAndWatchResponse>) yield devices;
       } finally {
