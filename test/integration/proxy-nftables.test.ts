@@ -166,6 +166,8 @@ describe('Services through nftables', () => {
     await eventually('the network is dropped', async () => (await networks()).includes('ip daddr 10.96.0.0/16 drop'));
     expect(running.inputs.join('').match(/\b(?:add|delete|flush) [^;\n]*/g)).toEqual([
       'add chain ip stevedore unallocated',
+      'flush chain ip stevedore unallocated',
+      'add rule ip stevedore unallocated ip daddr @cluster-ips goto refuse',
       'add rule ip stevedore unallocated ip daddr 10.96.0.0/16 drop',
     ]);
     expect(await get(echoPort, nobodys)).toBe('timeout');
