@@ -1,5 +1,6 @@
 // The order in which an agent comes up and goes down: first what runs is known, then the node and its servers, and pods last.
 import type { Node } from '../kube/types/core.ts';
+import { aborted } from '../lib/abort.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import { supervise } from '../lib/supervise.ts';
@@ -33,12 +34,6 @@ export interface RunAgentDeps {
 
 const relistRetryMs = 1_000;
 const limitRetryMs = 60_000;
-
-const aborted = (signal: AbortSignal): Promise<void> =>
-  new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener('abort', () => resolve(), { once: true });
-  });
 
 /** Ends when the signal has aborted and all is put away; rejects where it cannot come up, all put away too. */
 export async function runAgent(deps: RunAgentDeps, signal: AbortSignal): Promise<void> {

@@ -3,6 +3,7 @@
 import { hostname } from 'node:os';
 import type { Runtime } from '../cri/runtime.ts';
 import type { KubeClient } from '../kube/client.ts';
+import { aborted } from '../lib/abort.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Log } from '../lib/log.ts';
 import type { KubeletConfiguration } from './config.ts';
@@ -173,11 +174,7 @@ export async function startServers(
       const unsubscribe = byCsr ? deps.node.onNode(byCsr.check) : undefined;
       try {
         if (byCsr) await byCsr.run(signal);
-        else
-          await new Promise<void>((resolve) => {
-            if (signal.aborted) resolve();
-            else signal.addEventListener('abort', () => resolve(), { once: true });
-          });
+        else await aborted(signal);
       } finally {
         unsubscribe?.();
         await close();

@@ -10,6 +10,7 @@ import type { KubeClient } from '../kube/client.ts';
 import { createKubeClient } from '../kube/http-client.ts';
 import { createNoClient } from '../kube/no-client.ts';
 import type { Taint } from '../kube/types/core.ts';
+import { aborted } from '../lib/abort.ts';
 import type { Claim } from '../lib/claim.ts';
 import { systemClock } from '../lib/clock.ts';
 import { exec } from '../lib/exec.ts';
@@ -241,10 +242,7 @@ async function runDaemon(configuration: Configuration, halves: Halves, flags: Ru
       runtime: kubelet.containerRuntimeEndpoint,
     });
     void settle(systemClock, stopping.signal);
-    await new Promise<void>((resolve) => {
-      if (stopping.signal.aborted) resolve();
-      else stopping.signal.addEventListener('abort', () => resolve(), { once: true });
-    });
+    await aborted(stopping.signal);
   } catch (error) {
     if (!stopping.signal.aborted) {
       log.error('stevedore cannot run', { error });

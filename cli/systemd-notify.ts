@@ -1,4 +1,5 @@
 // Tells systemd that the daemon is ready, alive or ending. Node has no AF_UNIX datagrams, so systemd's own tool is asked.
+import { aborted } from '../lib/abort.ts';
 import type { Clock } from '../lib/clock.ts';
 import { exec } from '../lib/exec.ts';
 import { describeError, type Log } from '../lib/log.ts';
@@ -45,13 +46,7 @@ export async function keepWatchdog(
 ): Promise<void> {
   const { clock, log } = deps;
   const notify = deps.notify ?? ((state) => notifySystemd(state, log));
-  if (limitMs === undefined) {
-    await new Promise<void>((resolve) => {
-      if (signal.aborted) resolve();
-      else signal.addEventListener('abort', () => resolve(), { once: true });
-    });
-    return;
-  }
+  if (limitMs === undefined) return aborted(signal);
   const everyMs = limitMs / 4;
   for (;;) {
     const askedMs = clock.monotonicMs();

@@ -18,6 +18,13 @@ export class CancelledError extends Error {
 
 export const isTimeout = (error: unknown): error is TimeoutError => error instanceof TimeoutError;
 
+/** Resolves when the signal aborts, at once where it has. */
+export const aborted = (signal: AbortSignal): Promise<void> =>
+  new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+
 /** Rejects with the signal's reason as soon as it aborts; the work itself goes on and its late error is swallowed. */
 export function abandonOn<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   if (signal.aborted) {

@@ -2,6 +2,7 @@
 // for it and nothing else configures a network; a file that is not ours is never touched.
 import { mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { aborted } from '../../lib/abort.ts';
 import { readFileIfThere, writeFileAtomic } from '../../lib/files.ts';
 import type { Log } from '../../lib/log.ts';
 import type { Node } from '../../kube/types/core.ts';
@@ -92,10 +93,7 @@ export async function keepBridgeNetwork(
   };
   const unsubscribe = node.onNode(next);
   next();
-  await new Promise<void>((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener('abort', () => resolve(), { once: true });
-  });
+  await aborted(signal);
   unsubscribe();
   await writing;
 }

@@ -1,6 +1,7 @@
 // Chains that the kubelet makes for others (`makeIPTablesUtilChains`). KUBE-IPTABLES-HINT tells images that bring both kinds of iptables which one
 // this host uses. KUBE-FIREWALL keeps what comes from outside away from 127.0.0.0/8, which route_localnet opens (kubernetes issue 90259);
 // a kube-proxy writes the same rule there. KUBE-KUBELET-CANARY is there to be missed when somebody flushes everything.
+import { aborted } from '../../lib/abort.ts';
 import type { Clock } from '../../lib/clock.ts';
 import { ExecError, type exec as execType } from '../../lib/exec.ts';
 import type { Log } from '../../lib/log.ts';
@@ -116,11 +117,7 @@ export function createIptablesChains({ exec, clock, log }: IptablesChainsDeps): 
   };
   return {
     async run(signal) {
-      const ended = new Promise<void>((resolve) => {
-        signal.addEventListener('abort', () => resolve(), { once: true });
-        if (signal.aborted) resolve();
-      });
-      await Promise.all([ended, ...tools.map((tool) => keep(tool, signal))]);
+      await Promise.all([aborted(signal), ...tools.map((tool) => keep(tool, signal))]);
     },
   };
 }

@@ -1,6 +1,7 @@
 // Hands ended spans to a collector in batches: OTLP over gRPC, without TLS, as Kubernetes' components do. What the collector does not take is lost
 // and said once; the work that is traced never waits for it.
 import { Client, credentials, Metadata } from '@grpc/grpc-js';
+import { aborted } from '../abort.ts';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { ExportTraceServiceRequest, ExportTraceServiceResponse, type KeyValue } from './gen/otlp.ts';
@@ -120,15 +121,12 @@ export function createOtlpExporter(deps: OtlpDeps, options: OtlpOptions): OtlpEx
     },
     async run(signal) {
       const client = new Client(endpoint, credentials.createInsecure(), { 'grpc.enable_http_proxy': 0 });
-      const aborted = new Promise<void>((resolve) => {
-        if (signal.aborted) resolve();
-        else signal.addEventListener('abort', () => resolve(), { once: true });
-      });
+      const ended = aborted(signal);
       try {
         while (!signal.aborted) {
           if (waiting.length === 0)
             await Promise.race([
-              aborted,
+              ended,
               new Promise<void>((resolve) => {
                 wake = resolve;
               }),

@@ -8,6 +8,7 @@
 // started without it.
 import { mkdir, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { aborted } from '../../../lib/abort.ts';
 import type { Clock } from '../../../lib/clock.ts';
 import type { Log } from '../../../lib/log.ts';
 import type { ResourceList } from '../../../kube/types/meta.ts';
@@ -303,10 +304,7 @@ export async function createDevicePlugins(
           return {};
         }),
       ]);
-      await new Promise<void>((resolve) => {
-        if (signal.aborted) resolve();
-        else signal.addEventListener('abort', () => resolve(), { once: true });
-      });
+      await aborted(signal);
       for (const { end } of resources.values()) end?.abort();
       await server.close();
     },

@@ -5,6 +5,7 @@ import type { KubeClient } from '../../../kube/client.ts';
 import { createReflector } from '../../../kube/reflector.ts';
 import { resources } from '../../../kube/resources.ts';
 import type { CsiDriver } from '../../../kube/types/volume.ts';
+import { aborted } from '../../../lib/abort.ts';
 import type { Clock, Timer } from '../../../lib/clock.ts';
 import type { Log } from '../../../lib/log.ts';
 
@@ -96,11 +97,8 @@ export function createCsiLimits(deps: CsiLimitsDeps): CsiLimits {
     },
     async run(signal) {
       running = signal;
-      const stopped = Promise.withResolvers<void>();
-      if (signal.aborted) stopped.resolve();
-      else signal.addEventListener('abort', () => stopped.resolve(), { once: true });
       try {
-        await Promise.race([needed.promise, stopped.promise]);
+        await Promise.race([needed.promise, aborted(signal)]);
         if (!signal.aborted) await known.run(signal);
       } finally {
         for (const { timer } of cycles.values()) timer.cancel();
