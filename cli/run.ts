@@ -241,8 +241,7 @@ async function runDaemon(configuration: Configuration, halves: Halves, flags: Ru
       rootDir: stevedore.rootDir,
       runtime: kubelet.containerRuntimeEndpoint,
     });
-    void settle(systemClock, stopping.signal);
-    await aborted(stopping.signal);
+    await Promise.all([settle({ clock: systemClock, log }, stopping.signal), aborted(stopping.signal)]);
   } catch (error) {
     if (!stopping.signal.aborted) {
       log.error('stevedore cannot run', { error });

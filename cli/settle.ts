@@ -3,6 +3,7 @@ import { flushCompileCache } from 'node:module';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import type { Clock } from '../lib/clock.ts';
+import type { Log } from '../lib/log.ts';
 
 // Long enough for the first look at a full node, short beside the minute after which V8 forgets functions that are not called any more.
 const settledMs = 30_000;
@@ -25,15 +26,20 @@ export const engine: Engine = {
   },
 };
 
-/** Half a minute after the call, once; resolves early where the signal aborts. */
-export async function settle(clock: Clock, signal: AbortSignal, { keepCode, collect }: Engine = engine): Promise<void> {
+/** Half a minute after the call, once; resolves early where the signal aborts. What cannot be done is logged, and the daemon goes on without. */
+export async function settle(
+  { clock, log }: { readonly clock: Clock; readonly log: Log },
+  signal: AbortSignal,
+  { keepCode, collect }: Engine = engine,
+): Promise<void> {
   try {
     await clock.sleep(settledMs, signal);
-  } catch {
-    return;
+    keepCode();
+    // In a turn of its own: each is a stretch.
+    await clock.sleep(0, signal);
+    collect();
+  } catch (error) {
+    if (signal.aborted) return;
+    log.warn('cannot keep compiled code or give memory back after the start; the daemon goes on without', { error });
   }
-  keepCode();
-  // In a turn of its own: each is a stretch.
-  await new Promise((resolve) => setImmediate(resolve));
-  collect();
 }
