@@ -76,7 +76,7 @@ const never = (): Promise<never> => Promise.reject(new Error('the kernel is not 
 const open: Record<RulesBackend['kind'], (family: IpFamily) => RulesBackend> = {
   nftables: (family) =>
     createNftablesBackend({
-      tool: { run: never, list: never, rest: () => undefined },
+      tool: { run: never, list: never, begin: () => undefined, rest: () => undefined },
       family,
       clock: createFakeClock(),
       watchForeign: never,
@@ -90,6 +90,7 @@ const open: Record<RulesBackend['kind'], (family: IpFamily) => RulesBackend> = {
         randomFully: true,
         save: never,
         restore: never,
+        begin: () => undefined,
         rest: () => undefined,
         list: never,
       },

@@ -16,6 +16,7 @@ const toolOf = (family: IptablesTool['family'], chains: Readonly<Record<string, 
   randomFully: true,
   save: () => Promise.resolve(''),
   restore: () => Promise.resolve(),
+  begin: () => undefined,
   rest: () => undefined,
   list: (table, chain) => Promise.resolve(chains[`${table} ${chain}`]),
 });

@@ -38,3 +38,27 @@ it('one that was given up before it could answer is no sign that none can stay',
   expect(await tool.ask('b', going)).toBe('said');
   expect(sessions()).toBe(2);
 });
+
+it('one that was begun early is there for the first text', async () => {
+  const { tool, sessions } = setUp([true, true]);
+  tool.begin(going);
+  expect(sessions()).toBe(1);
+  expect(await tool.ask('a', going)).toBe('said');
+  tool.begin(going);
+  expect(sessions()).toBe(1);
+});
+
+it('one that was begun and ended before it could answer is no sign that none can stay', async () => {
+  const { tool, sessions } = setUp([false, true]);
+  tool.begin(going);
+  tool.rest();
+  expect(await tool.ask('a', going)).toBe('said');
+  expect(sessions()).toBe(2);
+});
+
+it('the first text does not fail over one that was begun and does not answer', async () => {
+  const { tool, sessions } = setUp([false, true]);
+  tool.begin(going);
+  expect(await tool.ask('a', going)).toBeUndefined();
+  expect(sessions()).toBe(1);
+});

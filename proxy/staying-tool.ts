@@ -13,6 +13,8 @@ export type Converse = (
 ) => Conversation;
 
 export interface StayingTool {
+  /** Starts one, if none stays yet, so that the first text need not wait for it: a start stops a large process for as long as a write takes. */
+  begin(signal: AbortSignal): void;
   /**
    * What it said of the text, a short one; undefined where none can be had, then nothing was done. Rejects with an ExecError where it ended
    * over it, as a tool given only this text would have, did not answer, or the signal aborted.
@@ -45,6 +47,8 @@ export function createStayingTool(converse: Converse | undefined, options: Stayi
   let session: Conversation | undefined;
   let given = 0;
   let works: boolean | undefined = converse ? undefined : false;
+  // Never rejects.
+  let beginning: Promise<unknown> = Promise.resolve();
 
   const rest = (): void => {
     session?.end();
@@ -56,23 +60,29 @@ export function createStayingTool(converse: Converse | undefined, options: Stayi
     if (works === false || !converse) return undefined;
     if (session && !session.ended && given < mostPerSession) return session;
     rest();
-    session = converse(command, args, { env });
+    const opened = converse(command, args, { env });
+    session = opened;
     try {
-      await session.ask(`${markLine}\n`, mark, { timeoutMs: helloTimeoutMs, signal });
+      await opened.ask(`${markLine}\n`, mark, { timeoutMs: helloTimeoutMs, signal });
       works = true;
-      return session;
+      return opened;
     } catch (error) {
-      rest();
-      // Who was told to stop asking has learnt nothing of the tool.
+      // Who was told to stop asking, or ended it himself, has learnt nothing of the tool.
+      const rested = session !== opened;
+      if (!rested) rest();
       if (signal.aborted) throw error;
-      works ??= false;
+      if (!rested) works ??= false;
       return undefined;
     }
   };
 
   return {
+    begin(signal) {
+      beginning = open(signal).catch(() => undefined);
+    },
     async ask(text, signal) {
       if (text.length > longestText) return undefined;
+      await beginning;
       const opened = await open(signal);
       if (!opened) return undefined;
       given += text.length;

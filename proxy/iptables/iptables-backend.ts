@@ -160,6 +160,7 @@ export function createIptablesBackend(deps: IptablesBackendDeps): RulesBackend {
     apply: (changes, desired, { signal, full }) =>
       full ? applyFull(changes, envFor(desired), signal) : applyPart(changes, envFor(desired), signal),
     async watchForeign(onChange, signal) {
+      tool.begin(signal);
       await deps.watchForeign(onChange, signal);
       tool.rest();
     },

@@ -18,6 +18,8 @@ export interface IptablesTool {
   save(signal: AbortSignal): Promise<string>;
   /** Runs iptables-restore --noflush, or gives the input to one that stays. Each table's part is done whole or not at all. */
   restore(input: string | Uint8Array, signal: AbortSignal): Promise<void>;
+  /** Starts the iptables-restore that stays, where one can, so that the first input need not wait for it. */
+  begin(signal: AbortSignal): void;
   /** Ends the iptables-restore that stays, if any; the next input starts another. */
   rest(): void;
   /** The chain's rules with counters, as `-S -v` prints them; undefined where there is no such chain. */
@@ -152,6 +154,7 @@ async function openTool(exec: Exec, family: IpFamily, names: Names, converse?: C
         throw classify(`write rules with ${names.restore}`, error);
       }
     },
+    begin: (signal) => staying.begin(signal),
     rest: () => staying.rest(),
     async list(table, chain, signal) {
       try {

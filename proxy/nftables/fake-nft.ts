@@ -144,6 +144,7 @@ export function createFakeNft(): FakeNft {
     scripts: [],
     refuse: undefined,
     failNext: 0,
+    begin: () => undefined,
     rest: () => undefined,
     elements: (table, map) => tables.get(table)?.maps.get(map)?.elements ?? new Map(),
     async run(script) {

@@ -251,6 +251,7 @@ export function createNftablesBackend(
       serial(() => (full ? applyFull(changes.upserts, signal) : applyPart(changes, signal))),
     async watchForeign(onChange, signal) {
       suspect = onChange;
+      tool.begin(signal);
       await deps.watchForeign(onChange, signal);
       suspect = undefined;
       late.stop();

@@ -9,6 +9,8 @@ import { type Converse, createStayingTool } from '../staying-tool.ts';
 export type Exec = typeof exec;
 
 export interface NftTool {
+  /** Starts the nft that stays, so that the first script need not wait for it. */
+  begin(signal: AbortSignal): void;
   /** Runs a script: one transaction, all of it or nothing. */
   run(script: string, signal: AbortSignal): Promise<void>;
   /** What nft prints for these arguments; undefined where there is no such thing. */
@@ -97,6 +99,7 @@ export function createNftTool({ exec, converse }: NftToolDeps): NftTool {
   };
 
   return {
+    begin: (signal) => staying.begin(signal),
     async run(script, signal) {
       if (!(await runInSession(script, signal))) await runAlone(script, signal);
     },
