@@ -1,6 +1,6 @@
 // Files written whole or not at all.
 import { randomBytes } from 'node:crypto';
-import { mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join, basename } from 'node:path';
 
 /**
@@ -34,4 +34,16 @@ export async function readFileIfThere(path: string): Promise<string | undefined>
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw error;
   }
+}
+
+/** Reads a file that seldom changes: again only where it is another one, or its size or a time of it is. Rejects as `readFile` does. */
+export function createFileReader(path: string): () => Promise<string> {
+  let known: { readonly signature: string; readonly text: string } | undefined;
+  return async () => {
+    const { ino, dev, size, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
+    const signature = [dev, ino, size, mtimeNs, ctimeNs].join(' ');
+    // Looked at before it is read: what changes in between is seen the next time.
+    if (known?.signature !== signature) known = { signature, text: await readFile(path, 'utf8') };
+    return known.text;
+  };
 }

@@ -1,5 +1,6 @@
 // /etc/hosts of a pod's containers, written by the node: the pod's addresses and name, or the host's own file, and the pod's hostAliases.
-import { chmod, mkdir, writeFile } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { mkdir, open } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Mount } from '../../cri/types.ts';
 import type { Container, Pod } from '../../kube/types/pod.ts';
@@ -48,10 +49,24 @@ export const hostsMount = (podDirectory: string, selinux: boolean): Mount => ({
   propagation: 'private',
 });
 
-/** Writes the file in place: containers that run have it mounted, so it must stay the same file. */
+/** Writes the file in place: containers that run have it mounted, so it must stay the same file. What says so already is not touched. */
 export async function writeHostsFile(podDirectory: string, content: string): Promise<void> {
   const path = hostsFilePath(podDirectory);
-  await mkdir(dirname(path), { recursive: true, mode: 0o750 });
-  await writeFile(path, content);
-  await chmod(path, 0o644);
+  const wanted = Buffer.from(content);
+  const file = await open(path, 'r+').catch(async (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error;
+    await mkdir(dirname(path), { recursive: true, mode: 0o750 });
+    // Another container of the pod may be faster.
+    return await open(path, constants.O_RDWR | constants.O_CREAT, 0o644);
+  });
+  try {
+    const there = Buffer.alloc(wanted.length + 1);
+    const { bytesRead } = await file.read(there, 0, there.length, 0);
+    if (wanted.equals(there.subarray(0, bytesRead))) return;
+    await file.truncate(0);
+    await file.write(wanted, 0, wanted.length, 0);
+    await file.chmod(0o644);
+  } finally {
+    await file.close();
+  }
 }

@@ -1,8 +1,11 @@
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import type { Pod } from '../../kube/types/pod.ts';
 import { podDns, parseResolvConf, type DnsFacts } from './dns.ts';
 import { kernelHostname, podHostname } from './hostname.ts';
-import { hostsFile, wantsHostsFile } from './hosts-file.ts';
+import { hostsFile, hostsFilePath, wantsHostsFile, writeHostsFile } from './hosts-file.ts';
 
 const pod = (spec: Partial<Pod['spec']> = {}, name = 'web-0'): Pod => ({
   metadata: { name, namespace: 'shop', uid: 'u' },
@@ -173,5 +176,25 @@ describe('/etc/hosts', () => {
     expect(wantsHostsFile(pod(), own, ['10.0.0.5'])).toBe(false);
     expect(wantsHostsFile(pod(), { name: 'c' }, [])).toBe(false);
     expect(wantsHostsFile(pod({ hostNetwork: true }), { name: 'c' }, [])).toBe(true);
+  });
+
+  it('is written in place, for all to read, and only where it says something else', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'hosts-'));
+    try {
+      const podDirectory = join(folder, 'pod');
+      const file = hostsFilePath(podDirectory);
+      await Promise.all([writeHostsFile(podDirectory, 'one\n'), writeHostsFile(podDirectory, 'one\n')]);
+      const { ino, mode, ctimeMs } = statSync(file);
+      expect(mode & 0o777).toBe(0o644);
+      await writeHostsFile(podDirectory, 'one\n');
+      expect(statSync(file)).toMatchObject({ ino, ctimeMs });
+      // By a container, for example.
+      writeFileSync(file, 'one\nand more\n');
+      await writeHostsFile(podDirectory, 'one\n');
+      expect(readFileSync(file, 'utf8')).toBe('one\n');
+      expect(statSync(file).ino).toBe(ino);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 });

@@ -1,6 +1,6 @@
 // The last words of a container: the file at its terminationMessagePath, or the end of its log.
 import { randomBytes } from 'node:crypto';
-import { chmod, mkdir, open, writeFile } from 'node:fs/promises';
+import { mkdir, open } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ContainerInspection, Mount } from '../../cri/types.ts';
 import type { Container } from '../../kube/types/pod.ts';
@@ -28,11 +28,20 @@ export async function createTerminationLog(
   const path = container.terminationMessagePath;
   if (!path) return undefined;
   const directory = containerDirectory(podDirectory, container.name);
-  await mkdir(directory, { recursive: true, mode: 0o750 });
   // Several instances of the container have one each.
   const hostPath = join(directory, randomBytes(4).toString('hex'));
-  await writeFile(hostPath, '', { flag: 'wx' });
-  await chmod(hostPath, 0o666);
+  const make = () => open(hostPath, 'wx', 0o666);
+  const file = await make().catch(async (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error;
+    await mkdir(directory, { recursive: true, mode: 0o750 });
+    return await make();
+  });
+  try {
+    // Whatever our umask is.
+    await file.chmod(0o666);
+  } finally {
+    await file.close();
+  }
   return {
     containerPath: path,
     hostPath,

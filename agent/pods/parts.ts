@@ -10,6 +10,7 @@ import type { RuntimeClass, Service } from '../../kube/types/core.ts';
 import type { ResourceList } from '../../kube/types/meta.ts';
 import type { Container, Pod } from '../../kube/types/pod.ts';
 import type { Clock } from '../../lib/clock.ts';
+import { createFileReader } from '../../lib/files.ts';
 import type { Log } from '../../lib/log.ts';
 import { type ContainerFacts, containerConfig } from '../containers/container-config.ts';
 import { ConfigError } from '../containers/config-error.ts';
@@ -94,9 +95,9 @@ export function createPodParts(deps: PodPartsDeps, options: PodPartsOptions): Po
     return runtimeClass.handler;
   };
 
+  const readResolvConf = options.resolvConf === '' ? undefined : createFileReader(options.resolvConf);
   const dnsOf = async (pod: Pod) => {
-    const hostResolvConf =
-      options.resolvConf === '' ? undefined : await readFile(options.resolvConf, 'utf8').catch(() => '');
+    const hostResolvConf = await readResolvConf?.().catch(() => '');
     const made = podDns(pod, {
       clusterDns: options.clusterDns,
       clusterDomain: options.clusterDomain,
@@ -186,19 +187,26 @@ export function createPodParts(deps: PodPartsDeps, options: PodPartsOptions): Po
       const podIps = podIpsOf(pod, sandbox);
       if (deps.resizing(uid)) await deps.resize(pod, observed);
       try {
-        const [podEnv, { config: sandboxConfig }, handler, plugged] = await Promise.all([
-          envOf(pod, container, podIps, signal),
+        const insideOf = async () => {
+          const [podEnv, plugged] = await Promise.all([
+            envOf(pod, container, podIps, signal),
+            deps.devices(uid, container.name),
+          ]);
+          const env = { ...plugged?.envs, ...podEnv };
+          const [made, terminationLog] = await Promise.all([
+            volumes.mountsFor(pod, container, env, signal),
+            createTerminationLog(directory, container, false),
+          ]);
+          return { plugged, env, ...made, terminationLog };
+        };
+        const [inside, { config: sandboxConfig }, handler, restartCount, hosts] = await Promise.all([
+          insideOf(),
           sandboxOf(pod, sandbox.metadata.attempt),
           runtimeHandler(pod),
-          deps.devices(uid, container.name),
-        ]);
-        const env = { ...plugged?.envs, ...podEnv };
-        const [{ mounts, devices }, restartCount, terminationLog, hosts] = await Promise.all([
-          volumes.mountsFor(pod, container, env, signal),
           restartCountOf(pod, container, attempt, observed),
-          createTerminationLog(directory, container, false),
           hostsOf(pod, container, podIps),
         ]);
+        const { plugged, env, mounts, devices, terminationLog } = inside;
         const own = [...mounts, ...(terminationLog ? [terminationLog] : []), ...(hosts ? [hosts] : [])];
         const targetName = pod.spec.ephemeralContainers?.find(
           (each) => each.name === container.name,

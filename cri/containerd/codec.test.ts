@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import type * as t from '../types.ts';
 import { classifyError } from './classify.ts';
-import { endingOf, eventOfEnvelope } from './event-stream.ts';
+import { endingOf, eventOfCri, eventOfEnvelope } from './event-stream.ts';
 import * as from from './from-wire.ts';
 import { Envelope, TaskExit } from './gen/containerd-events.ts';
 import * as wire from './gen/cri.ts';
@@ -169,6 +169,25 @@ describe('containerd’s own events', () => {
       exitCode: 137,
       finishedAtMs: 1_700_000_000_123,
     });
+  });
+
+  it('of the CRI belong to the pod that the sandbox is labelled with', () => {
+    const told = (sandbox?: wire.EventSandbox) =>
+      eventOfCri(
+        wire.ContainerEventResponse.fromPartial({
+          containerId: 'c',
+          containerEventType: wire.ContainerEventType.CONTAINER_STARTED_EVENT,
+          ...(sandbox ? { podSandboxStatus: sandbox } : {}),
+        }),
+      );
+    expect(told({ id: 's', labels: { 'io.kubernetes.pod.uid': 'u' } })).toEqual({
+      kind: 'started',
+      containerId: 'c',
+      sandboxId: 's',
+      podUid: 'u',
+    });
+    expect(told({ id: 's', labels: {} }).podUid).toBeUndefined();
+    expect(told()).toMatchObject({ sandboxId: undefined, podUid: undefined });
   });
 
   it('an exit is the container’s only where the process is', () => {

@@ -134,14 +134,15 @@ async function readCri(deps: EventStreamDeps, emit: Emit, stands: () => void, si
   for await (const item of opening(deps, items, stands)) emit(eventOfCri(item));
 }
 
-function eventOfCri(item: wire.ContainerEventResponse): ContainerEvent {
+/** As the CRI tells it; the pod is known by the label that a kubelet puts on what it makes: others' sandboxes have a uid too, and are none of ours. */
+export function eventOfCri(item: wire.ContainerEventResponse): ContainerEvent {
   const kind = criKinds[item.containerEventType] ?? 'stopped';
   const sandbox = item.podSandboxStatus;
   return {
     kind,
     containerId: item.containerId,
     sandboxId: sandbox && sandbox.id !== '' ? (sandbox.id as SandboxId) : undefined,
-    podUid: sandbox?.metadata?.uid || undefined,
+    podUid: sandbox?.labels[podUidLabel] || undefined,
   };
 }
 
@@ -305,7 +306,7 @@ async function sandboxSettled(
       { timeoutMs: 5_000, signal },
     );
     if (status && status.state === wire.PodSandboxState.SANDBOX_NOTREADY)
-      return { ...event, sandboxId: id as SandboxId, podUid: status.metadata?.uid };
+      return { ...event, sandboxId: id as SandboxId, podUid: status.labels[podUidLabel] || undefined };
   }
   return { ...event, sandboxId: id as SandboxId };
 }

@@ -849,7 +849,12 @@ export interface ListContainerStatsResponse {
 
 export interface EventSandbox {
   id: string;
-  metadata: PodSandboxMetadata | undefined;
+  labels: { [key: string]: string };
+}
+
+export interface EventSandbox_LabelsEntry {
+  key: string;
+  value: string;
 }
 
 export interface ContainerEventResponse {
@@ -10984,7 +10989,7 @@ export const ListContainerStatsResponse: MessageFns<ListContainerStatsResponse> 
 };
 
 function createBaseEventSandbox(): EventSandbox {
-  return { id: "", metadata: undefined };
+  return { id: "", labels: {} };
 }
 
 export const EventSandbox: MessageFns<EventSandbox> = {
@@ -10992,9 +10997,9 @@ export const EventSandbox: MessageFns<EventSandbox> = {
     if (message.id !== "") {
       writer.uint32(10).string(message.id);
     }
-    if (message.metadata !== undefined) {
-      PodSandboxMetadata.encode(message.metadata, writer.uint32(18).fork()).join();
-    }
+    globalThis.Object.entries(message.labels).forEach(([key, value]: [string, string]) => {
+      EventSandbox_LabelsEntry.encode({ key: key as any, value }, writer.uint32(58).fork()).join();
+    });
     return writer;
   },
 
@@ -11019,12 +11024,15 @@ export const EventSandbox: MessageFns<EventSandbox> = {
             message.id = reader.string();
             continue;
           }
-          case 2: {
-            if (tag !== 18) {
+          case 7: {
+            if (tag !== 58) {
               break;
             }
 
-            message.metadata = PodSandboxMetadata.decode(reader, reader.uint32());
+            const entry7 = EventSandbox_LabelsEntry.decode(reader, reader.uint32());
+            if (entry7.value !== undefined) {
+              message.labels[entry7.key] = entry7.value;
+            }
             continue;
           }
         }
@@ -11045,9 +11053,82 @@ export const EventSandbox: MessageFns<EventSandbox> = {
   fromPartial(object: DeepPartial<EventSandbox>): EventSandbox {
     const message = createBaseEventSandbox();
     message.id = object.id ?? "";
-    message.metadata = (object.metadata !== undefined && object.metadata !== null)
-      ? PodSandboxMetadata.fromPartial(object.metadata)
-      : undefined;
+    message.labels = (globalThis.Object.entries(object.labels ?? {}) as [string, string][]).reduce(
+      (acc: { [key: string]: string }, [key, value]: [string, string]) => {
+        if (value !== undefined) {
+          acc[key] = globalThis.String(value);
+        }
+        return acc;
+      },
+      {},
+    );
+    return message;
+  },
+};
+
+function createBaseEventSandbox_LabelsEntry(): EventSandbox_LabelsEntry {
+  return { key: "", value: "" };
+}
+
+export const EventSandbox_LabelsEntry: MessageFns<EventSandbox_LabelsEntry> = {
+  encode(message: EventSandbox_LabelsEntry, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.key !== "") {
+      writer.uint32(10).string(message.key);
+    }
+    if (message.value !== "") {
+      writer.uint32(18).string(message.value);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): EventSandbox_LabelsEntry {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseEventSandbox_LabelsEntry();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.key = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.value = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  create(base?: DeepPartial<EventSandbox_LabelsEntry>): EventSandbox_LabelsEntry {
+    return EventSandbox_LabelsEntry.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<EventSandbox_LabelsEntry>): EventSandbox_LabelsEntry {
+    const message = createBaseEventSandbox_LabelsEntry();
+    message.key = object.key ?? "";
+    message.value = object.value ?? "";
     return message;
   },
 };
