@@ -51,6 +51,18 @@ describe('pull records', () => {
     expect(await again.mustPull('registry.example/other:1', ref, with_(secret('a', 'hash-1')))).toBe(true);
   });
 
+  it('what was looked at before is looked at anew once somebody has pulled it', async () => {
+    const records = await open();
+    expect(await records.mustPull(image, ref, with_())).toBe(false);
+    await records.intend(image);
+    expect(await records.mustPull(image, ref, with_())).toBe(true);
+    await records.pulled(image, ref, secret('a', 'h'));
+    expect(await records.mustPull(image, ref, with_())).toBe(true);
+    expect(await records.mustPull(image, ref, with_(secret('a', 'h')))).toBe(false);
+    await records.prune([], clock.now() + 1);
+    expect(await records.mustPull(image, ref, with_())).toBe(false);
+  });
+
   it('what came without credentials, or with the node’s, is for all', async () => {
     const records = await open();
     await records.intend(image);

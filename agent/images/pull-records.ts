@@ -143,8 +143,30 @@ export async function createPullRecords(deps: PullRecordsDeps, options: PullReco
   const intents = new Map<string, number>();
   const locks: KeyedLock = createKeyedLock();
 
+  // Nobody else writes here: what was read or written once is known, as the kubelet has it. By path; undefined where there is no file.
+  const texts = new Map<string, string | undefined>();
+  let changes = 0;
+  const readText = async (path: string): Promise<string | undefined> => {
+    if (texts.has(path)) return texts.get(path);
+    const before = changes;
+    const text = await readFileIfThere(path);
+    // Read while it was written, it may be old already.
+    if (changes === before) texts.set(path, text);
+    return text;
+  };
+  const change = async (path: string, work: () => Promise<void>): Promise<void> => {
+    changes++;
+    texts.delete(path);
+    await work();
+    changes++;
+    texts.delete(path);
+  };
+  const writeText = (path: string, text: string): Promise<void> =>
+    change(path, () => writeFileAtomic(path, text, 0o600));
+  const remove = (path: string): Promise<void> => change(path, () => rm(path, { force: true }));
+
   const read = async (imageRef: string): Promise<PulledRecord | 'unreadable' | undefined> => {
-    const text = await readFileIfThere(join(done, fileName(imageRef)));
+    const text = await readText(join(done, fileName(imageRef)));
     if (text === undefined) return undefined;
     try {
       const parsed = JSON.parse(text) as PulledRecord;
@@ -167,7 +189,7 @@ export async function createPullRecords(deps: PullRecordsDeps, options: PullReco
         imageRef,
         credentialMapping: { ...record?.credentialMapping, ...(merged ? { [name]: merged } : {}) },
       };
-      await writeFileAtomic(join(done, fileName(imageRef)), JSON.stringify(next), 0o600);
+      await writeText(join(done, fileName(imageRef)), JSON.stringify(next));
     });
   const settle = (image: string): Promise<void> =>
     locks.run(image, async () => {
@@ -177,12 +199,12 @@ export async function createPullRecords(deps: PullRecordsDeps, options: PullReco
         return;
       }
       intents.delete(image);
-      await rm(join(pulling, fileName(image)), { force: true });
+      await remove(join(pulling, fileName(image)));
     });
 
   async function pulledByUs(image: string, record: PulledRecord | 'unreadable' | undefined): Promise<boolean> {
     if (record !== undefined || intents.has(image)) return true;
-    return (await readFileIfThere(join(pulling, fileName(image)))) !== undefined;
+    return (await readText(join(pulling, fileName(image)))) !== undefined;
   }
 
   return {
@@ -190,7 +212,7 @@ export async function createPullRecords(deps: PullRecordsDeps, options: PullReco
       locks.run(image, async () => {
         intents.set(image, (intents.get(image) ?? 0) + 1);
         const intent = { kind: 'ImagePullIntent', apiVersion, image };
-        await writeFileAtomic(join(pulling, fileName(image)), JSON.stringify(intent), 0o600);
+        await writeText(join(pulling, fileName(image)), JSON.stringify(intent));
       }),
     async pulled(image, imageRef, credential) {
       await note(image, imageRef, recordOf(credential));
@@ -228,8 +250,10 @@ export async function createPullRecords(deps: PullRecordsDeps, options: PullReco
         } catch {
           // What cannot be read protects nothing.
         }
-        if (updatedMs < beforeMs) await rm(path, { force: true });
+        if (updatedMs < beforeMs) await remove(path);
       }
+      // No more is kept than there are images.
+      texts.clear();
     },
   };
 }
