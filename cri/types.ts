@@ -400,7 +400,7 @@ export interface ContainerEvent {
   readonly containerId: string;
   readonly sandboxId: SandboxId | undefined;
   readonly podUid: string | undefined;
-  /** Of a container that has stopped, where its inspection came with the news. */
+  /** Of a container that has started or stopped, where its inspection came with the news. */
   readonly inspection?: ContainerInspection | undefined;
 }
 

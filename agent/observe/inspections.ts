@@ -30,8 +30,8 @@ export interface Inspections {
   container(uid: string, which: ContainerKey, before: ObservedPod): Promise<ObservedContainer | undefined>;
   /** The process of a container that the runtime shows running has ended. */
   ending(id: string, ending: ContainerEnding): void;
-  /** An inspection that came with an event, for the next question. */
-  told(inspection: ContainerInspection): void;
+  /** An inspection that came with an event, for the next question; undefined: none came with the newest event, and an older one is not true any more. */
+  told(id: string, inspection: ContainerInspection | undefined): void;
   /** We stop it: its end is our doing. */
   stopping(id: string): void;
   /** Something in it was killed for want of memory, by the runtime's events. */
@@ -104,7 +104,10 @@ export function createInspections(deps: InspectionsDeps): Inspections {
       return terminationMessage === undefined ? container : { ...container, terminationMessage };
     },
     ending: (id, ending) => void endings.set(id, ending),
-    told: (inspection) => void told.set(inspection.id, inspection),
+    told(id, inspection) {
+      if (inspection) told.set(id, inspection);
+      else told.delete(id);
+    },
     stopping: (id) => void stopping.add(id),
     starved: (id) => void starved.add(id),
     forget,

@@ -228,6 +228,34 @@ describe('the observer', () => {
     abort.abort();
   });
 
+  it('takes a start from the event that brings it, unless an end came since', async () => {
+    let all = [container('exited')];
+    const { clock, observer, asked, tell } = lab(() => all);
+    const abort = new AbortController();
+    void observer.run(abort.signal);
+    await observer.relist();
+    await observer.observe('u');
+    await clock.advance(0);
+    asked.length = 0;
+    const started = async (attempt: number): Promise<void> => {
+      all = [container('exited', attempt), ...all];
+      const inspection = { ...container('running', attempt), startedAtMs: 7 };
+      tell({ kind: 'started', containerId: `c${attempt}`, sandboxId: undefined, podUid: 'u', inspection });
+      await clock.advance(0);
+    };
+    await started(1);
+    const look = { sandboxId: 's' as never };
+    observer.invalidate('u', { container: 'c1' as never, ...look });
+    expect((await observer.observe('u')).containers[0]).toMatchObject({ id: 'c1', state: 'running', startedAtMs: 7 });
+    expect(asked).toEqual([]);
+    await started(2);
+    tell({ kind: 'stopped', containerId: 'c2', sandboxId: undefined, podUid: 'u' });
+    await clock.advance(0);
+    observer.invalidate('u', { container: 'c2' as never, ...look });
+    expect((await observer.observe('u')).containers[0]).toMatchObject({ id: 'c2', state: 'exited' });
+    abort.abort();
+  });
+
   it('knows of a running container that its process has ended until the runtime does', async () => {
     let state: 'running' | 'exited' = 'running';
     const { clock, observer, changes, asked, tell } = lab(() => [container(state)]);

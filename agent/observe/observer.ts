@@ -273,6 +273,9 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
     const uid = owners.get(event.containerId) ?? event.podUid ?? (event.sandboxId && owners.get(event.sandboxId));
     if (!uid || !isNews(uid, event)) return;
     if (event.kind !== 'stopped' && event.kind !== 'oom') {
+      // Whoever has it started asks for it when that is done, a moment later.
+      if (event.kind === 'started' && event.inspection?.state === 'running' && entries.has(uid))
+        inspections.told(event.containerId, event.inspection);
       lookSoon(uid, event);
       return;
     }
@@ -281,8 +284,8 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
       hinted.set(event.containerId, { untilMs: clock.monotonicMs() + earlyHintMs, delayMs: 5 });
     const entry = entryOf(uid);
     const known = entry.observed.containers.find(({ id }) => id === event.containerId);
+    inspections.told(event.containerId, known && event.inspection?.state === 'exited' ? event.inspection : undefined);
     if (known) {
-      if (event.inspection?.state === 'exited') inspections.told(event.inspection);
       touch(uid, { container: known.id, sandboxId: known.sandboxId });
     } else entry.dirty = true;
     deps.onChange(uid);

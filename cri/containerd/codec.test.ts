@@ -171,7 +171,7 @@ describe('containerd’s own events', () => {
     });
   });
 
-  it('of the CRI belong to the pod that the sandbox is labelled with', () => {
+  it('of the CRI belong to the pod that the sandbox is labelled with, and bring what the container is like', () => {
     const told = (sandbox?: wire.EventSandbox) =>
       eventOfCri(
         wire.ContainerEventResponse.fromPartial({
@@ -187,6 +187,21 @@ describe('containerd’s own events', () => {
       podUid: 'u',
     });
     expect(told({ id: 's', labels: {} }).podUid).toBeUndefined();
+    const statuses = ['b', 'c'].map((id) => ({
+      id,
+      state: wire.ContainerState.CONTAINER_RUNNING,
+      startedAt: 5_000_000n,
+    }));
+    const withStatuses = (containerEventType: wire.ContainerEventType) =>
+      eventOfCri(
+        wire.ContainerEventResponse.fromPartial({ containerId: 'c', containerEventType, containersStatuses: statuses }),
+      );
+    expect(withStatuses(wire.ContainerEventType.CONTAINER_STARTED_EVENT).inspection).toMatchObject({
+      id: 'c',
+      state: 'running',
+      startedAtMs: 5,
+    });
+    expect(withStatuses(wire.ContainerEventType.CONTAINER_CREATED_EVENT).inspection).toBeUndefined();
     expect(told()).toMatchObject({ sandboxId: undefined, podUid: undefined });
   });
 

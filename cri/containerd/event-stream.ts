@@ -138,11 +138,13 @@ async function readCri(deps: EventStreamDeps, emit: Emit, stands: () => void, si
 export function eventOfCri(item: wire.ContainerEventResponse): ContainerEvent {
   const kind = criKinds[item.containerEventType] ?? 'stopped';
   const sandbox = item.podSandboxStatus;
+  const status = kind === 'created' ? undefined : item.containersStatuses.find(({ id }) => id === item.containerId);
   return {
     kind,
     containerId: item.containerId,
     sandboxId: sandbox && sandbox.id !== '' ? (sandbox.id as SandboxId) : undefined,
     podUid: sandbox?.labels[podUidLabel] || undefined,
+    ...(status ? { inspection: inspectionFromWire(status, {}) } : {}),
   };
 }
 

@@ -862,6 +862,7 @@ export interface ContainerEventResponse {
   containerEventType: ContainerEventType;
   createdAt: bigint;
   podSandboxStatus: EventSandbox | undefined;
+  containersStatuses: ContainerStatus[];
 }
 
 function createBaseEmpty(): Empty {
@@ -11134,7 +11135,7 @@ export const EventSandbox_LabelsEntry: MessageFns<EventSandbox_LabelsEntry> = {
 };
 
 function createBaseContainerEventResponse(): ContainerEventResponse {
-  return { containerId: "", containerEventType: 0, createdAt: 0n, podSandboxStatus: undefined };
+  return { containerId: "", containerEventType: 0, createdAt: 0n, podSandboxStatus: undefined, containersStatuses: [] };
 }
 
 export const ContainerEventResponse: MessageFns<ContainerEventResponse> = {
@@ -11153,6 +11154,9 @@ export const ContainerEventResponse: MessageFns<ContainerEventResponse> = {
     }
     if (message.podSandboxStatus !== undefined) {
       EventSandbox.encode(message.podSandboxStatus, writer.uint32(34).fork()).join();
+    }
+    for (const v of message.containersStatuses) {
+      ContainerStatus.encode(v!, writer.uint32(42).fork()).join();
     }
     return writer;
   },
@@ -11202,6 +11206,14 @@ export const ContainerEventResponse: MessageFns<ContainerEventResponse> = {
             message.podSandboxStatus = EventSandbox.decode(reader, reader.uint32());
             continue;
           }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.containersStatuses.push(ContainerStatus.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -11225,6 +11237,7 @@ export const ContainerEventResponse: MessageFns<ContainerEventResponse> = {
     message.podSandboxStatus = (object.podSandboxStatus !== undefined && object.podSandboxStatus !== null)
       ? EventSandbox.fromPartial(object.podSandboxStatus)
       : undefined;
+    message.containersStatuses = object.containersStatuses?.map((e) => ContainerStatus.fromPartial(e)) || [];
     return message;
   },
 };
