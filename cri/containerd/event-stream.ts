@@ -248,7 +248,7 @@ export function eventOfEnvelope(envelope: Envelope): ContainerEvent | undefined 
 }
 
 /** How often to look once the task is deleted: the CRI notes the end some 30 ms later, and each look takes time from what it does meanwhile. */
-const settleDelaysMs = [10, 8, 8, 8, 12, 20, 40, 80, 160, 320];
+const settleDelaysMs = [20, 10, 10, 15, 25, 40, 80, 160, 320];
 /** How long the deletion of the task is waited for. It has no event where the shim is gone. */
 const deletionMs = 300;
 
