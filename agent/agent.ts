@@ -108,6 +108,8 @@ export interface AgentOptions {
   readonly writeBridge: boolean;
   /** Asks the cloud for zone and provider id, where this is a cloud instance. */
   readonly instanceMetadata: boolean;
+  /** Sets the host's kernel as a kubelet does; with protectKernelDefaults it is looked at all the same. */
+  readonly kernelSettings: boolean;
   readonly imageCredentials: PodImagesOptions;
   /** The command line's flags as they hold, by name, for /flagz. */
   readonly flags?: Readonly<Record<string, string>>;
@@ -138,7 +140,8 @@ export async function createAgent(given: AgentDeps, options: AgentOptions, signa
   await mkdir(rootDir, { recursive: true, mode: 0o750 });
   const runtimeStatus = await reachRuntime(deps, signal);
   await deps.claimRuntime?.();
-  await applyKernelSettings({ log }, { protect: config.protectKernelDefaults });
+  if (options.kernelSettings || config.protectKernelDefaults)
+    await applyKernelSettings({ log }, { protect: config.protectKernelDefaults });
   await shareRoot({ mounter: createMounter(), log }, rootDir, signal);
   const { runtimeName } = await runtime.version();
   const events = standalone

@@ -332,6 +332,7 @@ async function startAgent(start: AgentStart, signal: AbortSignal) {
     cniConfDir: stevedore.cni.confDir,
     writeBridge: stevedore.cni.writeBridge,
     instanceMetadata: stevedore.instanceMetadata === 'auto',
+    kernelSettings: stevedore.kernelSettings === 'auto',
     imageCredentials: {
       rootDir: stevedore.rootDir,
       ...(stevedore.imageCredentialProviderConfig

@@ -7,7 +7,7 @@ import { createPodMetrics } from './pod-metrics.ts';
 import type { PodLifecycle } from './pod-workers.ts';
 
 describe('metrics of pods', () => {
-  it('count pods with a user namespace of their own, and those only', async () => {
+  const countedOnNothing = () => {
     const registry = createRegistry();
     const counted = createPodMetrics({
       clock: createFakeClock(),
@@ -20,6 +20,11 @@ describe('metrics of pods', () => {
       seenAtMs: () => undefined,
       pulledForMs: () => 0,
     });
+    return { registry, counted };
+  };
+
+  it('count pods with a user namespace of their own, and those only', async () => {
+    const { registry, counted } = countedOnNothing();
     const pod = (hostUsers?: boolean): Pod => ({
       metadata: { name: 'p' },
       spec: { containers: [], ...(hostUsers === undefined ? {} : { hostUsers }) },
@@ -33,18 +38,7 @@ describe('metrics of pods', () => {
   });
 
   it('count image volumes of containers that have them, and those that the runtime could not mount', async () => {
-    const registry = createRegistry();
-    const counted = createPodMetrics({
-      clock: createFakeClock(),
-      metrics: createKubeletMetrics(registry),
-      observer: { uids: () => [], last: () => ({ sandboxes: [], containers: [] }) },
-      desired: () => [],
-      pods: () => [],
-      lifecycles: () => [],
-      volumes: () => ({ desired: [], actual: [] }),
-      seenAtMs: () => undefined,
-      pulledForMs: () => 0,
-    });
+    const { registry, counted } = countedOnNothing();
     const mount = (name: string, mountPath: string) => ({ name, mountPath });
     const pod: Pod = {
       metadata: { name: 'p' },

@@ -46,6 +46,8 @@ export const stevedoreConfigurationFields = v.strictObject({
   cloudProvider: v.optional(v.picklist(['', 'external'], 'must be "external" or empty'), ''),
   /** `auto`: provider id and zone of an EC2 instance are asked of its metadata service, where the firmware says it is one. */
   instanceMetadata: v.optional(v.picklist(['auto', 'none'], 'must be auto or none'), 'auto'),
+  /** `auto`: memory overcommit, panics and key quotas of the host's kernel are set as a kubelet sets them; `none`: they stay as they are. */
+  kernelSettings: v.optional(v.picklist(['auto', 'none'], 'must be auto or none'), 'auto'),
   imageCredentialProviderConfig: text(),
   imageCredentialProviderBinDir: text(),
   cni: v.optional(

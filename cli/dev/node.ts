@@ -47,6 +47,8 @@ const documents = (folders: DevFolders, options: DevNodeOptions): unknown[] => [
     nodeIP: options.address,
     log: { level: 'info', format: 'text' },
     cni: { confDir: options.cniConf },
+    // A host of its own has the kernel's settings; this one has its owner's.
+    kernelSettings: 'none',
   },
 ];
 

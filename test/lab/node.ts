@@ -147,6 +147,8 @@ async function assemble(options: LabNodeOptions, undo: (() => Promise<unknown>)[
       cni: options.ownBridge
         ? { confDir: '' }
         : { confDir: join(dir, 'c', 'net.d'), binDir: join(dir, 'c', 'cni-bin') },
+      // The kernel is everybody's here.
+      kernelSettings: 'none',
     },
   ];
   const config = join(dir, 'config.yaml');

@@ -5,7 +5,7 @@ import type { KubeClient } from '../../../kube/client.ts';
 import { createReflector } from '../../../kube/reflector.ts';
 import { resources } from '../../../kube/resources.ts';
 import type { CsiDriver } from '../../../kube/types/volume.ts';
-import { aborted } from '../../../lib/abort.ts';
+import { aborted, withTimeout } from '../../../lib/abort.ts';
 import type { Clock, Timer } from '../../../lib/clock.ts';
 import type { Log } from '../../../lib/log.ts';
 
@@ -54,8 +54,8 @@ export function createCsiLimits(deps: CsiLimitsDeps): CsiLimits {
   const ask = (driver: string): void => {
     if (!running || running.aborted) return;
     askedMs.set(driver, clock.monotonicMs());
-    const signal = AbortSignal.any([running, AbortSignal.timeout(timeoutMs)]);
-    deps.ask(driver, signal).catch((error: unknown) => {
+    const what = `ask CSI driver ${driver} how many volumes the node takes`;
+    withTimeout(clock, what, timeoutMs, running, (signal) => deps.ask(driver, signal)).catch((error: unknown) => {
       if (running?.aborted) return;
       log.warn(
         'a CSI driver did not tell how many volumes this node takes; what is known stays, and it is asked again',
