@@ -23,7 +23,7 @@ export interface AddressFinder {
   find(present: readonly NodeAddress[]): Promise<void>;
   /** Those found last; undefined before the first. */
   found(): readonly NodeAddress[] | undefined;
-  /** Why the last try found none. */
+  /** Why none is known: the last try found none, and none was known before. What was known stays, as with the kubelet. */
   error(): string | undefined;
 }
 
@@ -35,9 +35,11 @@ export function createAddressFinder(deps: AddressFinderDeps, options: AddressFin
   let found: readonly NodeAddress[] | undefined;
   let failure: string | undefined;
   let resolvedAtMs: number | undefined;
+  let shown = false;
 
   return {
     async find(present) {
+      shown ||= present.length > 0;
       try {
         if (deps.addresses) found = await deps.addresses(present);
         else {
@@ -45,19 +47,20 @@ export function createAddressFinder(deps: AddressFinderDeps, options: AddressFin
             nodeIps.length === 0 && (resolvedAtMs === undefined || clock.monotonicMs() - resolvedAtMs > resolveEveryMs);
           if (resolve) resolvedAtMs = clock.monotonicMs();
           // Between look-ups the name's addresses are those that were found.
-          const facts = await readAddressFacts(hostname, resolve);
+          const facts = await readAddressFacts(hostname, resolve, nodeIps);
           const resolved = resolve ? facts.resolved : (found ?? []).map(({ address }) => address);
           found = computeAddresses(options, { ...facts, resolved }, present);
         }
         failure = undefined;
       } catch (error) {
         const text = error instanceof Error ? error.message : String(error);
-        if (text !== failure) log.warn('the node has no address', { error: text });
+        if (text !== failure)
+          log.warn('the addresses of the node cannot be found out; those it shows stay', { error: text });
         failure = text;
         resolvedAtMs = undefined;
       }
     },
     found: () => found,
-    error: () => failure,
+    error: () => (found === undefined && !shown ? failure : undefined),
   };
 }

@@ -1,7 +1,17 @@
 import { describe, expect, it } from 'vitest';
+import type { NodeAddress } from '../../kube/types/core.ts';
 import { createFakeClock } from '../../lib/fake-clock.ts';
 import { silentLog } from '../../lib/log.ts';
-import { type AddressFacts, computeAddresses, parseNodeIps, parseRoutesV4, parseRoutesV6 } from './addresses.ts';
+import { createAddressFinder } from './address-finder.ts';
+import {
+  type AddressFacts,
+  computeAddresses,
+  parseNodeIps,
+  parseLocalV4,
+  parseLocalV6,
+  parseRoutesV4,
+  parseRoutesV6,
+} from './addresses.ts';
 import { countCpus, formatBytes, formatMillis } from './capacity.ts';
 import { readInstanceMetadata } from './instance-metadata.ts';
 
@@ -57,6 +67,33 @@ describe('addresses', () => {
     expect(() => parseNodeIps(text)).toThrow('node IP'),
   );
 
+  it('what was known stays while it cannot be found out, and is no trouble', async () => {
+    let away = true;
+    const finder = (present: readonly NodeAddress[]) => {
+      const made = createAddressFinder(
+        {
+          clock: createFakeClock(),
+          log: silentLog,
+          addresses: async () => {
+            if (away) throw new Error('not found');
+            return [{ type: 'InternalIP', address: '192.0.2.5' }];
+          },
+        },
+        { hostname: 'n1', nodeIps: [], externalCloudProvider: false },
+      );
+      return { ...made, find: () => made.find(present) };
+    };
+    const [fresh, known] = [finder([]), finder([{ type: 'InternalIP', address: '192.0.2.5' }])];
+    await Promise.all([fresh.find(), known.find()]);
+    expect([fresh.error(), known.error()]).toEqual(['not found', undefined]);
+    away = false;
+    await fresh.find();
+    away = true;
+    await fresh.find();
+    expect(fresh.error()).toBeUndefined();
+    expect(fresh.found()).toHaveLength(1);
+  });
+
   it('reads the kernel’s tables', () => {
     const v4 =
       'Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\n' +
@@ -69,6 +106,16 @@ describe('addresses', () => {
       `${zero} 00 ${zero} 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003 eth0\n` +
       `${zero} 00 ${zero} 00 ${zero} ffffffff 00000001 00000000 00200200 lo\n`;
     expect(parseRoutesV6(v6)).toEqual(['eth0']);
+    const trie =
+      'Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 0.0.0.0\n        /0 universe UNICAST\n        +-- 192.0.2.0/30 2 0 2\n           |-- 192.0.2.0\n              /24 link UNICAST\n' +
+      '           |-- 192.0.2.2\n              /32 host LOCAL\n        |-- 192.0.2.255\n           /32 link BROADCAST\n';
+    expect(parseLocalV4(`${trie}${trie.replace('Main', 'Local')}`)).toEqual(['192.0.2.2']);
+    const inet6 =
+      '00000000000000000000000000000001 01 80 10 80       lo\n20010db8000000000000000000000005 02 40 00 80     eth0\n';
+    expect(parseLocalV6(inet6)).toEqual([
+      { device: 'lo', address: '::1' },
+      { device: 'eth0', address: '2001:db8::5' },
+    ]);
   });
 });
 

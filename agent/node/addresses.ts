@@ -4,6 +4,7 @@ import { lookup } from 'node:dns/promises';
 import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { networkInterfaces } from 'node:os';
+import ipaddr from 'ipaddr.js';
 import type { NodeAddress } from '../../kube/types/core.ts';
 
 export interface InterfaceAddress {
@@ -131,16 +132,48 @@ export function parseRoutesV6(text: string): string[] {
     .map((fields) => fields[9] ?? '');
 }
 
-/** `resolve` looks the node's name up: the resolver may be slow, so it is asked only where the answer can matter. */
-export async function readAddressFacts(hostname: string, resolve: boolean): Promise<AddressFacts> {
+/** The host's own addresses in /proc/net/fib_trie. */
+export const parseLocalV4 = (text: string): string[] => [
+  ...new Set([...text.matchAll(/\|-- (\S+)\n +\/32 host LOCAL/g)].map(([, address = '']) => address)),
+];
+
+/** The host's own addresses in /proc/net/if_inet6. */
+export const parseLocalV6 = (text: string): InterfaceAddress[] =>
+  text
+    .split('\n')
+    .map((line) => line.trim().split(/\s+/))
+    .filter((fields) => fields.length === 6)
+    .map(([digits = '', , , , , device = '']) => ({
+      device,
+      address: new ipaddr.IPv6(digits.match(/../g)!.map((byte) => Number.parseInt(byte, 16))).toString(),
+    }));
+
+/** Node's own list leaves out devices that have no carrier; an address there is one of this host all the same, as for the kubelet. */
+async function readSilentAddresses(read: (path: string) => Promise<string>): Promise<InterfaceAddress[]> {
+  const [v4, v6] = [await read('/proc/net/fib_trie'), await read('/proc/net/if_inet6')];
+  return [...parseLocalV4(v4).map((address) => ({ device: '', address })), ...parseLocalV6(v6)];
+}
+
+/**
+ * `resolve` looks the node's name up: the resolver may be slow, so it is asked only where the answer can matter. `wanted` are addresses that
+ * should be this host's.
+ */
+export async function readAddressFacts(
+  hostname: string,
+  resolve: boolean,
+  wanted: readonly string[] = [],
+): Promise<AddressFacts> {
   const interfaces = Object.entries(networkInterfaces()).flatMap(([device, addresses = []]) =>
     addresses
       .filter(({ internal, address }) => !internal && !/^fe[89ab]/i.test(address))
       .map(({ address }) => ({ device, address })),
   );
   const read = (path: string): Promise<string> => readFile(path, 'utf8').catch(() => '');
+  const has = (wantedOne: string): boolean => interfaces.some(({ address }) => address === wantedOne);
+  // A host with many routes has a large table of them.
+  const silent = wanted.every((each) => isUnspecified(each) || has(each)) ? [] : await readSilentAddresses(read);
   return {
-    interfaces,
+    interfaces: [...interfaces, ...silent.filter(({ address }) => wanted.includes(address) && !has(address))],
     defaultDevices: {
       ipv4: parseRoutesV4(await read('/proc/net/route')),
       ipv6: parseRoutesV6(await read('/proc/net/ipv6_route')),
