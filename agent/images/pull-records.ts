@@ -157,9 +157,10 @@ export async function createPullRecords(deps: PullRecordsDeps, options: PullReco
   const change = async (path: string, work: () => Promise<void>): Promise<void> => {
     changes++;
     texts.delete(path);
-    await work();
-    changes++;
-    texts.delete(path);
+    await work().finally(() => {
+      changes++;
+      texts.delete(path);
+    });
   };
   const writeText = (path: string, text: string): Promise<void> =>
     change(path, () => writeFileAtomic(path, text, 0o600));
