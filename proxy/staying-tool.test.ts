@@ -1,20 +1,24 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { expect, it } from 'vitest';
 import { ExecError } from '../lib/exec.ts';
 import { createStayingTool } from './staying-tool.ts';
 
-/** `answers`: of one session after the other, whether it answers. */
-function setUp(answers: readonly boolean[]) {
+/** `answers`: of one session after the other, whether it answers. `asked` is told which one is. */
+function setUp(answers: readonly boolean[], asked: (session: number) => void = () => undefined) {
   let sessions = 0;
   const tool = createStayingTool(
     (command) => {
-      const answer = answers[sessions++];
+      const session = sessions++;
+      const answer = answers[session];
       return {
         pid: 1,
         ended: false,
-        ask: (_text, _mark, { signal }) =>
-          answer && !signal?.aborted
+        ask: (_text, _mark, { signal }) => {
+          asked(session);
+          return answer && !signal?.aborted
             ? Promise.resolve('said')
-            : Promise.reject(new ExecError(command, signal?.aborted ? 'aborted' : 'timeout', 'no answer')),
+            : Promise.reject(new ExecError(command, signal?.aborted ? 'aborted' : 'timeout', 'no answer'));
+        },
         end: () => undefined,
       };
     },
@@ -42,18 +46,30 @@ it('one that was given up before it could answer is no sign that none can stay',
 it('one that was begun early is there for the first text', async () => {
   const { tool, sessions } = setUp([true, true]);
   tool.begin(going);
+  await nextTurn();
   expect(sessions()).toBe(1);
   expect(await tool.ask('a', going)).toBe('said');
   tool.begin(going);
+  await nextTurn();
   expect(sessions()).toBe(1);
 });
 
 it('one that was begun and ended before it could answer is no sign that none can stay', async () => {
-  const { tool, sessions } = setUp([false, true]);
+  const { tool, sessions } = setUp([false, true], (at) => {
+    if (at === 0) tool.rest();
+  });
   tool.begin(going);
-  tool.rest();
+  await nextTurn();
   expect(await tool.ask('a', going)).toBe('said');
   expect(sessions()).toBe(2);
+});
+
+it('one that was begun and ended before its turn is not started', async () => {
+  const { tool, sessions } = setUp([true]);
+  tool.begin(going);
+  tool.rest();
+  await nextTurn();
+  expect(sessions()).toBe(0);
 });
 
 it('the first text does not fail over one that was begun and does not answer', async () => {

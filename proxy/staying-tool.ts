@@ -3,6 +3,7 @@
 //
 //   none ──ask──▶ started ──it answers──▶ stays ──ended by itself, failed, given its fill──▶ none
 //                    └──it does not answer, the first time──▶ never again
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Conversation } from '../lib/converse.ts';
 
 /** Starts a program that answers. */
@@ -49,8 +50,10 @@ export function createStayingTool(converse: Converse | undefined, options: Stayi
   let works: boolean | undefined = converse ? undefined : false;
   // Never rejects.
   let beginning: Promise<unknown> = Promise.resolve();
+  let rests = 0;
 
   const rest = (): void => {
+    rests++;
     session?.end();
     session = undefined;
     given = 0;
@@ -78,7 +81,11 @@ export function createStayingTool(converse: Converse | undefined, options: Stayi
 
   return {
     begin(signal) {
-      beginning = open(signal).catch(() => undefined);
+      const before = rests;
+      // In a turn of its own: to start a program holds up a large process as long as anything else that is done in one go.
+      beginning = nextTurn()
+        .then(() => (rests === before ? open(signal) : undefined))
+        .catch(() => undefined);
     },
     async ask(text, signal) {
       if (text.length > longestText) return undefined;
