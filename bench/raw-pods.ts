@@ -7,6 +7,7 @@ import { leastContainer, leastSandbox } from '../cri/configs.fixture.ts';
 import { demoImageName, pauseImageName } from '../cri/local-images.ts';
 import type { ContainerConfig, SandboxConfig, SandboxId } from '../cri/types.ts';
 import { exec } from '../lib/exec.ts';
+import { removeCgroups } from '../test/lab/cgroups.ts';
 import type { Engine } from '../test/lab/engine.ts';
 
 export interface RawPod {
@@ -74,7 +75,10 @@ async function onCri({ engine, cgroupParent, stateDir }: RawPodsOptions): Promis
       await runtime.removeSandbox(sandbox as SandboxId);
     },
     pidOf: async (container) => (await runtime.inspectContainer(container as never, { verbose: true })).pid!,
-    close: () => runtime.close(),
+    async close() {
+      await runtime.close();
+      await removeCgroups(cgroupParent);
+    },
   };
 }
 
@@ -147,6 +151,6 @@ async function onDocker({ engine, cgroupParent, netns }: RawPodsOptions): Promis
       await docker.getContainer(sandbox).remove();
     },
     pidOf,
-    close: async () => undefined,
+    close: () => removeCgroups(cgroupParent),
   };
 }
