@@ -7,6 +7,7 @@ import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { exec } from '../../lib/exec.ts';
+import { describeError } from '../../lib/log.ts';
 import { removeCgroups } from '../lab/cgroups.ts';
 import { cacheDir, network, paths } from './image.ts';
 import type { Machine } from './machine.ts';
@@ -71,7 +72,12 @@ export async function startContainer(options: { disk?: string } = {}): Promise<M
     });
     await log.close();
     pid = await firstChild();
-    await ip('link', 'add', outerEnd, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', String(pid));
+    await ip('link', 'add', outerEnd, 'type', 'veth', 'peer', 'name', 'eth0', 'netns', String(pid)).catch(
+      async (cause: unknown) => {
+        const said = (await readFile(consoleLog, 'utf8')).slice(-3000);
+        throw new Error(`the container ended as it began: ${describeError(cause)}; its console: ${said}`, { cause });
+      },
+    );
     await ip('address', 'add', `${network.host}/${network.prefix}`, 'dev', outerEnd);
     await ip('link', 'set', outerEnd, 'up');
     // Answers to pods come back the way they went; nothing else is routed.
