@@ -1,4 +1,4 @@
-// Files written whole or not at all.
+// Files written whole or not at all, and read again only where they have changed.
 import { randomBytes } from 'node:crypto';
 import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { dirname, join, basename } from 'node:path';

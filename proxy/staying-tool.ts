@@ -4,6 +4,7 @@
 //   none ──ask──▶ started ──it answers──▶ stays ──ended by itself, failed, given its fill──▶ none
 //                    └──it does not answer, the first time──▶ never again
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { abandonOn } from '../lib/abort.ts';
 import type { Conversation } from '../lib/converse.ts';
 
 /** Starts a program that answers. */
@@ -89,7 +90,7 @@ export function createStayingTool(converse: Converse | undefined, options: Stayi
     },
     async ask(text, signal) {
       if (text.length > longestText) return undefined;
-      await beginning;
+      await abandonOn(beginning, signal).catch(() => undefined);
       const opened = await open(signal);
       if (!opened) return undefined;
       given += text.length;

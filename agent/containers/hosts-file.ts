@@ -64,7 +64,7 @@ export async function writeHostsFile(podDirectory: string, content: string): Pro
     const { bytesRead } = await file.read(there, 0, there.length, 0);
     if (wanted.equals(there.subarray(0, bytesRead))) return;
     await file.truncate(0);
-    await file.write(wanted, 0, wanted.length, 0);
+    await file.writeFile(wanted);
     await file.chmod(0o644);
   } finally {
     await file.close();

@@ -55,7 +55,12 @@ export function createAddressFinder(deps: AddressFinderDeps, options: AddressFin
       } catch (error) {
         const text = error instanceof Error ? error.message : String(error);
         if (text !== failure)
-          log.warn('the addresses of the node cannot be found out; those it shows stay', { error: text });
+          log.warn(
+            found !== undefined || shown
+              ? 'the addresses of the node cannot be found out; those it shows stay, and they are looked for again with each status'
+              : 'the node has no address and is not Ready; one is looked for again with each status',
+            { error: text },
+          );
         failure = text;
         resolvedAtMs = undefined;
       }

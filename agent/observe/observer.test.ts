@@ -78,6 +78,18 @@ function lab(
   };
 }
 
+/** A lab that hears events and has seen the pod; what it asked for that is forgotten. */
+async function listening(containers: () => readonly (ContainerSummary & ContainerInspection)[]) {
+  const made = lab(containers);
+  const abort = new AbortController();
+  void made.observer.run(abort.signal);
+  await made.observer.relist();
+  await made.observer.observe('u');
+  await made.clock.advance(0);
+  made.asked.length = 0;
+  return { ...made, abort };
+}
+
 describe('the observer', () => {
   it('looks again where an event comes before the runtime’s own state', async () => {
     let state: 'running' | 'exited' = 'running';
@@ -213,13 +225,7 @@ describe('the observer', () => {
   });
 
   it('takes an end from the event that brings it', async () => {
-    const { clock, observer, asked, tell } = lab(() => [container('running')]);
-    const abort = new AbortController();
-    void observer.run(abort.signal);
-    await observer.relist();
-    await observer.observe('u');
-    await clock.advance(0);
-    asked.length = 0;
+    const { clock, observer, asked, tell, abort } = await listening(() => [container('running')]);
     const inspection = { ...container('exited'), exitCode: 3 };
     tell({ kind: 'stopped', containerId: 'c0', sandboxId: undefined, podUid: 'u', inspection });
     await clock.advance(0);
@@ -230,13 +236,7 @@ describe('the observer', () => {
 
   it('takes a start from the event that brings it, unless an end came since', async () => {
     let all = [container('exited')];
-    const { clock, observer, asked, tell } = lab(() => all);
-    const abort = new AbortController();
-    void observer.run(abort.signal);
-    await observer.relist();
-    await observer.observe('u');
-    await clock.advance(0);
-    asked.length = 0;
+    const { clock, observer, asked, tell, abort } = await listening(() => all);
     const started = async (attempt: number): Promise<void> => {
       all = [container('exited', attempt), ...all];
       const inspection = { ...container('running', attempt), startedAtMs: 7 };
@@ -253,6 +253,19 @@ describe('the observer', () => {
     await clock.advance(0);
     observer.invalidate('u', { container: 'c2' as never, ...look });
     expect((await observer.observe('u')).containers[0]).toMatchObject({ id: 'c2', state: 'exited' });
+    abort.abort();
+  });
+
+  it('believes the list and not what was told of a start before it', async () => {
+    let all = [container('exited')];
+    const { clock, observer, tell, abort } = await listening(() => all);
+    const inspection = container('running', 1);
+    tell({ kind: 'started', containerId: 'c1', sandboxId: undefined, podUid: 'u', inspection });
+    await clock.advance(0);
+    // The runtime went away with the start unanswered, and the container with it.
+    all = [container('exited', 1), container('exited')];
+    await observer.relist();
+    expect((await observer.observe('u')).containers[0]).toMatchObject({ id: 'c1', state: 'exited' });
     abort.abort();
   });
 

@@ -167,6 +167,8 @@ export function createObserver(deps: ObserverDeps, options: ObserverOptions = {}
       beginKills(uid, entry),
     ]);
     const before = entry.observed;
+    // What was told may be older than the list, and its state would never be asked for again.
+    for (const { id } of containers) inspections.told(id, undefined);
     const [sandboxStatuses, inspected] = await Promise.all([
       Promise.all(sandboxes.map((each) => inspections.listedSandbox(each, before))),
       Promise.all(containers.map((each) => inspectContainer(uid, each, before))),
